@@ -1,0 +1,52 @@
+"""keras_t2t: Tokens-to-Token ViT (Yuan et al., ICCV 2021) for Keras 3 and TensorFlow."""
+
+from keras_t2t import layers
+from keras_t2t.applications import (
+    T2TViT,
+    T2TViT7,
+    T2TViT10,
+    T2TViT12,
+    T2TViT14,
+    T2TViT14ResNeXt,
+    T2TViT14SE,
+    T2TViT14Wide,
+    T2TViT16Ghost,
+    T2TViT19,
+    T2TViT24,
+    T2TViTDense,
+    T2TViTt14,
+    T2TViTt19,
+    T2TViTt24,
+    ViTSmall16,
+)
+from keras_t2t.configs import T2TConfig
+from keras_t2t.imagenet import decode_predictions, preprocess_input
+from keras_t2t.models import config_of
+from keras_t2t.weights import load_checkpoint
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "T2TConfig",
+    "T2TViT",
+    "T2TViT7",
+    "T2TViT10",
+    "T2TViT12",
+    "T2TViT14",
+    "T2TViT14ResNeXt",
+    "T2TViT14SE",
+    "T2TViT14Wide",
+    "T2TViT16Ghost",
+    "T2TViT19",
+    "T2TViT24",
+    "T2TViTDense",
+    "T2TViTt14",
+    "T2TViTt19",
+    "T2TViTt24",
+    "ViTSmall16",
+    "config_of",
+    "decode_predictions",
+    "layers",
+    "load_checkpoint",
+    "preprocess_input",
+]

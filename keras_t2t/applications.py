@@ -1,0 +1,217 @@
+"""Constructors with the contract of `keras.applications`: the one place where models meet weights."""
+
+import dataclasses
+import os
+
+import keras
+
+from keras_t2t.configs import VARIANTS, T2TConfig, token_grid
+from keras_t2t.imagenet import MEAN, STD
+from keras_t2t.layers import FeatureMap
+from keras_t2t.layers.common import dense, precise_dtype
+from keras_t2t.models import IMAGE_SIZE, encode
+
+POOLINGS = (None, "avg", "max", "token")
+
+
+def T2TViT(
+    config,
+    include_top=True,
+    include_preprocessing=True,
+    weights=None,
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=1000,
+    classifier_activation="softmax",
+    name="t2t_vit",
+    *,
+    dtype=None,
+):
+    _check_arguments(include_top, weights, pooling, classes, classifier_activation)
+    images = _image_input(config, include_top, weights, input_tensor, input_shape, dtype)
+    x = _normalise(images, dtype) if include_preprocessing else images
+    x, grid = encode(x, config, class_token_only=include_top or pooling == "token", dtype=dtype)
+    if include_top:
+        x = dense(classes, "head", dtype=dtype)(x[:, 0])
+        x = keras.layers.Activation(classifier_activation, dtype=precise_dtype(x.dtype), name="predictions")(x)
+    elif pooling == "token":
+        x = x[:, 0]
+    else:
+        x = FeatureMap(name="feature_map", dtype=dtype)(x, grid)
+        if pooling == "avg":
+            x = keras.layers.GlobalAveragePooling2D("channels_last", name="avg_pool", dtype=dtype)(x)
+        elif pooling == "max":
+            x = keras.layers.GlobalMaxPooling2D("channels_last", name="max_pool", dtype=dtype)(x)
+    inputs = images if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+    model = keras.Model(inputs, x, name=name)
+    if weights is not None:
+        model.load_weights(weights)
+    return model
+
+
+_ARGUMENTS = """
+    Glossary of shapes:
+        B: batch; H, W, C: height, width and channels of the images; h, w: the grid of tokens (H / 16, W / 16 for the published
+        variants); D: width of the backbone.
+
+    Args:
+        {config}include_top: whether to have the classifier; otherwise the model returns features.
+        include_preprocessing: whether the model normalises its images itself: they are then in [0, 255], integers or floating
+            point; RGB is normalised by the mean and deviation of ImageNet, images of other than 3 channels to [-1, 1].
+            Otherwise pass images normalised by `keras_t2t.preprocess_input`.
+        weights: None for random ones, `"imagenet"`, or the path of a `.weights.h5` file of the same model.
+        input_tensor: optional Keras tensor (B, H, W, C) to use as the images.
+        input_shape: (H, W, C); by default (224, 224, 3), and (None, None, 3) without top. H and W may differ. Without top they
+            may be None: the model then takes any size and resizes its positions at run time.
+        pooling: what the model returns without top: None, the tokens as a map (B, h, w, D); `"avg"` or `"max"` of that map,
+            (B, D); `"token"`, the class token that the classifier sees, (B, D).
+        classes: number of classes of the classifier.
+        classifier_activation: activation of the classifier; None for logits. The result is (B, classes) in at least float32.
+        name: name of the model.
+        {rates}dtype: dtype or policy of every layer; None for the global policy of Keras.
+
+    Returns:
+        A functional `keras.Model`.
+
+    Raises:
+        ValueError: for arguments that contradict each other or that no model can be built from.
+"""
+_RATES = """drop_rate, attention_drop_rate, drop_path_rate: regularisation in training; see `keras_t2t.T2TConfig`.
+        """
+
+T2TViT.__doc__ = f"""Instantiates a T2T-ViT of any configuration.
+{_ARGUMENTS.format(config="config: a `keras_t2t.T2TConfig`.{}".format(chr(10) + 8 * " "), rates="")}"""
+
+
+def _variant(function_name, variant, default_weights="imagenet"):
+    """Returns the constructor of one of `VARIANTS`."""
+
+    def constructor(
+        include_top=True,
+        include_preprocessing=True,
+        weights=default_weights,
+        input_tensor=None,
+        input_shape=None,
+        pooling=None,
+        classes=1000,
+        classifier_activation="softmax",
+        name=variant,
+        *,
+        drop_rate=0.0,
+        attention_drop_rate=0.0,
+        drop_path_rate=0.0,
+        dtype=None,
+    ):
+        rates = {"drop_rate": drop_rate, "attention_drop_rate": attention_drop_rate, "drop_path_rate": drop_path_rate}
+        return T2TViT(
+            dataclasses.replace(VARIANTS[variant], **rates),
+            include_top=include_top,
+            include_preprocessing=include_preprocessing,
+            weights=weights,
+            input_tensor=input_tensor,
+            input_shape=input_shape,
+            pooling=pooling,
+            classes=classes,
+            classifier_activation=classifier_activation,
+            name=name,
+            dtype=dtype,
+        )
+
+    constructor.__name__ = constructor.__qualname__ = function_name
+    constructor.__doc__ = f"Instantiates {variant}.\n{_ARGUMENTS.format(config='', rates=_RATES)}"
+    return constructor
+
+
+T2TViT7 = _variant("T2TViT7", "t2t_vit_7")
+T2TViT10 = _variant("T2TViT10", "t2t_vit_10")
+T2TViT12 = _variant("T2TViT12", "t2t_vit_12")
+T2TViT14 = _variant("T2TViT14", "t2t_vit_14")
+T2TViT19 = _variant("T2TViT19", "t2t_vit_19")
+T2TViT24 = _variant("T2TViT24", "t2t_vit_24")
+T2TViTt14 = _variant("T2TViTt14", "t2t_vit_t_14")
+T2TViTt19 = _variant("T2TViTt19", "t2t_vit_t_19")
+T2TViTt24 = _variant("T2TViTt24", "t2t_vit_t_24")
+# No weights were published for the design studies and the plain ViT.
+T2TViT14ResNeXt = _variant("T2TViT14ResNeXt", "t2t_vit_14_resnext", default_weights=None)
+T2TViT14Wide = _variant("T2TViT14Wide", "t2t_vit_14_wide", default_weights=None)
+T2TViT14SE = _variant("T2TViT14SE", "t2t_vit_14_se", default_weights=None)
+T2TViT16Ghost = _variant("T2TViT16Ghost", "t2t_vit_16_ghost", default_weights=None)
+T2TViTDense = _variant("T2TViTDense", "t2t_vit_dense", default_weights=None)
+ViTSmall16 = _variant("ViTSmall16", "vit_small_16", default_weights=None)
+
+
+def _check_arguments(include_top, weights, pooling, classes, classifier_activation):
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "T2T-ViT works on images with the channels last; received: image_data_format='channels_first'. "
+            "Call keras.config.set_image_data_format('channels_last')"
+        )
+    if not (weights is None or weights == "imagenet" or os.path.exists(weights)):
+        raise ValueError(
+            "The `weights` argument should be either `None` (random initialization), 'imagenet' (pre-training on ImageNet), or "
+            f"the path to the weights file to be loaded. Received: weights={weights}"
+        )
+    if weights == "imagenet" and include_top and classes != 1000:
+        raise ValueError(
+            "With `weights='imagenet'` and `include_top=True`, `classes` should be 1000. "
+            f"Received: classes={classes}. For other classes put a head on `include_top=False, pooling='token'`"
+        )
+    if pooling not in POOLINGS:
+        raise ValueError(f"`pooling` should be one of {POOLINGS}. Received: pooling={pooling!r}")
+    if include_top and not (isinstance(classes, int) and classes > 0):
+        raise ValueError(f"`classes` should be a positive integer. Received: classes={classes!r}")
+    allowed = [keras.activations.get(activation) for activation in (None, "softmax")]
+    if include_top and weights is not None and keras.activations.get(classifier_activation) not in allowed:
+        raise ValueError(
+            "With pretrained weights, `classifier_activation` should be `None` or 'softmax'. "
+            f"Received: classifier_activation={classifier_activation}"
+        )
+    if weights == "imagenet":
+        raise ValueError(
+            "This version cannot download the published weights. Build the model with `weights=None` and give "
+            "`keras_t2t.load_checkpoint` a mapping of the checkpoint's names to arrays"
+        )
+
+
+def _image_input(config, include_top, weights, input_tensor, input_shape, dtype):
+    """Returns the symbolic images, their shape checked against the rest of the arguments."""
+    if input_tensor is not None:
+        if not keras.backend.is_keras_tensor(input_tensor):
+            raise ValueError(f"`input_tensor` should be a Keras tensor. Received: {input_tensor!r}")
+        if input_shape is not None and tuple(input_shape) != tuple(input_tensor.shape[1:]):
+            raise ValueError(
+                "`input_shape` should be the shape of `input_tensor` without the batch, or None. "
+                f"Received: input_shape={input_shape}, input_tensor.shape={input_tensor.shape}"
+            )
+        input_shape = tuple(input_tensor.shape[1:])
+    default = (IMAGE_SIZE, IMAGE_SIZE, 3)
+    if input_shape is None:
+        input_shape = default if include_top else (None, None, 3)
+    if len(input_shape) != 3:
+        raise ValueError(f"`input_shape` should be a tuple (height, width, channels). Received: input_shape={input_shape}")
+    height, width, channels = input_shape
+    if weights == "imagenet" and channels != 3:
+        raise ValueError(f"With `weights='imagenet'` the images should have 3 channels. Received: input_shape={input_shape}")
+    if weights == "imagenet" and include_top and tuple(input_shape) != default:
+        raise ValueError(
+            f"With `weights='imagenet'` and `include_top=True`, `input_shape` should be {default}. "
+            f"Received: input_shape={input_shape}"
+        )
+    if channels is None:
+        raise ValueError(f"The number of channels should be known. Received: input_shape={input_shape}")
+    if include_top and None in input_shape:
+        raise ValueError(
+            "With `include_top=True`, `input_shape` should be static; without, the model takes any size. "
+            f"Received: input_shape={input_shape}"
+        )
+    token_grid(config.soft_splits, height, width)
+    return keras.Input(input_shape, name="images") if input_tensor is None else input_tensor
+
+
+def _normalise(images, dtype):
+    if images.shape[-1] == 3:
+        scale, offset = [1 / (255 * s) for s in STD], [-m / s for m, s in zip(MEAN, STD, strict=True)]
+    else:
+        scale, offset = 1 / 127.5, -1.0
+    return keras.layers.Rescaling(scale, offset, name="normalisation", dtype=dtype)(images)

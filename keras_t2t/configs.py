@@ -1,0 +1,220 @@
+"""Model configurations: plain frozen data, no TensorFlow.
+
+Sources: Yuan et al., "Tokens-to-Token ViT", ICCV 2021 (https://arxiv.org/abs/2101.11986), table 1 (T2T-ViT-14/19/24 and the
+lite models 7/10/12) and table 5 (the design studies); `models/t2t_vit*.py` and `models/vit.py` of the reference implementation
+(https://github.com/yitu-opensource/T2T-ViT).
+"""
+
+import dataclasses
+import itertools
+import numbers
+
+TOKEN_ATTENTIONS = ("performer", "transformer", "convolution")
+BLOCKS = ("standard", "squeeze_excite", "ghost", "dense")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class T2TConfig:
+    """What a T2T-ViT is made of. The defaults are those of T2T-ViT-14.
+
+    A plain ViT is the special case of one hard split: `token_attention="convolution", soft_splits=((16, 16, 0),)` is the usual
+    embedding of 16x16 patches.
+
+    Attributes:
+        token_attention: what models the tokens between two soft splits: `"performer"` (linear attention), `"transformer"`, or
+            `"convolution"` (no attention: a soft split followed by a dense layer is a convolution).
+        token_dim: width of the tokens between the soft splits.
+        soft_splits: (kernel, stride, padding) in pixels or tokens of each soft split, one or more. The last one is followed by
+            the projection to `embed_dim`, every other one by `token_attention`.
+        embed_dim: width of the backbone.
+        depth: number of encoder blocks; with `block="dense"`, a tuple: the number in each densely connected group.
+        num_heads: attention heads of each block.
+        mlp_ratio: hidden width of a block's MLP over the width of the block.
+        block: the encoder block: `"standard"`, or one of the paper's design studies: `"squeeze_excite"` (channel attention),
+            `"ghost"` (ghost operations), `"dense"` (dense connections).
+        growth: channels that each block adds with `block="dense"`; must be None with any other block.
+        qkv_bias: whether queries, keys and values of the blocks have a bias.
+        learned_positions: whether the position embedding is trained; otherwise it is a frozen table of sinusoids.
+        norm_epsilon: epsilon of the backbone's LayerNorms.
+        token_drop_rate: dropout inside the token performers.
+        drop_rate: dropout after the position embedding, the attention projections and the MLPs.
+        attention_drop_rate: dropout of the blocks' attention weights.
+        drop_path_rate: drop path (stochastic depth) of the last block; it grows linearly from 0 in the first.
+
+    Raises:
+        ValueError: for any value that no model can be built from.
+    """
+
+    token_attention: str = "performer"
+    token_dim: int = 64
+    soft_splits: tuple[tuple[int, int, int], ...] = ((7, 4, 2), (3, 2, 1), (3, 2, 1))
+    embed_dim: int = 384
+    depth: int | tuple[int, ...] = 14
+    num_heads: int = 6
+    mlp_ratio: float = 3.0
+    block: str = "standard"
+    growth: int | None = None
+    qkv_bias: bool = False
+    learned_positions: bool = False
+    norm_epsilon: float = 1e-5
+    token_drop_rate: float = 0.1
+    drop_rate: float = 0.0
+    attention_drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+
+    def __post_init__(self):
+        object.__setattr__(self, "soft_splits", check_soft_splits(self.soft_splits))
+        check_token_attention(self.token_attention)
+        _check(self.block in BLOCKS, "block", f"one of {BLOCKS}", self.block)
+        for name in ("token_dim", "embed_dim", "num_heads"):
+            _check(_is_count(getattr(self, name)), name, "a positive integer", getattr(self, name))
+        if self.block == "dense":
+            object.__setattr__(self, "depth", _as_tuple(self.depth))
+            _check(
+                bool(self.depth) and all(map(_is_count, self.depth)),
+                "depth",
+                "a tuple of positive integers, the blocks of each group, with block='dense'",
+                self.depth,
+            )
+            _check(_is_count(self.growth), "growth", "a positive integer with block='dense'", self.growth)
+        else:
+            _check(_is_count(self.depth), "depth", "a positive integer", self.depth)
+            _check(self.growth is None, "growth", f"None with block={self.block!r}", self.growth)
+        for name in ("mlp_ratio", "norm_epsilon"):
+            _check(getattr(self, name) > 0, name, "a positive number", getattr(self, name))
+        for name in ("token_drop_rate", "drop_rate", "attention_drop_rate", "drop_path_rate"):
+            _check(0 <= getattr(self, name) < 1, name, "a rate in [0, 1)", getattr(self, name))
+        for width in self.block_widths:
+            _check(
+                width % self.num_heads == 0,
+                "num_heads",
+                f"a divisor of the width of every block, {sorted(set(self.block_widths))}",
+                self.num_heads,
+            )
+        if self.block == "ghost":
+            _check(self.embed_dim % 2 == 0, "embed_dim", "an even number with block='ghost'", self.embed_dim)
+            _check(
+                int(self.embed_dim * self.mlp_ratio) % 3 == 0,
+                "mlp_ratio",
+                "one that makes the MLP's hidden width divisible by 3 with block='ghost'",
+                self.mlp_ratio,
+            )
+
+    @property
+    def group_depths(self) -> tuple[int, ...]:
+        """Blocks in each group: a single group unless the blocks are densely connected."""
+        return self.depth if self.block == "dense" else (self.depth,)
+
+    @property
+    def group_widths(self) -> tuple[int, ...]:
+        """Width at the start of each group; the transition between two groups halves the width."""
+
+        def after_transition(width, depth):
+            return (width + depth * (self.growth or 0)) // 2
+
+        return tuple(itertools.accumulate(self.group_depths[:-1], after_transition, initial=self.embed_dim))
+
+    @property
+    def block_widths(self) -> tuple[int, ...]:
+        """Width of the tokens that enter each block."""
+        growth = self.growth or 0
+        groups = zip(self.group_widths, self.group_depths, strict=True)
+        return tuple(width + i * growth for width, depth in groups for i in range(depth))
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of the tokens that leave the last block."""
+        return self.block_widths[-1] + (self.growth or 0)
+
+
+def token_grid(soft_splits, height: int | None, width: int | None) -> tuple[int | None, int | None]:
+    """Returns the (rows, columns) of tokens after `soft_splits` of `height` x `width` pixels, None for a side that is unknown.
+
+    A split makes floor((n + 2 * padding - kernel) / stride) + 1 tokens of the n on a side.
+
+    Raises:
+        ValueError: if there is not even one token.
+    """
+
+    def tokens(size):
+        for kernel, stride, padding in soft_splits:
+            size = max((size + 2 * padding - kernel) // stride + 1, 0)
+        return size
+
+    rows, columns = (size if size is None else tokens(size) for size in (height, width))
+    if 0 in (rows, columns):
+        raise ValueError(
+            f"Expected images or token grids large enough for one token after the soft splits {tuple(soft_splits)} "
+            f"(kernel, stride, padding); received: height={height}, width={width}"
+        )
+    return rows, columns
+
+
+def check_token_attention(value: str):
+    """Raises `ValueError` unless `value` names what models the tokens between two soft splits."""
+    _check(value in TOKEN_ATTENTIONS, "token_attention", f"one of {TOKEN_ATTENTIONS}", value)
+
+
+def check_soft_splits(value) -> tuple[tuple[int, int, int], ...]:
+    """Returns soft splits as a tuple of (kernel, stride, padding) or raises `ValueError`."""
+    expected = "one or more (kernel, stride, padding) of integers with kernel, stride >= 1 and 0 <= padding < kernel"
+    splits = tuple(_as_tuple(split) for split in _as_tuple(value))
+    valid = bool(splits) and all(
+        len(split) == 3
+        and all(isinstance(n, numbers.Integral) for n in split)
+        and split[1] >= 1
+        and 0 <= split[2] < split[0]
+        for split in splits
+    )
+    _check(valid, "soft_splits", expected, value)
+    return splits
+
+
+def _as_tuple(value) -> tuple:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+def _is_count(value) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 1
+
+
+def _check(condition: bool, name: str, expected: str, received):
+    if not condition:
+        raise ValueError(f"Invalid value for {name}: expected {expected}; received: {name}={received!r}")
+
+
+def _lite(depth):
+    return T2TConfig(embed_dim=256, depth=depth, num_heads=4, mlp_ratio=2.0)
+
+
+def _deep_narrow(depth, **changes):
+    embed_dim, num_heads = {14: (384, 6), 19: (448, 7), 24: (512, 8)}[depth]
+    return T2TConfig(**{"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads, **changes})
+
+
+VARIANTS: dict[str, T2TConfig] = {
+    "t2t_vit_7": _lite(7),
+    "t2t_vit_10": _lite(10),
+    "t2t_vit_12": _lite(12),
+    "t2t_vit_14": _deep_narrow(14),
+    "t2t_vit_19": _deep_narrow(19),
+    "t2t_vit_24": _deep_narrow(24),
+    "t2t_vit_t_14": _deep_narrow(14, token_attention="transformer"),
+    "t2t_vit_t_19": _deep_narrow(19, token_attention="transformer"),
+    "t2t_vit_t_24": _deep_narrow(24, token_attention="transformer"),
+    "t2t_vit_14_resnext": _deep_narrow(14, num_heads=32),
+    "t2t_vit_14_wide": T2TConfig(embed_dim=768, depth=4, num_heads=12),
+    "t2t_vit_14_se": _deep_narrow(14, block="squeeze_excite"),
+    "t2t_vit_16_ghost": T2TConfig(depth=16, block="ghost"),
+    "t2t_vit_dense": T2TConfig(embed_dim=128, depth=(3, 6, 6, 4), num_heads=8, mlp_ratio=2.0, block="dense", growth=64),
+    "vit_small_16": T2TConfig(
+        token_attention="convolution",
+        soft_splits=((16, 16, 0),),
+        depth=12,
+        mlp_ratio=4.0,
+        qkv_bias=True,
+        learned_positions=True,
+        norm_epsilon=1e-6,
+    ),
+}
+"""The published variants by name, and the plain ViT-S/16 that the paper's ablation starts from."""

@@ -1,0 +1,118 @@
+"""Position embedding: a table for one grid of tokens that is resized for any other."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_t2t.layers.common import precise_dtype, where
+
+
+def sinusoids(positions: int, dim: int) -> np.ndarray:
+    """Returns the fixed position table (positions, dim), float32: sines in the even columns, cosines in the odd ones.
+
+    Vaswani et al., "Attention Is All You Need", section 3.5; `get_sinusoid_encoding` of the reference.
+    """
+    columns = np.arange(dim)
+    angles = np.arange(positions)[:, None] * 10000.0 ** (-2 * (columns // 2) / dim)
+    return np.where(columns % 2 == 0, np.sin(angles), np.cos(angles)).astype("float32")
+
+
+def resize_positions(table, old_grid, new_grid):
+    """Returns a position table for another grid of tokens, resized as PyTorch's bicubic interpolation does it.
+
+    That is the cubic kernel with A = -0.75, half-pixel centres and clamped edges, without antialiasing, applied to rows and
+    columns in turn; the class token's entry is kept.
+
+    Args:
+        table: (1 + h * w, D), the class token's entry first.
+        old_grid: (h, w), the grid of the table, integers.
+        new_grid: (rows, columns), the grid wanted, integers or scalar tensors.
+
+    Returns:
+        (1 + rows * columns, D), a tensor in the dtype of `table`.
+    """
+    table = ops.convert_to_tensor(table)
+    grid = ops.reshape(table[1:], (*old_grid, table.shape[-1]))  # (h, w, D)
+    by_row, by_column = (cubic_matrix(*sizes, table.dtype) for sizes in zip(old_grid, new_grid, strict=True))
+    grid = ops.einsum("rh,hwd->rwd", by_row, grid)  # (rows, w, D)
+    grid = ops.einsum("cw,rwd->rcd", by_column, grid)  # (rows, columns, D)
+    return ops.concatenate([table[:1], ops.reshape(grid, (-1, table.shape[-1]))], axis=0)
+
+
+def cubic_matrix(old: int, new, dtype):
+    """Returns the matrix (new, old) of the weights with which cubic interpolation of `old` samples gives `new` ones."""
+    position = (ops.cast(ops.arange(new), dtype) + 0.5) * (old / ops.cast(new, dtype)) - 0.5  # (new,)
+    first = ops.floor(position)
+    past = position - first
+    matrix = 0.0
+    for tap in (-1, 0, 1, 2):
+        sample = ops.clip(ops.cast(first, "int32") + tap, 0, old - 1)  # the edges are clamped
+        matrix += _cubic_kernel(ops.abs(past - tap))[:, None] * ops.one_hot(sample, old, dtype=dtype)
+    return matrix
+
+
+def _cubic_kernel(distance, a=-0.75):
+    """Keys' cubic convolution kernel, for distances from 0 to 2."""
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = a * (((distance - 5) * distance + 8) * distance - 4)
+    return ops.where(distance <= 1, near, far)
+
+
+@keras.saving.register_keras_serializable("keras_t2t")
+class PositionEmbedding(keras.Layer):
+    """Adds a position table to a sequence of tokens that starts with a class token.
+
+    The table is a weight in either case, since checkpoints carry it: a trained one (plain ViT) or a frozen table of sinusoids
+    (T2T-ViT; paper, section 4.1).
+
+    Args:
+        grid_size: (h, w), the grid of tokens that the table is made for.
+        learned: whether the table is trained.
+
+    Input:
+        tokens: (B, 1 + rows * columns, D), the class token first.
+        like: optional (B, rows, columns, any), a map on the grid of the tokens, of which only the shape is used. For a grid
+            other than `grid_size` the table is resized at run time (`resize_positions`).
+
+    Output:
+        (B, 1 + rows * columns, D).
+
+    Raises:
+        ValueError: if the tokens do not fit the table and no `like` says what their grid is.
+    """
+
+    def __init__(self, grid_size: tuple[int, int], learned: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.grid_size = tuple(grid_size)
+        self.learned = learned
+
+    def build(self, tokens_shape, like_shape=None):
+        rows, columns = self.grid_size
+        positions, width = 1 + rows * columns, tokens_shape[-1]
+        if like_shape is None and tokens_shape[1] not in (None, positions):
+            raise ValueError(
+                f"{where(self)}: expected {positions} tokens, the class token and a grid of {rows}x{columns}, or the map `like` "
+                f"that tells their grid; received tokens of shape {tuple(tokens_shape)}"
+            )
+        self.table = self.add_weight(
+            name="table",
+            shape=(positions, width),
+            initializer=keras.initializers.TruncatedNormal(stddev=0.02)
+            if self.learned
+            else lambda shape, dtype: ops.convert_to_tensor(sinusoids(*shape), dtype=dtype),
+            trainable=self.learned,
+            autocast=False,
+        )
+
+    def call(self, tokens, like=None):
+        grid = self.grid_size if like is None else tuple(ops.shape(like)[1:3])
+        table = self.table
+        if not (all(isinstance(n, int) for n in grid) and grid == self.grid_size):
+            table = resize_positions(ops.cast(table, precise_dtype(table.dtype)), self.grid_size, grid)
+        return tokens + ops.cast(table, tokens.dtype)
+
+    def compute_output_shape(self, tokens_shape, like_shape=None):
+        return tokens_shape
+
+    def get_config(self):
+        return {**super().get_config(), "grid_size": self.grid_size, "learned": self.learned}

@@ -1,0 +1,50 @@
+"""What the two token attentions have in common: the block between two soft splits."""
+
+import keras
+
+from keras_t2t.layers.common import check_rank, check_rate, dense
+from keras_t2t.layers.mlp import MLP
+
+
+class TokenAttention(keras.Layer):
+    """Shortens long tokens with attention whose shortcut is the value: x = v + projection(attention), then x + MLP(norm(x)).
+
+    A subclass has three methods: `build_heads(input_shape)` creates the weights that the other two use, `project_heads(x)`
+    returns the queries, keys and values, each (B, N, D), of the normalised tokens x (B, N, K), and
+    `mix(queries, keys, values)` the values (B, N, D) mixed by the attention of the queries to the keys.
+
+    Glossary of shapes:
+        B: batch; N: tokens; K: width of a token that comes from a soft split; D: `token_dim`.
+    """
+
+    def __init__(self, token_dim: int = 64, drop_rate: float = 0.0, **kwargs):
+        super().__init__(**kwargs)
+        check_rate(self, "drop_rate", drop_rate)
+        self.token_dim = token_dim
+        self.drop_rate = drop_rate
+
+    def build(self, input_shape):
+        check_rank(self, input_shape, 3, "a sequence of tokens (batch, tokens, width)")
+        short = (*input_shape[:2], self.token_dim)
+        self.norm1 = keras.layers.LayerNormalization(epsilon=1e-5, name="norm1", dtype=self.dtype_policy)
+        self.norm1.build(input_shape)
+        self.build_heads(input_shape)
+        self.projection = dense(self.token_dim, "projection", dtype=self.dtype_policy)
+        self.projection.build(short)
+        self.norm2 = keras.layers.LayerNormalization(epsilon=1e-5, name="norm2", dtype=self.dtype_policy)
+        self.norm2.build(short)
+        self.mlp = MLP(self.token_dim, name="mlp", dtype=self.dtype_policy)
+        self.mlp.build(short)
+        self.dropout = keras.layers.Dropout(self.drop_rate, dtype=self.dtype_policy)
+
+    def call(self, x):
+        queries, keys, values = self.project_heads(self.norm1(x))  # (B, N, D) each
+        mixed = self.projection(self.mix(queries, keys, values))
+        x = values + self.dropout(mixed)
+        return x + self.dropout(self.mlp(self.norm2(x)))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:2], self.token_dim)
+
+    def get_config(self):
+        return {**super().get_config(), "token_dim": self.token_dim, "drop_rate": self.drop_rate}
