@@ -5,10 +5,11 @@ import os
 
 import keras
 
-from keras_t2t.configs import VARIANTS, T2TConfig, token_grid
+from keras_t2t.configs import VARIANTS, token_grid
 from keras_t2t.imagenet import MEAN, STD
 from keras_t2t.layers import FeatureMap
-from keras_t2t.layers.common import dense, precise_dtype
+from keras_t2t.layers.common import precise_dtype
+from keras_t2t.layers.dense import Dense
 from keras_t2t.models import IMAGE_SIZE, encode
 
 POOLINGS = (None, "avg", "max", "token")
@@ -33,7 +34,7 @@ def T2TViT(
     x = _normalise(images, dtype) if include_preprocessing else images
     x, grid = encode(x, config, class_token_only=include_top or pooling == "token", dtype=dtype)
     if include_top:
-        x = dense(classes, "head", dtype=dtype)(x[:, 0])
+        x = Dense(classes, name="head", dtype=dtype)(x[:, 0])
         x = keras.layers.Activation(classifier_activation, dtype=precise_dtype(x.dtype), name="predictions")(x)
     elif pooling == "token":
         x = x[:, 0]

@@ -1,7 +1,7 @@
 """Model configurations: plain frozen data, no TensorFlow.
 
-Sources: Yuan et al., "Tokens-to-Token ViT", ICCV 2021 (https://arxiv.org/abs/2101.11986), table 1 (T2T-ViT-14/19/24 and the
-lite models 7/10/12) and table 5 (the design studies); `models/t2t_vit*.py` and `models/vit.py` of the reference implementation
+Sources: Yuan et al., "Tokens-to-Token ViT", ICCV 2021 (https://arxiv.org/abs/2101.11986), table 1 (the models) and
+section 3.2 (the design studies); `models/t2t_vit*.py` and `models/vit.py` of the reference implementation
 (https://github.com/yitu-opensource/T2T-ViT).
 """
 
@@ -11,6 +11,7 @@ import numbers
 
 TOKEN_ATTENTIONS = ("performer", "transformer", "convolution")
 BLOCKS = ("standard", "squeeze_excite", "ghost", "dense")
+SQUEEZE_REDUCTION = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,10 +161,7 @@ def check_soft_splits(value) -> tuple[tuple[int, int, int], ...]:
     expected = "one or more (kernel, stride, padding) of integers with kernel, stride >= 1 and 0 <= padding < kernel"
     splits = tuple(_as_tuple(split) for split in _as_tuple(value))
     valid = bool(splits) and all(
-        len(split) == 3
-        and all(isinstance(n, numbers.Integral) for n in split)
-        and split[1] >= 1
-        and 0 <= split[2] < split[0]
+        len(split) == 3 and all(isinstance(n, numbers.Integral) for n in split) and split[1] >= 1 and 0 <= split[2] < split[0]
         for split in splits
     )
     _check(valid, "soft_splits", expected, value)

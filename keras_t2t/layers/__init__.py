@@ -7,6 +7,7 @@ from keras_t2t.layers.drop_path import DropPath
 from keras_t2t.layers.encoder_block import EncoderBlock
 from keras_t2t.layers.feature_map import FeatureMap
 from keras_t2t.layers.ghost_block import GhostBlock
+from keras_t2t.layers.layer_norm import LayerNorm
 from keras_t2t.layers.mlp import MLP
 from keras_t2t.layers.position_embedding import PositionEmbedding
 from keras_t2t.layers.soft_split import SoftSplit
@@ -23,6 +24,7 @@ __all__ = [
     "EncoderBlock",
     "FeatureMap",
     "GhostBlock",
+    "LayerNorm",
     "MultiHeadSelfAttention",
     "PositionEmbedding",
     "SoftSplit",

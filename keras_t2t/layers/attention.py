@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from keras_t2t.layers.common import check_rank, dense, precise_dtype, where
+from keras_t2t.layers.common import check_rank, precise_dtype, where
+from keras_t2t.layers.dense import Dense
 
 
 def attention_weights(queries, keys, scale: float):
@@ -73,14 +74,14 @@ class MultiHeadSelfAttention(keras.Layer):
                 f"received: num_heads={self.num_heads}, width={width}"
             )
         self.build_heads(input_shape)
-        self.projection = dense(width, "projection", dtype=self.dtype_policy)
+        self.projection = Dense(width, name="projection", dtype=self.dtype_policy)
         self.projection.build(input_shape)
         self.attention_dropout = keras.layers.Dropout(self.attention_drop_rate, dtype=self.dtype_policy)
         self.projection_dropout = keras.layers.Dropout(self.projection_drop_rate, dtype=self.dtype_policy)
 
     def build_heads(self, input_shape):
         """Creates the weights that `project_heads` uses."""
-        self.qkv = dense(3 * input_shape[-1], "qkv", use_bias=self.qkv_bias, dtype=self.dtype_policy)
+        self.qkv = Dense(3 * input_shape[-1], name="qkv", use_bias=self.qkv_bias, dtype=self.dtype_policy)
         self.qkv.build(input_shape)
 
     def call(self, x):
@@ -88,32 +89,30 @@ class MultiHeadSelfAttention(keras.Layer):
 
     def attend(self, asking, x):
         """Returns the result (B, n, D) for the tokens `asking` (B, n, D), which attend to all tokens `x` (B, N, D)."""
-        queries, keys, values = (self.split_heads(part) for part in self.project_heads(asking, x))
+        queries, keys, values = self.project_heads(asking, x)
         weights = attention_weights(queries, keys, queries.shape[-1] ** -0.5)  # (B, H, n, N)
-        weights = self.attention_dropout(weights)
-        mixed = self.merge_heads(ops.matmul(weights, values))  # (B, n, D)
+        mixed = ops.matmul(self.attention_dropout(weights), values)  # (B, H, n, d)
+        mixed = ops.reshape(ops.swapaxes(mixed, 1, 2), ops.shape(asking))  # (B, n, D)
         return self.projection_dropout(self.projection(mixed))
 
     def project_heads(self, asking, x):
-        """Returns the queries (B, n, D) of `asking` and the keys and values (B, N, D) of `x`, the heads side by side in D."""
+        """Returns the queries (B, H, n, d) of the tokens `asking` and the keys and values (B, H, N, d) of all tokens `x`."""
         if asking is x:
-            return ops.split(self.qkv(x), 3, axis=-1)
+            return self.split_heads(self.qkv(x), 3)
         width = x.shape[-1]
         queries = ops.matmul(asking, self.qkv.kernel[:, :width])
         keys_values = ops.matmul(x, self.qkv.kernel[:, width:])
         if self.qkv_bias:
             queries += self.qkv.bias[:width]
             keys_values += self.qkv.bias[width:]
-        return queries, *ops.split(keys_values, 2, axis=-1)
+        return *self.split_heads(queries, 1), *self.split_heads(keys_values, 2)
 
-    def split_heads(self, x):
-        """(B, n, D) to (B, H, n, d)."""
-        return ops.swapaxes(ops.reshape(x, (*ops.shape(x)[:2], self.num_heads, x.shape[-1] // self.num_heads)), 1, 2)
-
-    def merge_heads(self, x):
-        """(B, H, n, d) to (B, n, D)."""
-        batch, heads, tokens, width = ops.shape(x)
-        return ops.reshape(ops.swapaxes(x, 1, 2), (batch, tokens, heads * width))
+    def split_heads(self, x, parts):
+        """Returns `parts` tensors (B, H, n, d) of a projection (B, n, parts * D)."""
+        batch, tokens, width = ops.shape(x)
+        x = ops.reshape(x, (batch, tokens, parts, self.num_heads, width // parts // self.num_heads))
+        x = ops.transpose(x, (2, 0, 3, 1, 4))  # (parts, B, H, n, d)
+        return tuple(x[part] for part in range(parts))
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], 1, input_shape[2]) if self.class_token_only else input_shape

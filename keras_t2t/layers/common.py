@@ -1,12 +1,6 @@
-"""What several layers share: the initialisation of dense layers and the precision of delicate arithmetic."""
+"""What several layers share: the precision of delicate arithmetic and the checks of arguments."""
 
 import keras
-
-
-def dense(units: int, name: str, *, use_bias: bool = True, **kwargs) -> keras.layers.Dense:
-    """Returns a dense layer with the initialisation of the reference: truncated normal 0.02 for the kernel, zeros for the bias."""
-    initializer = keras.initializers.TruncatedNormal(stddev=0.02)
-    return keras.layers.Dense(units, use_bias=use_bias, kernel_initializer=initializer, name=name, **kwargs)
 
 
 def precise_dtype(dtype: str) -> str:

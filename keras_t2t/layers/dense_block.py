@@ -1,9 +1,9 @@
-"""Design study: a densely connected encoder block (paper, section 3.2 and table 5, "T2T-ViT-Dense")."""
+"""Design study: a densely connected encoder block (paper, section 3.2)."""
 
 import keras
 from keras import ops
 
-from keras_t2t.layers.common import dense
+from keras_t2t.layers.dense import Dense
 from keras_t2t.layers.encoder_block import EncoderBlock
 
 
@@ -27,7 +27,7 @@ class DenseBlock(EncoderBlock):
     def __init__(self, growth: int, num_heads: int, **kwargs):
         super().__init__(num_heads, **kwargs)
         self.growth = growth
-        self.growth_projection = dense(growth, "growth_projection", dtype=self.dtype_policy)
+        self.growth_projection = Dense(growth, name="growth_projection", dtype=self.dtype_policy)
 
     def build(self, input_shape):
         super().build(input_shape)

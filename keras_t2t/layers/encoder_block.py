@@ -5,6 +5,7 @@ import keras
 from keras_t2t.layers.attention import MultiHeadSelfAttention
 from keras_t2t.layers.common import check_rank
 from keras_t2t.layers.drop_path import DropPath
+from keras_t2t.layers.layer_norm import LayerNorm
 from keras_t2t.layers.mlp import MLP
 
 
@@ -57,7 +58,7 @@ class EncoderBlock(keras.Layer):
         self.drop_path_rate = drop_path_rate
         self.class_token_only = class_token_only
 
-        self.norm1 = keras.layers.LayerNormalization(epsilon=norm_epsilon, name="norm1", dtype=self.dtype_policy)
+        self.norm1 = LayerNorm(epsilon=norm_epsilon, name="norm1", dtype=self.dtype_policy)
         self.attention = self.attention_class(
             num_heads,
             qkv_bias=qkv_bias,
@@ -67,7 +68,7 @@ class EncoderBlock(keras.Layer):
             name="attention",
             dtype=self.dtype_policy,
         )
-        self.norm2 = keras.layers.LayerNormalization(epsilon=norm_epsilon, name="norm2", dtype=self.dtype_policy)
+        self.norm2 = LayerNorm(epsilon=norm_epsilon, name="norm2", dtype=self.dtype_policy)
         self.drop_path = DropPath(drop_path_rate, dtype=self.dtype_policy)
 
     def build(self, input_shape):

@@ -1,10 +1,11 @@
-"""Design study: an encoder block of ghost operations (paper, section 3.2 and table 5, "T2T-ViT-14-Ghost")."""
+"""Design study: an encoder block of ghost operations (paper, section 3.2)."""
 
 import keras
 from keras import ops
 
 from keras_t2t.layers.attention import MultiHeadSelfAttention
-from keras_t2t.layers.common import dense, where
+from keras_t2t.layers.common import where
+from keras_t2t.layers.dense import Dense
 from keras_t2t.layers.encoder_block import EncoderBlock
 
 
@@ -44,7 +45,7 @@ class GhostDense(GhostLayer):
             raise ValueError(f"{where(self)}: expected an even number of units; received: units={units}")
         self.units = units
         self.use_bias = use_bias
-        self.primary = dense(units // 2, "primary", use_bias=use_bias, dtype=self.dtype_policy)
+        self.primary = Dense(units // 2, name="primary", use_bias=use_bias, dtype=self.dtype_policy)
 
     def build(self, input_shape):
         self.primary.build(input_shape)
@@ -77,7 +78,8 @@ class GhostAttention(MultiHeadSelfAttention):
             part.build(input_shape)
 
     def project_heads(self, asking, x):
-        return self.query(asking), self.key(x), self.value(x)
+        projected = self.query(asking), self.key(x), self.value(x)  # (B, n or N, D)
+        return tuple(self.split_heads(part, 1)[0] for part in projected)
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
@@ -106,11 +108,11 @@ class GhostMLP(GhostLayer):
 
     def build(self, input_shape):
         third = self.hidden_dim // 3
-        self.fc1 = dense(third, "fc1", activation="gelu", dtype=self.dtype_policy)
+        self.fc1 = Dense(third, name="fc1", activation="gelu", dtype=self.dtype_policy)
         self.fc1.build(input_shape)
         self.scale1 = self.add_channel_scale("scale1", third)
         self.scale2 = self.add_channel_scale("scale2", third)
-        self.fc2 = dense(input_shape[-1], "fc2", dtype=self.dtype_policy)
+        self.fc2 = Dense(input_shape[-1], name="fc2", dtype=self.dtype_policy)
         self.fc2.build((*input_shape[:-1], self.hidden_dim))
         self.dropout = keras.layers.Dropout(self.drop_rate, dtype=self.dtype_policy)
 

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_t2t.layers.common import dense
+from keras_t2t.layers.dense import Dense
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
@@ -24,9 +24,9 @@ class MLP(keras.Layer):
 
     def build(self, input_shape):
         width = input_shape[-1]
-        self.fc1 = dense(self.hidden_dim, "fc1", activation="gelu", dtype=self.dtype_policy)
+        self.fc1 = Dense(self.hidden_dim, name="fc1", activation="gelu", dtype=self.dtype_policy)
         self.fc1.build(input_shape)
-        self.fc2 = dense(width, "fc2", dtype=self.dtype_policy)
+        self.fc2 = Dense(width, name="fc2", dtype=self.dtype_policy)
         self.fc2.build((*input_shape[:-1], self.hidden_dim))
         self.dropout = keras.layers.Dropout(self.drop_rate, dtype=self.dtype_policy)
 

@@ -91,8 +91,8 @@ class PositionEmbedding(keras.Layer):
         positions, width = 1 + rows * columns, tokens_shape[-1]
         if like_shape is None and tokens_shape[1] not in (None, positions):
             raise ValueError(
-                f"{where(self)}: expected {positions} tokens, the class token and a grid of {rows}x{columns}, or the map `like` "
-                f"that tells their grid; received tokens of shape {tuple(tokens_shape)}"
+                f"{where(self)}: expected {positions} tokens, the class token and a grid of {rows}x{columns}, or the map "
+                f"`like` that tells their grid; received tokens of shape {tuple(tokens_shape)}"
             )
         self.table = self.add_weight(
             name="table",

@@ -58,7 +58,6 @@ class SoftSplit(keras.Layer):
     def compute_output_shape(self, input_shape):
         check_rank(self, input_shape, 4, "a token grid (batch, height, width, channels)")
         batch, height, width, channels = input_shape
-        split = (self.kernel_size, self.strides, self.padding)
         grid = token_grid([(self.kernel_size, self.strides, self.padding)], height, width)
         return (batch, *grid, self.kernel_size**2 * channels)
 

@@ -1,30 +1,30 @@
-"""Design study: an encoder block with channel attention (paper, section 3.2 and table 5, "T2T-ViT-14-SE")."""
+"""Design study: an encoder block with channel attention (paper, section 3.2)."""
 
 import keras
 from keras import ops
 
+from keras_t2t.configs import SQUEEZE_REDUCTION
 from keras_t2t.layers.attention import MultiHeadSelfAttention
-from keras_t2t.layers.common import dense
+from keras_t2t.layers.dense import Dense
 from keras_t2t.layers.encoder_block import EncoderBlock
-
-REDUCTION = 16
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class SqueezeExciteAttention(MultiHeadSelfAttention):
     """Self-attention whose channels are scaled by a gate computed from their mean over the tokens.
 
-    Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018; `models/t2t_vit_se.py` of the reference. The arguments, the input and
-    the output are those of `MultiHeadSelfAttention`; since the mean needs every token, `class_token_only` saves no work here.
+    Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018; `models/t2t_vit_se.py` of the reference. The arguments, the input
+    and the output are those of `MultiHeadSelfAttention`. The mean needs every token, so that `class_token_only` saves no work.
     """
 
     def build_heads(self, input_shape):
         super().build_heads(input_shape)
         width = input_shape[-1]
-        self.squeeze = dense(max(width // REDUCTION, 1), "squeeze", use_bias=False, activation="relu", dtype=self.dtype_policy)
+        squeezed = max(width // SQUEEZE_REDUCTION, 1)
+        self.squeeze = Dense(squeezed, name="squeeze", use_bias=False, activation="relu", dtype=self.dtype_policy)
         self.squeeze.build((input_shape[0], width))
-        self.excite = dense(width, "excite", use_bias=False, activation="sigmoid", dtype=self.dtype_policy)
-        self.excite.build((input_shape[0], self.squeeze.units))
+        self.excite = Dense(width, name="excite", use_bias=False, activation="sigmoid", dtype=self.dtype_policy)
+        self.excite.build((input_shape[0], squeezed))
 
     def call(self, x):
         x = self.attend(x, x)  # (B, N, D)

@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from keras_t2t.layers.common import dense, precise_dtype
+from keras_t2t.layers.common import precise_dtype
+from keras_t2t.layers.dense import Dense
 from keras_t2t.layers.token_attention import TokenAttention
 
 
@@ -62,7 +63,7 @@ class TokenPerformer(TokenAttention):
         super().__init__(token_dim, drop_rate, **kwargs)
 
     def build_heads(self, input_shape):
-        self.kqv = dense(3 * self.token_dim, "kqv", dtype=self.dtype_policy)
+        self.kqv = Dense(3 * self.token_dim, name="kqv", dtype=self.dtype_policy)
         self.kqv.build(input_shape)
         num_features = max(self.token_dim // 2, 1)
         self.random_features = self.add_weight(

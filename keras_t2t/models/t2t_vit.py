@@ -1,4 +1,4 @@
-"""T2T-ViT from a configuration: the layers between an image and the normalised tokens, and back from layers to configuration."""
+"""T2T-ViT from a configuration: the layers between images and normalised tokens, and the way back to the configuration."""
 
 import keras
 import numpy as np
@@ -9,11 +9,12 @@ from keras_t2t.layers import (
     DenseBlock,
     EncoderBlock,
     GhostBlock,
+    LayerNorm,
     PositionEmbedding,
     SqueezeExciteBlock,
     TokensToToken,
 )
-from keras_t2t.layers.common import dense
+from keras_t2t.layers.dense import Dense
 
 IMAGE_SIZE = 224
 BLOCK_CLASSES = {
@@ -55,7 +56,7 @@ def encode(images, config: T2TConfig, *, class_token_only: bool = False, dtype=N
     x = keras.layers.Dropout(config.drop_rate, name="dropout", dtype=dtype)(x)
     for layer in _encoder_layers(config, class_token_only, dtype):
         x = layer(x)
-    return keras.layers.LayerNormalization(epsilon=config.norm_epsilon, name="norm", dtype=dtype)(x), grid
+    return LayerNorm(epsilon=config.norm_epsilon, name="norm", dtype=dtype)(x), grid
 
 
 def _encoder_layers(config, class_token_only, dtype):
@@ -64,7 +65,7 @@ def _encoder_layers(config, class_token_only, dtype):
     block = 0
     for group, depth in enumerate(config.group_depths):
         if group:
-            yield dense(config.group_widths[group], f"transition{group - 1}", activation="gelu", dtype=dtype)
+            yield Dense(config.group_widths[group], name=f"transition{group - 1}", activation="gelu", dtype=dtype)
         for _ in range(depth):
             last = block == len(config.block_widths) - 1
             yield BLOCK_CLASSES[config.block](

@@ -50,9 +50,8 @@ def load_checkpoint(model: keras.Model, source: Mapping[str, np.ndarray], *, pos
 
 def _weights_by_path(model):
     """The weights of the model's layers by their path from the layer on, whatever the model was built inside of."""
-    return {
-        f"{layer.name}/{weight.path.split(f'{layer.name}/', 1)[1]}": weight for layer in model.layers for weight in layer.weights
-    }
+    pairs = ((layer.name, weight) for layer in model.layers for weight in layer.weights)
+    return {f"{name}/{weight.path.split(f'{name}/', 1)[1]}": weight for name, weight in pairs}
 
 
 def _is_table(array, width):

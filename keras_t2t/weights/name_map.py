@@ -7,8 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_t2t.configs import T2TConfig
-from keras_t2t.layers.squeeze_excite_block import REDUCTION
+from keras_t2t.configs import SQUEEZE_REDUCTION, T2TConfig
 
 POSITIONS = "pos_embed"
 
@@ -91,7 +90,10 @@ def _tokens_to_token(config, channels):
 
 def _convolution(source, target, kernel, inputs, outputs):
     shape = (outputs, inputs, kernel, kernel)
-    return [Row(f"{source}.weight", shape, f"{target}/kernel", (2, 3, 1, 0)), _vector(f"{source}.bias", f"{target}/bias", outputs)]
+    return [
+        Row(f"{source}.weight", shape, f"{target}/kernel", (2, 3, 1, 0)),
+        _vector(f"{source}.bias", f"{target}/bias", outputs),
+    ]
 
 
 def _unfolded_vector(source, target, kernel, channels):
@@ -160,7 +162,7 @@ def _attention(config, source, target, width):
 
 
 def _squeeze_excite_attention(config, source, target, width):
-    squeezed = max(width // REDUCTION, 1)
+    squeezed = max(width // SQUEEZE_REDUCTION, 1)
     return [
         *_attention(config, source, target, width),
         _kernel(f"{source}.se_layer.fc.0", f"{target}/squeeze", width, squeezed),
