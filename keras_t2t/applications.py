@@ -5,7 +5,7 @@ import os
 
 import keras
 
-from keras_t2t.configs import VARIANTS, token_grid
+from keras_t2t.configs import VARIANTS, T2TConfig, token_grid
 from keras_t2t.imagenet import MEAN, STD
 from keras_t2t.layers import FeatureMap
 from keras_t2t.layers.common import precise_dtype
@@ -29,8 +29,15 @@ def T2TViT(
     *,
     dtype=None,
 ):
+    if not isinstance(config, T2TConfig):
+        raise ValueError(f"`config` should be a keras_t2t.T2TConfig. Received: config={config!r}")
     _check_arguments(include_top, weights, pooling, classes, classifier_activation)
-    images = _image_input(config, include_top, weights, input_tensor, input_shape, dtype)
+    images = _image_input(config, include_top, weights, input_tensor, input_shape)
+    if weights == "imagenet":
+        raise ValueError(
+            "This version cannot download the published weights. Build the model with `weights=None` and give "
+            "`keras_t2t.load_checkpoint` a mapping of the checkpoint's names to arrays"
+        )
     x = _normalise(images, dtype) if include_preprocessing else images
     x, grid = encode(x, config, class_token_only=include_top or pooling == "token", dtype=dtype)
     if include_top:
@@ -168,14 +175,9 @@ def _check_arguments(include_top, weights, pooling, classes, classifier_activati
             "With pretrained weights, `classifier_activation` should be `None` or 'softmax'. "
             f"Received: classifier_activation={classifier_activation}"
         )
-    if weights == "imagenet":
-        raise ValueError(
-            "This version cannot download the published weights. Build the model with `weights=None` and give "
-            "`keras_t2t.load_checkpoint` a mapping of the checkpoint's names to arrays"
-        )
 
 
-def _image_input(config, include_top, weights, input_tensor, input_shape, dtype):
+def _image_input(config, include_top, weights, input_tensor, input_shape):
     """Returns the symbolic images, their shape checked against the rest of the arguments."""
     if input_tensor is not None:
         if not keras.backend.is_keras_tensor(input_tensor):

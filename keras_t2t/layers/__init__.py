@@ -2,6 +2,7 @@
 
 from keras_t2t.layers.attention import MultiHeadSelfAttention
 from keras_t2t.layers.class_token import ClassToken
+from keras_t2t.layers.dense import Dense
 from keras_t2t.layers.dense_block import DenseBlock
 from keras_t2t.layers.drop_path import DropPath
 from keras_t2t.layers.encoder_block import EncoderBlock
@@ -19,6 +20,7 @@ from keras_t2t.layers.tokens_to_token import TokensToToken
 __all__ = [
     "MLP",
     "ClassToken",
+    "Dense",
     "DenseBlock",
     "DropPath",
     "EncoderBlock",

@@ -1,0 +1,80 @@
+"""What several tests need: the constructors by variant, seeded parameters, reference outputs, small configurations."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+import keras_t2t
+from keras_t2t.configs import VARIANTS, token_grid
+from keras_t2t.weights.name_map import name_map
+from tests.reference_parameters import reference_images, reference_parameter
+
+DATA = pathlib.Path(__file__).parent / "data"
+
+CONSTRUCTORS = {
+    "t2t_vit_7": keras_t2t.T2TViT7,
+    "t2t_vit_10": keras_t2t.T2TViT10,
+    "t2t_vit_12": keras_t2t.T2TViT12,
+    "t2t_vit_14": keras_t2t.T2TViT14,
+    "t2t_vit_19": keras_t2t.T2TViT19,
+    "t2t_vit_24": keras_t2t.T2TViT24,
+    "t2t_vit_t_14": keras_t2t.T2TViTt14,
+    "t2t_vit_t_19": keras_t2t.T2TViTt19,
+    "t2t_vit_t_24": keras_t2t.T2TViTt24,
+    "t2t_vit_14_resnext": keras_t2t.T2TViT14ResNeXt,
+    "t2t_vit_14_wide": keras_t2t.T2TViT14Wide,
+    "t2t_vit_14_se": keras_t2t.T2TViT14SE,
+    "t2t_vit_16_ghost": keras_t2t.T2TViT16Ghost,
+    "t2t_vit_dense": keras_t2t.T2TViTDense,
+    "vit_small_16": keras_t2t.ViTSmall16,
+}
+
+_SMALL = {
+    "token_dim": 10,
+    "soft_splits": ((5, 3, 2), (3, 2, 1), (3, 1, 0)),
+    "embed_dim": 18,
+    "depth": 2,
+    "num_heads": 3,
+    "mlp_ratio": 2.0,
+}
+SMALL_CONFIGS = {
+    "performer": _SMALL,
+    "transformer": {**_SMALL, "token_attention": "transformer", "soft_splits": ((4, 3, 1), (3, 2, 0))},
+    "convolution": {**_SMALL, "token_attention": "convolution", "qkv_bias": True, "mlp_ratio": 1.5},
+    "patches": {**_SMALL, "token_attention": "convolution", "soft_splits": ((5, 4, 0),), "learned_positions": True},
+    "squeeze_excite": {**_SMALL, "embed_dim": 36, "block": "squeeze_excite"},
+    "ghost": {**_SMALL, "block": "ghost", "norm_epsilon": 1e-3},
+    "dense": {**_SMALL, "block": "dense", "depth": (2, 1, 3), "growth": 8, "embed_dim": 16, "num_heads": 2},
+}
+"""One configuration of every kind, with small and unequal numbers, for images of about 30 pixels."""
+
+
+@pytest.fixture(params=SMALL_CONFIGS)
+def small_config(request):
+    return keras_t2t.T2TConfig(**SMALL_CONFIGS[request.param])
+
+
+@pytest.fixture(params=[name for name in VARIANTS if (DATA / "reference" / f"{name}.npz").exists()])
+def reference(request):
+    """Name, images, parameters and outputs of a variant of the authors' model."""
+    data = np.load(DATA / "reference" / f"{request.param}.npz")
+    seed, size = int(data["seed"]), int(data["image_size"])
+    shapes = {str(name): tuple(json.loads(str(shape))) for name, shape in zip(data["names"], data["shapes"], strict=True)}
+    parameters = {name: reference_parameter(name, shape, seed) for name, shape in shapes.items()}
+    return {"variant": request.param, "images": reference_images(2, size, size, seed), "parameters": parameters, **data}
+
+
+def seeded_parameters(config, image_size, channels=3, classes=1000, seed=11):
+    """Returns a whole checkpoint of seeded values for a configuration and images of (height, width)."""
+    rows, columns = token_grid(config.soft_splits, *image_size)
+    entries = name_map(config, 1 + rows * columns, channels, classes)
+    return {row.source: reference_parameter(row.source, row.shape, seed) for row in entries}
+
+
+def relative_error(value, expected):
+    """Norm of the difference over the norm of what is expected."""
+    value, expected = np.asarray(value, "float64"), np.asarray(expected, "float64")
+    assert value.shape == expected.shape
+    return np.linalg.norm(value - expected) / np.linalg.norm(expected)

@@ -1,0 +1,61 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_t2t.layers import MultiHeadSelfAttention
+from keras_t2t.layers.attention import attention_weights
+from keras_t2t.layers.ghost_block import GhostAttention
+from keras_t2t.layers.squeeze_excite_block import SqueezeExciteAttention
+from tests.conftest import relative_error
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+def test_attention_weights_are_a_softmax_over_the_keys():
+    q, k = normal(2, 3, 5, 7), normal(2, 3, 11, 7, seed=1)
+    weights = keras.ops.convert_to_numpy(attention_weights(q, k, 0.3))
+    exponentials = np.exp(0.3 * np.einsum("bhnd,bhmd->bhnm", q, k))
+    np.testing.assert_allclose(weights, exponentials / exponentials.sum(-1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-6)
+
+
+def test_output_is_the_projected_mix_of_values_head_by_head():
+    layer = MultiHeadSelfAttention(3, qkv_bias=True)
+    x = normal(2, 7, 12)
+    layer.build(x.shape)
+    for i, weight in enumerate(layer.weights):
+        weight.assign(0.3 * normal(*weight.shape, seed=i))
+    kernel, bias, out, out_bias = (keras.ops.convert_to_numpy(w) for w in layer.weights)
+    q, k, v = np.split(x @ kernel + bias, 3, axis=-1)
+    heads = []
+    for h in range(3):
+        part = slice(4 * h, 4 * h + 4)
+        scores = np.exp(q[..., part] @ k[..., part].transpose(0, 2, 1) / 2)  # the width of a head is 4
+        heads.append(scores / scores.sum(-1, keepdims=True) @ v[..., part])
+    expected = np.concatenate(heads, -1) @ out + out_bias
+    assert relative_error(keras.ops.convert_to_numpy(layer(x)), expected) < 1e-6
+
+
+@pytest.mark.parametrize("attention", [MultiHeadSelfAttention, GhostAttention, SqueezeExciteAttention])
+@pytest.mark.parametrize("qkv_bias", [False, True])
+def test_class_token_only_is_the_first_row_with_the_same_weights(attention, qkv_bias):
+    x = normal(2, 7, 12)
+    whole, only = (attention(3, qkv_bias=qkv_bias, class_token_only=flag) for flag in (False, True))
+    whole.build(x.shape)
+    only.build(x.shape)
+    assert [w.shape for w in whole.weights] == [w.shape for w in only.weights]
+    values = [0.3 * normal(*w.shape, seed=i) for i, w in enumerate(whole.weights)]
+    whole.set_weights(values)
+    only.set_weights(values)
+    y = keras.ops.convert_to_numpy(only(x))
+    assert y.shape == (2, 1, 12) == only.compute_output_shape(x.shape)
+    assert relative_error(y, keras.ops.convert_to_numpy(whole(x))[:, :1]) < 1e-6
+
+
+def test_refuses_heads_that_do_not_divide_the_width_and_other_ranks():
+    with pytest.raises(ValueError, match="num_heads to divide the width of the tokens; received: num_heads=5, width=12"):
+        MultiHeadSelfAttention(5)(normal(1, 2, 12))
+    with pytest.raises(ValueError, match=r"expected a sequence of tokens .* received .* \(2, 12\)"):
+        MultiHeadSelfAttention(3)(normal(2, 12))

@@ -1,0 +1,72 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_t2t.layers import DenseBlock, EncoderBlock, GhostBlock, SqueezeExciteBlock
+from keras_t2t.layers.ghost_block import GhostDense, GhostMLP
+from tests.conftest import relative_error
+
+BLOCKS = {
+    "standard": lambda **kwargs: EncoderBlock(3, 2.0, **kwargs),
+    "squeeze_excite": lambda **kwargs: SqueezeExciteBlock(3, 2.0, **kwargs),
+    "ghost": lambda **kwargs: GhostBlock(3, 3.0, **kwargs),
+    "dense": lambda **kwargs: DenseBlock(5, 3, mlp_ratio=2.0, **kwargs),
+}
+
+
+@pytest.fixture(params=BLOCKS)
+def block(request):
+    return BLOCKS[request.param]
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).standard_normal((2, 7, 12)).astype("float32")
+
+
+def test_class_token_only_is_the_first_row_with_the_same_weights(block, x):
+    whole, only = block(), block(class_token_only=True)
+    whole.build(x.shape)
+    only.build(x.shape)
+    only.set_weights(whole.get_weights())
+    y = keras.ops.convert_to_numpy(only(x))
+    assert y.shape == only.compute_output_shape(x.shape)
+    assert relative_error(y, keras.ops.convert_to_numpy(whole(x))[:, :1]) < 1e-6
+
+
+def test_drop_path_drops_whole_branches_of_single_samples(x):
+    block = EncoderBlock(3, drop_path_rate=0.9)
+    many = np.repeat(x[:1], 500, axis=0)
+    y = keras.ops.convert_to_numpy(block(many, training=True))
+    untouched = np.all(np.abs(y - many) < 1e-6, axis=(1, 2))
+    assert 0.9**2 - 0.1 < untouched.mean() < 0.9**2 + 0.1
+
+
+@pytest.mark.parametrize("rates", [{"drop_rate": 0.5}, {"attention_drop_rate": 0.5}, {"drop_path_rate": 0.5}])
+def test_every_rate_acts_in_training_only(block, x, rates):
+    layer = block(**rates)
+    layer.build(x.shape)
+    layer.set_weights([10 * weight for weight in layer.get_weights()])
+    still = keras.ops.convert_to_numpy(layer(x, training=False))
+    np.testing.assert_array_equal(still, keras.ops.convert_to_numpy(layer(x)))
+    runs = [keras.ops.convert_to_numpy(layer(x, training=True)) for _ in range(8)]
+    assert max(relative_error(run, still) for run in runs) > 1e-4
+
+
+def test_dense_block_keeps_its_input(x):
+    y = keras.ops.convert_to_numpy(DenseBlock(5, 3)(x))
+    assert y.shape == (2, 7, 17)
+    np.testing.assert_array_equal(y[..., :12], x)
+
+
+def test_ghost_dense_scales_the_computed_half(x):
+    layer = GhostDense(8)
+    y = keras.ops.convert_to_numpy(layer(x))
+    np.testing.assert_allclose(y[..., 4:], y[..., :4] * keras.ops.convert_to_numpy(layer.scale), rtol=1e-6)
+
+
+def test_ghost_layers_refuse_widths_they_cannot_divide():
+    with pytest.raises(ValueError, match="even number of units; received: units=7"):
+        GhostDense(7)
+    with pytest.raises(ValueError, match="divisible by 3; received: hidden_dim=16"):
+        GhostMLP(16)

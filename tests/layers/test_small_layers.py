@@ -1,0 +1,91 @@
+"""Class token, feature map, dense, layer norm, MLP and the T2T module."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_t2t.layers import MLP, ClassToken, Dense, FeatureMap, LayerNorm, TokensToToken
+from tests.conftest import relative_error
+from tests.numpy_t2t import gelu
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (2, 15, 4)])
+def test_class_token_goes_in_front_and_the_grid_follows_row_by_row(shape):
+    x = normal(*shape)
+    layer = ClassToken()
+    y = keras.ops.convert_to_numpy(layer(x))
+    np.testing.assert_array_equal(y[:, 1:], x.reshape(2, 15, 4))
+    np.testing.assert_array_equal(y[:, 0], np.repeat(keras.ops.convert_to_numpy(layer.token)[0], 2, axis=0))
+    assert layer.compute_output_shape(shape) == y.shape
+    assert ClassToken().compute_output_shape((None, None, 5, 4)) == (None, None, 4)
+
+
+def test_feature_map_undoes_the_class_token():
+    x = normal(2, 3, 5, 4)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(FeatureMap()(ClassToken()(x), x)), x)
+
+
+@pytest.mark.parametrize("activation", [None, "gelu", "relu"])
+def test_dense_computes_what_the_dense_layer_of_keras_computes(activation):
+    x = normal(2, 3, 5, 4)
+    ours, keras_dense = Dense(7, activation=activation), keras.layers.Dense(7, activation=activation)
+    keras_dense.build(x.shape)
+    ours.build(x.shape)
+    values = [normal(4, 7, seed=1), normal(7, seed=2)]
+    ours.set_weights(values)
+    keras_dense.set_weights(values)
+    assert relative_error(keras.ops.convert_to_numpy(ours(x)), keras.ops.convert_to_numpy(keras_dense(x))) < 1e-6
+
+
+def test_layer_norm_computes_what_the_layer_norm_of_keras_computes():
+    x = 5 + 3 * normal(2, 7, 12)
+    ours, keras_norm = LayerNorm(epsilon=0.1), keras.layers.LayerNormalization(epsilon=0.1)
+    values = [normal(12, seed=1), normal(12, seed=2)]
+    for layer in (ours, keras_norm):
+        layer.build(x.shape)
+        layer.set_weights(values)
+    assert relative_error(keras.ops.convert_to_numpy(ours(x)), keras.ops.convert_to_numpy(keras_norm(x))) < 1e-6
+
+
+def test_mlp_uses_the_exact_gelu():
+    x = normal(2, 3, 4)
+    layer = MLP(9)
+    layer.build(x.shape)
+    layer.set_weights([normal(*w.shape, seed=i) for i, w in enumerate(layer.weights)])
+    kernel1, bias1, kernel2, bias2 = (keras.ops.convert_to_numpy(w).astype("float64") for w in layer.weights)
+    expected = gelu(x @ kernel1 + bias1) @ kernel2 + bias2
+    assert relative_error(keras.ops.convert_to_numpy(layer(x)), expected) < 1e-6
+
+
+def test_kernels_start_as_a_truncated_normal_and_biases_at_zero():
+    layer = Dense(300)
+    layer.build((None, 200))
+    kernel = keras.ops.convert_to_numpy(layer.kernel)
+    assert np.abs(kernel).max() <= 0.0401
+    assert abs(kernel.std() - 0.02 * 0.88) < 0.0005  # a normal cut at two deviations has 0.88 of its deviation
+    assert not keras.ops.convert_to_numpy(layer.bias).any()
+
+
+def test_a_convolutional_module_is_a_stack_of_convolutions():
+    layer = TokensToToken(6, "convolution", token_dim=4, soft_splits=((3, 2, 1), (2, 2, 0)))
+    x = normal(2, 11, 9, 3)
+    layer.build(x.shape)
+    first, second = layer.attentions[0], layer.projection
+    y = keras.ops.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    for dense, kernel in ((first, 3), (second, 2)):
+        weights = keras.ops.reshape(dense.kernel, (kernel, kernel, -1, dense.units))
+        y = keras.ops.conv(y, weights, strides=2, padding="valid", data_format="channels_last") + dense.bias
+    assert relative_error(keras.ops.convert_to_numpy(layer(x)), keras.ops.convert_to_numpy(y)) < 1e-5
+
+
+def test_the_module_refuses_other_ranks_small_images_and_unknown_attention():
+    with pytest.raises(ValueError, match=r"expected images \(batch, height, width, channels\)"):
+        TokensToToken(8)(keras.KerasTensor((2, 9, 3)))
+    with pytest.raises(ValueError, match="large enough for one token"):
+        TokensToToken(8, soft_splits=((7, 4, 0), (3, 2, 0)))(keras.KerasTensor((1, 14, 40, 3)))
+    with pytest.raises(ValueError, match=r"token_attention: expected one of .*; received: token_attention='linear'"):
+        TokensToToken(8, "linear")

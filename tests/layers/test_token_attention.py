@@ -1,0 +1,68 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_t2t.layers import TokenPerformer, TokenTransformer
+from keras_t2t.layers.token_performer import performer_attention, performer_features
+from tests.conftest import relative_error
+from tests.numpy_t2t import softmax
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+def test_performer_attention_is_the_attention_its_features_imply():
+    q, k, v, w = normal(2, 13, 6), normal(2, 13, 6, seed=1), normal(2, 13, 6, seed=2), normal(5, 6, seed=3)
+    y = keras.ops.convert_to_numpy(performer_attention(q, k, v, w))
+    phi_q, phi_k = (keras.ops.convert_to_numpy(performer_features(x, w)) for x in (q, k))
+    attention = phi_q @ phi_k.transpose(0, 2, 1)  # (2, 13, 13)
+    expected = attention @ v / (attention.sum(-1, keepdims=True) + 1e-8)
+    assert relative_error(y, expected) < 1e-6
+
+
+def test_many_performer_features_approximate_softmax_attention():
+    q, k, v = (0.5 * normal(1, 7, 4, seed=seed) for seed in range(3))
+    many = normal(200_000, 4, seed=4)
+    expected = softmax(q @ k.transpose(0, 2, 1)) @ v
+    assert relative_error(keras.ops.convert_to_numpy(performer_attention(q, k, v, many)), expected) < 0.05
+
+
+def test_random_features_are_orthogonal_frozen_and_of_norm_sqrt_m():
+    layer = TokenPerformer(12)
+    layer.build((None, 5, 20))
+    w = keras.ops.convert_to_numpy(layer.random_features)
+    np.testing.assert_allclose(w @ w.T, 6 * np.eye(6), atol=1e-5)
+    layer.trainable = True
+    assert not any(weight is layer.random_features for weight in layer.trainable_weights)
+
+
+def test_performer_is_finite_where_all_features_vanish():
+    layer = TokenPerformer(4)
+    layer.build((None, 3, 8))
+    layer.kqv.kernel.assign(100 * keras.ops.ones_like(layer.kqv.kernel))
+    layer.kqv.bias.assign(100 * keras.ops.ones_like(layer.kqv.bias))
+    y = keras.ops.convert_to_numpy(layer(normal(1, 3, 8)))
+    assert np.isfinite(y).all()
+
+
+def test_transformer_scales_scores_by_the_input_width():
+    layer = TokenTransformer(4)
+    x = normal(2, 5, 9)
+    layer.build(x.shape)
+    assert layer.scale == pytest.approx(1 / 3)
+
+
+def test_performer_drops_in_training_only_and_transformer_never():
+    x = normal(2, 11, 9)
+    performer, transformer = TokenPerformer(6, drop_rate=0.5), TokenTransformer(6)
+    same = keras.ops.convert_to_numpy(performer(x, training=False))
+    np.testing.assert_array_equal(same, keras.ops.convert_to_numpy(performer(x, training=False)))
+    assert relative_error(keras.ops.convert_to_numpy(performer(x, training=True)), same) > 1e-3
+    still = keras.ops.convert_to_numpy(transformer(x, training=False))
+    np.testing.assert_array_equal(still, keras.ops.convert_to_numpy(transformer(x, training=True)))
+
+
+def test_token_attentions_refuse_grids():
+    with pytest.raises(ValueError, match=r"expected a sequence of tokens \(batch, tokens, width\); received .* \(2, 3, 4, 5\)"):
+        TokenPerformer()(normal(2, 3, 4, 5))

@@ -1,0 +1,76 @@
+"""16-bit policies: finite and close to float32, gradients included, also for inputs a hundred times too large."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_t2t
+from tests.conftest import SMALL_CONFIGS, relative_error, seeded_parameters
+from tests.reference_parameters import reference_images
+
+TOLERANCE = {"mixed_float16": 1e-2, "mixed_bfloat16": 8e-2}
+SIZE = (37, 29)
+
+
+def build(kind, dtype):
+    config = keras_t2t.T2TConfig(**SMALL_CONFIGS[kind], token_drop_rate=0.0)
+    model = keras_t2t.T2TViT(
+        config, input_shape=(*SIZE, 3), classes=7, include_preprocessing=False, classifier_activation=None, dtype=dtype
+    )
+    keras_t2t.load_checkpoint(model, seeded_parameters(config, SIZE, classes=7))
+    return model
+
+
+def gradients(model, x):
+    """Returns the gradient of the mean squared logit for every trainable weight, on either backend."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            loss = keras.ops.mean(keras.ops.square(model(x, training=True)))
+        return [np.asarray(g) for g in tape.gradient(loss, [w.value for w in model.trainable_weights])]
+    import jax
+
+    def loss(trainable):
+        state = [w.value for w in model.non_trainable_variables]
+        return keras.ops.mean(keras.ops.square(model.stateless_call(trainable, state, x, training=True)[0]))
+
+    return [np.asarray(g) for g in jax.grad(loss)([w.value for w in model.trainable_weights])]
+
+
+@pytest.mark.parametrize("scale", [1, 100])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("kind", ["performer", "transformer"])
+def test_outputs_and_gradients_are_finite_and_close_to_float32(kind, dtype, scale):
+    x = scale * reference_images(2, *SIZE, seed=9)
+    mixed, full = build(kind, dtype), build(kind, "float32")
+    y = keras.ops.convert_to_numpy(mixed(x))
+    assert y.dtype == np.float32  # the classifier's activation stays float32
+    assert relative_error(y, keras.ops.convert_to_numpy(full(x))) < TOLERANCE[dtype]
+    ours, theirs = gradients(mixed, x), gradients(full, x)
+    assert all(np.isfinite(g).all() for g in ours)
+    whole = [np.concatenate([g.ravel() for g in side]) for side in (ours, theirs)]
+    assert relative_error(*whole) < 3 * TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_the_published_size_stays_close_to_float32(dtype):
+    models = [
+        keras_t2t.T2TViT7(weights=None, include_preprocessing=False, classifier_activation=None, dtype=d)
+        for d in (dtype, "float32")
+    ]
+    parameters = seeded_parameters(keras_t2t.config_of(models[0]), (224, 224))
+    for model in models:
+        keras_t2t.load_checkpoint(model, parameters)
+    x = 100 * reference_images(1, 224, 224, seed=2)
+    mixed, full = (keras.ops.convert_to_numpy(model(x)) for model in models)
+    assert relative_error(mixed, full) < 2 * TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "float64"])
+def test_dtype_reaches_every_layer_of_a_model(small_config, dtype):
+    model = keras_t2t.T2TViT(small_config, input_shape=(31, 23, 3), classes=5, dtype=dtype)
+    for layer in model._flatten_layers(include_self=False):
+        if layer.name not in ("images", "predictions") and not layer.name.startswith("get_item"):
+            assert layer.dtype_policy.name == dtype, layer.name
+    assert model.get_layer("predictions").compute_dtype == ("float64" if dtype == "float64" else "float32")

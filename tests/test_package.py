@@ -1,0 +1,67 @@
+"""The public surface and the way imports flow."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import keras_t2t
+
+PACKAGE = pathlib.Path(keras_t2t.__file__).parent
+# What a folder or a file of the package may import from the package: only what stands before it.
+LAYERS = ["configs", "imagenet", "layers", "models", "weights", "applications"]
+
+
+def test_public_names():
+    assert sorted(keras_t2t.__all__) == sorted(
+        [
+            "T2TConfig",
+            "T2TViT",
+            "T2TViT7",
+            "T2TViT10",
+            "T2TViT12",
+            "T2TViT14",
+            "T2TViT14ResNeXt",
+            "T2TViT14SE",
+            "T2TViT14Wide",
+            "T2TViT16Ghost",
+            "T2TViT19",
+            "T2TViT24",
+            "T2TViTDense",
+            "T2TViTt14",
+            "T2TViTt19",
+            "T2TViTt24",
+            "ViTSmall16",
+            "config_of",
+            "decode_predictions",
+            "layers",
+            "load_checkpoint",
+            "preprocess_input",
+        ]
+    )
+    assert all(hasattr(keras_t2t, name) for name in keras_t2t.__all__)
+
+
+def test_imports_flow_one_way():
+    for path in PACKAGE.rglob("*.py"):
+        place = path.relative_to(PACKAGE).with_suffix("").parts
+        if place == ("__init__",):
+            continue
+        for module in imported(path):
+            source = module.split(".")[1]
+            assert LAYERS.index(source) <= LAYERS.index(place[0]), f"{path} imports {module}"
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("keras_t2t."):
+            yield node.module
+
+
+def test_configurations_need_neither_keras_nor_tensorflow():
+    code = "import runpy, sys; runpy.run_path(sys.argv[1]); sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code, str(PACKAGE / "configs.py")], check=True)
+
+
+def test_the_package_data_is_declared():
+    assert len((PACKAGE / "imagenet_classes.tsv").read_text().splitlines()) == 1000

@@ -1,0 +1,74 @@
+"""The models against the outputs of the authors' PyTorch model and against plain numpy. Runs on every backend."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_t2t
+from tests.conftest import CONSTRUCTORS, relative_error, seeded_parameters
+from tests.numpy_t2t import NumpyT2T
+from tests.reference_parameters import reference_images
+
+TOLERANCE = 1e-5
+
+
+def test_reference_logits_features_and_stages(reference):
+    model = CONSTRUCTORS[reference["variant"]](weights=None, include_preprocessing=False, classifier_activation=None)
+    keras_t2t.load_checkpoint(model, reference["parameters"])
+    head = model.get_layer("head")
+    outputs = keras.Model(model.inputs, [model.output, head.input]).predict(reference["images"], verbose=0)
+    assert relative_error(outputs[0], reference["logits"]) < TOLERANCE
+    assert relative_error(outputs[1], reference["features"]) < TOLERANCE
+    assert model.count_params() == reference["parameter_count"]
+    assert sum(np.prod(w.shape) for w in model.trainable_weights) == reference["trainable_count"]
+    if "stage_tokens" in reference:
+        for name, value in stages(model, reference["images"][:1]).items():
+            assert relative_error(value, reference[f"stage_{name}"]) < TOLERANCE, name
+
+
+def stages(model, images):
+    """Returns the stages of the first image as the reference keeps them: every 7th token of the token attentions."""
+    t2t = model.get_layer("tokens_to_token")
+    first = t2t.attentions[0](as_sequence(t2t.splits[0](images)))
+    second = t2t.attentions[1](as_sequence(t2t.splits[1](keras.ops.reshape(first, (1, 56, 56, 64)))))
+    outputs = [model.get_layer(name).output for name in ("tokens_to_token", "block0")]
+    tokens, block0 = keras.Model(model.inputs, outputs).predict(images, verbose=0)
+    return {
+        "attention1": keras.ops.convert_to_numpy(first)[:, ::7],
+        "attention2": keras.ops.convert_to_numpy(second)[:, ::7],
+        "tokens": tokens.reshape(1, -1, tokens.shape[-1]),
+        "block0": block0,
+    }
+
+
+def as_sequence(grid):
+    return keras.ops.reshape(grid, (grid.shape[0], -1, grid.shape[-1]))
+
+
+def test_any_configuration_computes_what_numpy_computes(small_config):
+    size, channels, classes = (31, 23), 2, 7
+    parameters = seeded_parameters(small_config, size, channels, classes)
+    images = reference_images(3, *size, seed=5)[..., :channels]
+    expected = NumpyT2T(small_config, parameters)
+    common = {"include_preprocessing": False, "input_shape": (*size, channels)}
+
+    model = keras_t2t.T2TViT(small_config, classes=classes, classifier_activation=None, **common)
+    keras_t2t.load_checkpoint(model, parameters)
+    logits = np.stack([expected.logits(image) for image in images])
+    assert relative_error(model.predict(images, verbose=0), logits) < TOLERANCE
+
+    features = keras_t2t.T2TViT(small_config, include_top=False, **common)
+    keras_t2t.load_checkpoint(features, parameters)
+    tokens = np.stack([expected.encode(image)[0] for image in images])
+    grid = expected.encode(images[0])[1]
+    assert relative_error(features.predict(images, verbose=0), tokens[:, 1:].reshape(3, *grid, -1)) < TOLERANCE
+
+
+@pytest.mark.parametrize("variant", ["t2t_vit_t_19", "t2t_vit_24"])
+def test_variants_without_reference_data_compute_what_numpy_computes(variant):
+    model = CONSTRUCTORS[variant](weights=None, include_preprocessing=False, classifier_activation=None, classes=10)
+    parameters = seeded_parameters(keras_t2t.config_of(model), (224, 224), classes=10, seed=23)
+    keras_t2t.load_checkpoint(model, parameters)
+    images = reference_images(1, 224, 224, seed=23)
+    expected = NumpyT2T(keras_t2t.config_of(model), parameters).logits(images[0])
+    assert relative_error(model.predict(images, verbose=0)[0], expected) < TOLERANCE

@@ -1,0 +1,82 @@
+"""What is saved comes back bit by bit, and the names of weights stay what they are."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import keras_t2t
+from keras_t2t.configs import VARIANTS
+from tests.conftest import CONSTRUCTORS, DATA
+
+GOLDEN = DATA / "weights.json"
+
+
+def build(config, **kwargs):
+    model = keras_t2t.T2TViT(config, input_shape=(31, 23, 2), classes=5, **kwargs)
+    randomise(model)
+    return model
+
+
+def randomise(model):
+    rng = np.random.default_rng(0)
+    model.set_weights([value + 0.1 * rng.standard_normal(value.shape).astype(value.dtype) for value in model.get_weights()])
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(1).uniform(0, 255, (3, 31, 23, 2)).astype("float32")
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"include_top": False}, {"include_top": False, "pooling": "token"}])
+def test_keras_file_round_trip_is_bit_equal(small_config, kwargs, x, tmp_path):
+    model = build(small_config, **kwargs)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    assert [w.path for w in loaded.weights] == [w.path for w in model.weights]
+    assert [w.trainable for w in loaded.weights] == [w.trainable for w in model.weights]
+
+
+def test_weights_file_round_trip_is_bit_equal(small_config, x, tmp_path):
+    model, other = build(small_config), keras_t2t.T2TViT(small_config, input_shape=(31, 23, 2), classes=5)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(other.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+def test_clones_compute_the_same(small_config, x):
+    model = build(small_config)
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    np.testing.assert_array_equal(clone.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+def test_mixed_precision_survives_the_file(tmp_path):
+    model = keras_t2t.T2TViT7(weights=None, dtype="mixed_bfloat16")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert {layer.dtype_policy.name for layer in loaded.layers} == {layer.dtype_policy.name for layer in model.layers}
+    assert loaded.get_layer("block3").dtype_policy.name == "mixed_bfloat16"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_weight_names_and_shapes_are_frozen(variant):
+    """Files that people have saved depend on them. `python -m tests.test_saving` writes the golden file anew."""
+    assert weight_shapes(variant) == json.loads(GOLDEN.read_text())[variant], test_weight_names_and_shapes_are_frozen.__doc__
+
+
+def weight_shapes(variant):
+    return {weight.path: list(weight.shape) for weight in CONSTRUCTORS[variant](weights=None).weights}
+
+
+if __name__ == "__main__":
+    variants = [
+        f'"{name}": {{\n{weights}\n}}'
+        for name, weights in (
+            (name, ",\n".join(f" {json.dumps(path)}: {shape}" for path, shape in weight_shapes(name).items()))
+            for name in VARIANTS
+        )
+    ]
+    GOLDEN.write_text("{\n" + ",\n".join(variants) + "\n}\n")

@@ -1,0 +1,78 @@
+"""Training with `model.fit`: on real digits, with every trainable weight moving and every frozen one still."""
+
+import keras
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+import keras_t2t
+from tests.conftest import SMALL_CONFIGS
+
+DIGITS = keras_t2t.T2TConfig(
+    soft_splits=((3, 1, 1), (3, 2, 1), (3, 1, 1)), token_dim=16, embed_dim=32, depth=2, num_heads=4, mlp_ratio=2.0
+)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def digits():
+    data = load_digits()
+    return data.images[:32, ..., None] * (255 / 16), data.target[:32]
+
+
+def build(config=DIGITS, classes=10):
+    model = keras_t2t.T2TViT(config, input_shape=(8, 8, 1), classes=classes)
+    model.compile(keras.optimizers.AdamW(3e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def test_overfits_real_digits(digits):
+    model = build()
+    model.fit(*digits, epochs=60, batch_size=32, verbose=0)
+    assert model.evaluate(*digits, verbose=0)[1] == 1.0
+
+
+@pytest.mark.parametrize("kind", SMALL_CONFIGS)
+def test_one_step_moves_every_trainable_weight_and_no_frozen_one(kind):
+    config = keras_t2t.T2TConfig(**SMALL_CONFIGS[kind])
+    model = keras_t2t.T2TViT(config, input_shape=(31, 23, 3), classes=5)
+    model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+    rng = np.random.default_rng(0)
+    # Away from the start, where single weights have no gradient yet.
+    model.set_weights([value + 0.1 * rng.standard_normal(value.shape) for value in model.get_weights()])
+    before = {w.path: w.numpy() for w in model.weights}
+    model.fit(rng.uniform(0, 255, (8, 31, 23, 3)), rng.integers(0, 5, 8), batch_size=8, verbose=0)
+    for weight in model.weights:
+        moved = not np.array_equal(before[weight.path], weight.numpy())
+        assert moved == weight.trainable, weight.path
+    frozen = {w.path for w in model.weights if not w.trainable}
+    expected = {"position_embedding/table"} if not config.learned_positions else set()
+    if config.token_attention == "performer":
+        expected |= {f"tokens_to_token/attention{i}/random_features" for i in (1, 2)}
+    assert frozen == expected
+
+
+def test_xla_trains_and_agrees_with_graph_mode(digits):
+    losses = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(0)
+        config = keras_t2t.T2TConfig(
+            **{**SMALL_CONFIGS["performer"], "soft_splits": ((3, 2, 1), (3, 1, 1))}, token_drop_rate=0.0
+        )
+        model = build(config)
+        model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", jit_compile=jit_compile)
+        losses.append(model.fit(*digits, epochs=3, shuffle=False, verbose=0).history["loss"])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
+def test_dropout_and_drop_path_act_in_training_only(digits):
+    rates = {"drop_rate": 0.3, "attention_drop_rate": 0.3, "drop_path_rate": 0.3}
+    model = build(keras_t2t.T2TConfig(**SMALL_CONFIGS["transformer"] | {"soft_splits": ((3, 1, 1), (3, 2, 1))}, **rates))
+    x = digits[0]
+    still = model(x, training=False).numpy()
+    np.testing.assert_array_equal(model(x).numpy(), still)
+    assert not np.array_equal(model(x, training=True).numpy(), still)

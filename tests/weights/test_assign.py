@@ -1,0 +1,100 @@
+"""Loading a mapping: strict, all or nothing, positions resized."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_t2t
+from keras_t2t.layers.position_embedding import resize_positions
+from tests.conftest import SMALL_CONFIGS, seeded_parameters
+
+CONFIG = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
+SIZE = (31, 31)
+
+
+def build(size=SIZE, **kwargs):
+    return keras_t2t.T2TViT(CONFIG, input_shape=(*size, 3), **{"classes": 7, **kwargs})
+
+
+@pytest.fixture
+def parameters():
+    return seeded_parameters(CONFIG, SIZE, classes=7)
+
+
+def test_everything_that_does_not_fit_is_listed_and_nothing_is_loaded(parameters):
+    model = build()
+    before = model.get_weights()
+    parameters["head.bias"] = parameters["head.bias"][:5]
+    parameters["blocks.2.norm1.weight"] = parameters.pop("norm.weight")
+    del parameters["cls_token"]
+    with pytest.raises(ValueError, match="does not fit the model 't2t_vit'; nothing was loaded:") as error:
+        keras_t2t.load_checkpoint(model, parameters)
+    assert str(error.value).splitlines()[1:] == [
+        "  missing: cls_token (1, 1, 18)",
+        "  missing: norm.weight (18,)",
+        "  unexpected: blocks.2.norm1.weight (18,)",
+        "  mis-shaped: head.bias expected (7,), received (5,)",
+    ]
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_weights_of_another_variant_are_refused():
+    other = keras_t2t.T2TConfig(**SMALL_CONFIGS["transformer"])
+    with pytest.raises(ValueError, match=r"unexpected: tokens_to_token\.attention1\.attn\.qkv\.weight"):
+        keras_t2t.load_checkpoint(build(), seeded_parameters(other, SIZE, classes=7))
+
+
+def test_a_model_without_head_skips_the_head_and_nothing_else(parameters):
+    model = build(include_top=False, pooling="token")
+    keras_t2t.load_checkpoint(model, parameters)
+    np.testing.assert_array_equal(model.get_layer("norm").gamma, parameters["norm.weight"])
+    with pytest.raises(ValueError, match=r"unexpected: heads\.weight"):
+        keras_t2t.load_checkpoint(model, {**parameters, "heads.weight": np.zeros(3)})
+
+
+@pytest.mark.parametrize("size", [(54, 54), (43, 61)])
+def test_positions_of_another_grid_are_resized(parameters, size):
+    model = build(size)
+    layer = model.get_layer("position_embedding")
+    old = build().get_layer("position_embedding").grid_size
+    keras_t2t.load_checkpoint(model, parameters)
+    expected = resize_positions(parameters["pos_embed"][0], old, layer.grid_size)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(layer.table.value), expected, atol=1e-6)
+    assert layer.table.shape[0] != parameters["pos_embed"].shape[1]
+
+
+def test_a_grid_that_is_no_square_must_be_named():
+    parameters = seeded_parameters(CONFIG, (43, 61), classes=7)
+    with pytest.raises(ValueError, match=r"received 55 entries for a grid of 7x7\. Name the source's grid with position_grid"):
+        keras_t2t.load_checkpoint(build(), parameters)
+    model = build()
+    grid = build((43, 61)).get_layer("position_embedding").grid_size
+    keras_t2t.load_checkpoint(model, parameters, position_grid=grid)
+    layer = model.get_layer("position_embedding")
+    expected = resize_positions(parameters["pos_embed"][0], grid, layer.grid_size)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(layer.table.value), expected, atol=1e-6)
+
+
+def test_float16_checkpoints_load(parameters):
+    model = build()
+    keras_t2t.load_checkpoint(model, {name: value.astype("float16") for name, value in parameters.items()})
+    np.testing.assert_array_equal(model.get_layer("norm").beta, parameters["norm.bias"].astype("float16"))
+
+
+def test_saved_and_loaded_models_take_checkpoints_too(parameters, tmp_path):
+    model = build()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for either in (model, loaded):
+        keras_t2t.load_checkpoint(either, parameters)
+    x = np.random.default_rng(0).uniform(0, 255, (2, *SIZE, 3))
+    np.testing.assert_array_equal(model.predict(x, verbose=0), loaded.predict(x, verbose=0))
+
+
+def test_other_models_and_other_sources_are_refused():
+    plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="Expected a model built by keras_t2t"):
+        keras_t2t.load_checkpoint(plain, {})
+    with pytest.raises(ValueError, match="Expected a mapping of checkpoint names to arrays; received: source of type list"):
+        keras_t2t.load_checkpoint(build(), [1, 2])
