@@ -112,7 +112,7 @@ class MultiHeadSelfAttention(keras.Layer):
         batch, tokens, width = ops.shape(x)
         x = ops.reshape(x, (batch, tokens, parts, self.num_heads, width // parts // self.num_heads))
         x = ops.transpose(x, (2, 0, 3, 1, 4))  # (parts, B, H, n, d)
-        return tuple(x[part] for part in range(parts))
+        return tuple(ops.unstack(x, parts, axis=0))
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], 1, input_shape[2]) if self.class_token_only else input_shape

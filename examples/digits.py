@@ -1,0 +1,83 @@
+"""Trains a small T2T-ViT on handwritten digits, saves it, loads it back and reads held-out digits with it.
+
+    ./scripts/demo                                    the same as python examples/digits.py, after setting up .venv
+    ./scripts/demo --epochs 5 --output my_digits.keras
+
+Expect 97% of the held-out digits read correctly after one to two minutes on 2 cores. The 1,797 digits are real scans, reduced
+to 8x8 pixels, that come with scikit-learn (UCI "Optical Recognition of Handwritten Digits").
+"""
+
+import argparse
+import pathlib
+import tempfile
+
+import keras
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+import keras_t2t
+
+
+def load_data():
+    """Returns training and held-out images (n, 8, 8, 1) in [0, 255] and their labels (n,)."""
+    digits = load_digits()
+    images = (digits.images[..., None] * (255 / 16)).astype("float32")
+    return train_test_split(images, digits.target, test_size=360, stratify=digits.target, random_state=0)
+
+
+def build_model(steps):
+    """Returns a T2T-ViT whose soft splits make 8x8, then 4x4 tokens of 8x8 pixels, compiled to train for `steps` batches."""
+    config = keras_t2t.T2TConfig(
+        token_attention="performer",
+        token_dim=32,
+        soft_splits=((3, 1, 1), (3, 2, 1), (3, 1, 1)),  # kernel, stride, padding
+        embed_dim=64,
+        depth=3,
+        num_heads=4,
+        mlp_ratio=2.0,
+    )
+    model = keras_t2t.T2TViT(config, input_shape=(8, 8, 1), classes=10, name="t2t_vit_digits")
+    schedule = keras.optimizers.schedules.CosineDecay(1e-5, steps, warmup_target=2e-3, warmup_steps=steps // 10)
+    model.compile(
+        keras.optimizers.AdamW(schedule, weight_decay=0.05),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def print_predictions(model, images, labels, count=12):
+    """Prints what the model reads in the first `count` images beside what they are."""
+    probabilities = model.predict(images[:count], verbose=0)
+    print("image  predicted  probability  true")
+    for i, (scores, label) in enumerate(zip(probabilities, labels, strict=False)):
+        predicted = np.argmax(scores)
+        print(f"{i:5}{predicted:11}{scores[predicted]:13.1%}{label:6}{'' if predicted == label else '  wrong'}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(tempfile.gettempdir(), "t2t_vit_digits.keras"))
+    arguments = parser.parse_args()
+
+    keras.utils.set_random_seed(0)
+    images, test_images, labels, test_labels = load_data()
+    print(f"{len(images)} digits to train on, {len(test_images)} held out")
+
+    model = build_model(steps=arguments.epochs * -(-len(images) // arguments.batch_size))
+    model.fit(images, labels, batch_size=arguments.batch_size, epochs=arguments.epochs)
+
+    model.save(arguments.output)
+    loaded = keras.models.load_model(arguments.output)
+    print(f"saved to {arguments.output} and loaded back")
+
+    _, accuracy = loaded.evaluate(test_images, test_labels, verbose=0)
+    print_predictions(loaded, test_images, test_labels)
+    print(f"{accuracy:.1%} of the {len(test_images)} held-out digits are read correctly")
+
+
+if __name__ == "__main__":
+    main()
