@@ -1,0 +1,31 @@
+"""The code in README runs as it stands, block after block, and its table of models is true."""
+
+import pathlib
+import re
+
+import pytest
+
+import keras_t2t
+
+README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_code_blocks_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) >= 6
+    namespace = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert "(1, 16, 20, 384)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("row", re.findall(r"^\| `(\w+)` \|(.*)\|$", README, re.MULTILINE), ids=lambda row: row[0])
+def test_table_of_models(row):
+    constructor, cells = row
+    _, depth, _, heads, ratio, parameters = (cell.strip().replace(",", "") for cell in cells.split("|"))
+    model = getattr(keras_t2t, constructor)(weights=None)
+    config = keras_t2t.config_of(model)
+    assert model.count_params() == int(parameters)
+    assert [int(n) for n in depth.split(" + ")] == list(config.group_depths)
+    assert (config.num_heads, config.mlp_ratio) == (int(heads), float(ratio))
