@@ -5,7 +5,7 @@ import os
 
 import keras
 
-from keras_t2t.configs import VARIANTS, T2TConfig, token_grid
+from keras_t2t.configs import T2TConfig, token_grid, variant_config
 from keras_t2t.imagenet import MEAN, STD
 from keras_t2t.layers import FeatureMap
 from keras_t2t.layers.common import precise_dtype
@@ -29,8 +29,7 @@ def T2TViT(
     *,
     dtype=None,
 ):
-    if not isinstance(config, T2TConfig):
-        raise ValueError(f"`config` should be a keras_t2t.T2TConfig. Received: config={config!r}")
+    config = config if isinstance(config, T2TConfig) else variant_config(config)
     _check_arguments(include_top, weights, pooling, classes, classifier_activation)
     images = _image_input(config, include_top, weights, input_tensor, input_shape)
     if weights == "imagenet":
@@ -88,8 +87,10 @@ _ARGUMENTS = """
 _RATES = """drop_rate, attention_drop_rate, drop_path_rate: regularisation in training; see `keras_t2t.T2TConfig`.
         """
 
-T2TViT.__doc__ = f"""Instantiates a T2T-ViT of any configuration.
-{_ARGUMENTS.format(config="config: a `keras_t2t.T2TConfig`.{}".format(chr(10) + 8 * " "), rates="")}"""
+_CONFIG = """config: a `keras_t2t.T2TConfig`, or the name of a variant such as `"t2t_vit_14"`.
+        """
+
+T2TViT.__doc__ = "Instantiates a T2T-ViT of any configuration.\n" + _ARGUMENTS.format(config=_CONFIG, rates="")
 
 
 def _variant(function_name, variant, default_weights="imagenet"):
@@ -113,7 +114,7 @@ def _variant(function_name, variant, default_weights="imagenet"):
     ):
         rates = {"drop_rate": drop_rate, "attention_drop_rate": attention_drop_rate, "drop_path_rate": drop_path_rate}
         return T2TViT(
-            dataclasses.replace(VARIANTS[variant], **rates),
+            dataclasses.replace(variant_config(variant), **rates),
             include_top=include_top,
             include_preprocessing=include_preprocessing,
             weights=weights,
@@ -127,7 +128,7 @@ def _variant(function_name, variant, default_weights="imagenet"):
         )
 
     constructor.__name__ = constructor.__qualname__ = function_name
-    constructor.__doc__ = f"Instantiates {variant}.\n{_ARGUMENTS.format(config='', rates=_RATES)}"
+    constructor.__doc__ = f"Instantiates {variant}.\n" + _ARGUMENTS.format(config="", rates=_RATES)
     return constructor
 
 

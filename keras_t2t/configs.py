@@ -216,3 +216,14 @@ VARIANTS: dict[str, T2TConfig] = {
     ),
 }
 """The published variants by name, and the plain ViT-S/16 that the paper's ablation starts from."""
+
+
+def variant_config(name: str) -> T2TConfig:
+    """Returns the configuration of one of `VARIANTS`.
+
+    Raises:
+        ValueError: if there is no such variant; names those that there are.
+    """
+    if name not in VARIANTS:
+        raise ValueError(f"Invalid variant: expected one of {', '.join(VARIANTS)}; received: {name!r}")
+    return VARIANTS[name]

@@ -1,5 +1,6 @@
 """What several tests need: the constructors by variant, seeded parameters, reference outputs, small configurations."""
 
+import functools
 import json
 import pathlib
 
@@ -49,6 +50,12 @@ SMALL_CONFIGS = {
     "dense": {**_SMALL, "block": "dense", "depth": (2, 1, 3), "growth": 8, "embed_dim": 16, "num_heads": 2},
 }
 """One configuration of every kind, with small and unequal numbers, for images of about 30 pixels."""
+
+
+@functools.cache
+def variant_model(variant):
+    """Returns the classifier of a variant with random weights, built once for all tests that only look at it."""
+    return CONSTRUCTORS[variant](weights=None)
 
 
 @pytest.fixture(params=SMALL_CONFIGS)

@@ -8,7 +8,7 @@ import pytest
 
 import keras_t2t
 from keras_t2t.configs import VARIANTS
-from tests.conftest import CONSTRUCTORS, SMALL_CONFIGS, relative_error, seeded_parameters
+from tests.conftest import CONSTRUCTORS, SMALL_CONFIGS, relative_error, seeded_parameters, variant_model
 from tests.reference_parameters import reference_images
 
 PARAMETERS = {
@@ -42,7 +42,7 @@ def test_every_variant_has_a_constructor_and_a_row():
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_parameter_counts(variant):
-    model = CONSTRUCTORS[variant](weights=None)
+    model = variant_model(variant)
     assert model.count_params() == PARAMETERS[variant]
     assert model.name == variant
     assert model.output_shape == (None, 1000)
@@ -196,6 +196,8 @@ def test_refuses_channels_first():
         keras.config.set_image_data_format("channels_last")
 
 
-def test_refuses_a_configuration_that_is_none():
-    with pytest.raises(ValueError, match=r"`config` should be a keras_t2t\.T2TConfig\. Received: config='t2t_vit_14'"):
-        keras_t2t.T2TViT("t2t_vit_14")
+def test_a_variant_can_be_named():
+    assert keras_t2t.config_of(keras_t2t.T2TViT("t2t_vit_10", include_top=False)) == VARIANTS["t2t_vit_10"]
+    for unknown in ("t2t_vit_15", None, 14):
+        with pytest.raises(ValueError, match=rf"expected one of t2t_vit_7, .*, vit_small_16; received: {unknown!r}"):
+            keras_t2t.T2TViT(unknown)

@@ -6,6 +6,7 @@ import re
 import pytest
 
 import keras_t2t
+from tests.conftest import CONSTRUCTORS, variant_model
 
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
 
@@ -24,7 +25,7 @@ def test_code_blocks_run(tmp_path, monkeypatch, capsys):
 def test_table_of_models(row):
     constructor, cells = row
     _, depth, _, heads, ratio, parameters = (cell.strip().replace(",", "") for cell in cells.split("|"))
-    model = getattr(keras_t2t, constructor)(weights=None)
+    model = variant_model(next(name for name, function in CONSTRUCTORS.items() if function.__name__ == constructor))
     config = keras_t2t.config_of(model)
     assert model.count_params() == int(parameters)
     assert [int(n) for n in depth.split(" + ")] == list(config.group_depths)

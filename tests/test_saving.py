@@ -8,7 +8,7 @@ import pytest
 
 import keras_t2t
 from keras_t2t.configs import VARIANTS
-from tests.conftest import CONSTRUCTORS, DATA
+from tests.conftest import DATA, variant_model
 
 GOLDEN = DATA / "weights.json"
 
@@ -68,7 +68,7 @@ def test_weight_names_and_shapes_are_frozen(variant):
 
 
 def weight_shapes(variant):
-    return {weight.path: list(weight.shape) for weight in CONSTRUCTORS[variant](weights=None).weights}
+    return {weight.path: list(weight.shape) for weight in variant_model(variant).weights}
 
 
 if __name__ == "__main__":

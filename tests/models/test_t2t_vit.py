@@ -1,16 +1,16 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_t2t
 from keras_t2t.configs import VARIANTS
-from tests.conftest import CONSTRUCTORS
+from tests.conftest import SMALL_CONFIGS, variant_model
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_configuration_is_read_off_the_layers(variant):
-    model = CONSTRUCTORS[variant](weights=None, include_top=False)
-    assert keras_t2t.config_of(model) == VARIANTS[variant]
+    assert keras_t2t.config_of(variant_model(variant)) == VARIANTS[variant]
 
 
 def test_configuration_with_other_values_is_read_off_a_cloned_model(small_config):
@@ -34,3 +34,30 @@ def test_only_the_last_block_of_a_classifier_computes_the_class_token_alone():
     assert flags() == [False] * 6 + [True]
     assert flags(include_top=False, pooling="token") == [False] * 6 + [True]
     assert flags(include_top=False) == [False] * 7
+
+
+@pytest.mark.parametrize(("kind", "quadratic"), [("performer", False), ("transformer", True)])
+def test_nothing_in_the_performer_is_quadratic_in_the_number_of_tokens(kind, quadratic):
+    """Looks for a tensor of shape (..., N, N) in the graph, N being the number of tokens after the first soft split."""
+    config = keras_t2t.T2TConfig(
+        **{**SMALL_CONFIGS["performer"], "token_attention": kind, "soft_splits": ((3, 1, 1), (5, 3, 2))}
+    )
+    model = keras_t2t.T2TViT(config, input_shape=(13, 11, 3), classes=5)
+    graph = tf.function(model).get_concrete_function(tf.TensorSpec((2, 13, 11, 3))).graph
+    shapes = {tuple(tensor.shape) for op in graph.get_operations() for tensor in op.outputs if tensor.shape.rank is not None}
+    assert any(143 in shape for shape in shapes)
+    assert any(shape[-2:] == (143, 143) for shape in shapes) == quadratic
+
+
+def test_the_last_block_of_a_classifier_computes_queries_and_mlp_of_one_token():
+    config = keras_t2t.T2TConfig(**{**SMALL_CONFIGS["performer"], "depth": 1})
+    shapes = {}
+    for pooling in ("token", "avg"):
+        model = keras_t2t.T2TViT(config, include_top=False, pooling=pooling, input_shape=(31, 23, 3))
+        graph = tf.function(model).get_concrete_function(tf.TensorSpec((2, 31, 23, 3))).graph
+        # The rows of the product that makes the MLP's 36 hidden channels.
+        shapes[pooling] = {
+            tuple(op.outputs[0].shape) for op in graph.get_operations() if "fc1" in op.name and op.type == "MatMul"
+        }
+    assert (2 * 1, 36) in shapes["token"]
+    assert (2 * 9, 36) in shapes["avg"] - shapes["token"]

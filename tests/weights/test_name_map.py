@@ -5,7 +5,7 @@ import pytest
 
 from keras_t2t.configs import VARIANTS
 from keras_t2t.weights.name_map import Row, name_map
-from tests.conftest import CONSTRUCTORS
+from tests.conftest import variant_model
 
 
 def test_names_and_shapes_are_those_of_the_reference(reference):
@@ -16,7 +16,7 @@ def test_names_and_shapes_are_those_of_the_reference(reference):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_weight_of_a_model_has_exactly_one_row(variant):
-    model = CONSTRUCTORS[variant](weights=None)
+    model = variant_model(variant)
     rows = {row.target: row for row in name_map(VARIANTS[variant], positions=197)}
     assert set(rows) == {weight.path for weight in model.weights}
     for weight in model.weights:
