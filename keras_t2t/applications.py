@@ -5,7 +5,7 @@ import os
 
 import keras
 
-from keras_t2t.configs import T2TConfig, token_grid, variant_config
+from keras_t2t.configs import T2TConfig, is_count, token_grid, variant_config
 from keras_t2t.imagenet import MEAN, STD
 from keras_t2t.layers import FeatureMap
 from keras_t2t.layers.common import precise_dtype
@@ -156,7 +156,8 @@ def _check_arguments(include_top, weights, pooling, classes, classifier_activati
             "T2T-ViT works on images with the channels last; received: image_data_format='channels_first'. "
             "Call keras.config.set_image_data_format('channels_last')"
         )
-    if not (weights is None or weights == "imagenet" or os.path.exists(weights)):
+    is_file = isinstance(weights, (str, os.PathLike)) and os.path.exists(weights)
+    if not (weights is None or weights == "imagenet" or is_file):
         raise ValueError(
             "The `weights` argument should be either `None` (random initialization), 'imagenet' (pre-training on ImageNet), or "
             f"the path to the weights file to be loaded. Received: weights={weights}"
@@ -168,7 +169,7 @@ def _check_arguments(include_top, weights, pooling, classes, classifier_activati
         )
     if pooling not in POOLINGS:
         raise ValueError(f"`pooling` should be one of {POOLINGS}. Received: pooling={pooling!r}")
-    if include_top and not (isinstance(classes, int) and classes > 0):
+    if include_top and not is_count(classes):
         raise ValueError(f"`classes` should be a positive integer. Received: classes={classes!r}")
     allowed = [keras.activations.get(activation) for activation in (None, "softmax")]
     if include_top and weights is not None and keras.activations.get(classifier_activation) not in allowed:
@@ -192,7 +193,8 @@ def _image_input(config, include_top, weights, input_tensor, input_shape):
     default = (IMAGE_SIZE, IMAGE_SIZE, 3)
     if input_shape is None:
         input_shape = default if include_top else (None, None, 3)
-    if len(input_shape) != 3:
+    is_shape = isinstance(input_shape, (tuple, list)) and all(size is None or is_count(size) for size in input_shape)
+    if not is_shape or len(input_shape) != 3:
         raise ValueError(f"`input_shape` should be a tuple (height, width, channels). Received: input_shape={input_shape}")
     height, width, channels = input_shape
     if weights == "imagenet" and channels != 3:

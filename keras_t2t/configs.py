@@ -7,6 +7,7 @@ section 3.2 (the design studies); `models/t2t_vit*.py` and `models/vit.py` of th
 
 import dataclasses
 import itertools
+import math
 import numbers
 
 TOKEN_ATTENTIONS = ("performer", "transformer", "convolution")
@@ -68,23 +69,23 @@ class T2TConfig:
         check_token_attention(self.token_attention)
         _check(self.block in BLOCKS, "block", f"one of {BLOCKS}", self.block)
         for name in ("token_dim", "embed_dim", "num_heads"):
-            _check(_is_count(getattr(self, name)), name, "a positive integer", getattr(self, name))
+            _check(is_count(getattr(self, name)), name, "a positive integer", getattr(self, name))
         if self.block == "dense":
             object.__setattr__(self, "depth", _as_tuple(self.depth))
             _check(
-                bool(self.depth) and all(map(_is_count, self.depth)),
+                bool(self.depth) and all(map(is_count, self.depth)),
                 "depth",
                 "a tuple of positive integers, the blocks of each group, with block='dense'",
                 self.depth,
             )
-            _check(_is_count(self.growth), "growth", "a positive integer with block='dense'", self.growth)
+            _check(is_count(self.growth), "growth", "a positive integer with block='dense'", self.growth)
         else:
-            _check(_is_count(self.depth), "depth", "a positive integer", self.depth)
+            _check(is_count(self.depth), "depth", "a positive integer", self.depth)
             _check(self.growth is None, "growth", f"None with block={self.block!r}", self.growth)
         for name in ("mlp_ratio", "norm_epsilon"):
-            _check(getattr(self, name) > 0, name, "a positive number", getattr(self, name))
+            _check(_is_number(getattr(self, name)) and getattr(self, name) > 0, name, "a positive number", getattr(self, name))
         for name in ("token_drop_rate", "drop_rate", "attention_drop_rate", "drop_path_rate"):
-            _check(0 <= getattr(self, name) < 1, name, "a rate in [0, 1)", getattr(self, name))
+            _check(is_rate(getattr(self, name)), name, "a rate in [0, 1)", getattr(self, name))
         for width in self.block_widths:
             _check(
                 width % self.num_heads == 0,
@@ -92,6 +93,12 @@ class T2TConfig:
                 f"a divisor of the width of every block, {sorted(set(self.block_widths))}",
                 self.num_heads,
             )
+        _check(
+            int(min(self.block_widths) * self.mlp_ratio) >= 1,
+            "mlp_ratio",
+            "one that leaves the MLPs a hidden channel",
+            self.mlp_ratio,
+        )
         if self.block == "ghost":
             _check(self.embed_dim % 2 == 0, "embed_dim", "an even number with block='ghost'", self.embed_dim)
             _check(
@@ -139,7 +146,9 @@ def token_grid(soft_splits, height: int | None, width: int | None) -> tuple[int 
 
     def tokens(size):
         for kernel, stride, padding in soft_splits:
-            size = max((size + 2 * padding - kernel) // stride + 1, 0)
+            size = (size + 2 * padding - kernel) // stride + 1
+            if size < 1:
+                return 0
         return size
 
     rows, columns = (size if size is None else tokens(size) for size in (height, width))
@@ -172,8 +181,18 @@ def _as_tuple(value) -> tuple:
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
 
-def _is_count(value) -> bool:
+def is_count(value) -> bool:
+    """Whether `value` is a positive integer, of Python or of numpy."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 1
+
+
+def is_rate(value) -> bool:
+    """Whether `value` is a number in [0, 1)."""
+    return _is_number(value) and 0 <= value < 1
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def _check(condition: bool, name: str, expected: str, received):

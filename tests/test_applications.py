@@ -133,7 +133,7 @@ def test_input_tensor_brings_its_predecessors_along():
 
 
 def test_classes_and_activation():
-    model = small(classes=3, classifier_activation="sigmoid", input_shape=(31, 31, 3))
+    model = small(classes=np.int64(3), classifier_activation="sigmoid", input_shape=(31, 31, 3))
     y = model.predict(np.zeros((1, 31, 31, 3)), verbose=0)
     assert y.shape == (1, 3)
     assert abs(y.sum() - 1.5) < 0.2  # three sigmoids of logits near zero
@@ -173,6 +173,10 @@ def test_decode_predictions_names_the_likeliest_classes():
         ({"weights": "imagenet", "include_top": False, "input_shape": (64, 64, 1)}, "should have 3 channels"),
         ({"weights": "imagenet", "classifier_activation": "relu"}, "should be `None` or 'softmax'. Received: .*relu"),
         ({"input_shape": (224, 224)}, r"tuple \(height, width, channels\)\. Received: input_shape=\(224, 224\)"),
+        ({"input_shape": 224}, r"tuple \(height, width, channels\)\. Received: input_shape=224"),
+        ({"input_shape": (224, 224, 0)}, r"tuple \(height, width, channels\)\. Received: input_shape=\(224, 224, 0\)"),
+        ({"weights": ["x"]}, r"path to the weights file .* Received: weights=\['x'\]"),
+        ({"classes": True}, "positive integer. Received: classes=True"),
         ({"input_shape": (None, 224, 3)}, r"`input_shape` should be static; .* Received: input_shape=\(None, 224, 3\)"),
         ({"input_shape": (64, 64, None), "include_top": False}, "number of channels should be known"),
         ({"input_shape": (224, 2, 3)}, r"large enough for one token .* received: height=224, width=2"),

@@ -19,8 +19,9 @@ def test_token_grid_counts_the_windows_that_fit():
 
 
 def test_token_grid_refuses_images_without_a_token():
-    with pytest.raises(ValueError, match=r"large enough for one token.*received: height=40, width=4"):
-        token_grid([(7, 4, 0), (3, 2, 0)], 40, 4)
+    for splits, size in [([(7, 4, 0), (3, 2, 0)], (40, 4)), ([(7, 4, 0), (4, 2, 2)], (40, 5))]:
+        with pytest.raises(ValueError, match=rf"large enough for one token.*received: height=40, width={size[1]}"):
+            token_grid(splits, *size)
 
 
 def test_widths_of_the_densely_connected_variant():
@@ -57,6 +58,10 @@ def test_lists_become_tuples_so_that_configurations_compare_and_hash():
         ({"depth": (3, 4)}, r"depth: expected a positive integer; received: depth=\(3, 4\)"),
         ({"depth": 0}, "depth: expected a positive integer"),
         ({"mlp_ratio": -1}, "mlp_ratio: expected a positive number"),
+        ({"mlp_ratio": "3"}, "mlp_ratio: expected a positive number; received: mlp_ratio='3'"),
+        ({"mlp_ratio": float("inf")}, "mlp_ratio: expected a positive number"),
+        ({"mlp_ratio": 0.001}, "mlp_ratio: expected one that leaves the MLPs a hidden channel"),
+        ({"drop_rate": None}, r"drop_rate: expected a rate in \[0, 1\); received: drop_rate=None"),
         ({"drop_path_rate": 1.0}, r"drop_path_rate: expected a rate in \[0, 1\)"),
         ({"token_drop_rate": -0.1}, r"token_drop_rate: expected a rate in \[0, 1\)"),
         ({"growth": 64}, "growth: expected None with block='standard'; received: growth=64"),

@@ -53,6 +53,18 @@ def test_clones_compute_the_same(small_config, x):
     np.testing.assert_array_equal(clone.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
+def test_frozen_layers_stay_frozen(small_config, tmp_path):
+    model = build(small_config)
+    for layer in model.layers[:-2]:
+        layer.trainable = False
+    model.save(tmp_path / "model.keras")
+    for copy in (keras.models.load_model(tmp_path / "model.keras"), keras.models.clone_model(model)):
+        assert [w.path for w in copy.trainable_weights] == ["head/kernel", "head/bias"]
+        for layer in copy.layers:
+            layer.trainable = True
+        assert len(copy.trainable_weights) == len(build(small_config).trainable_weights)
+
+
 def test_mixed_precision_survives_the_file(tmp_path):
     model = keras_t2t.T2TViT7(weights=None, dtype="mixed_bfloat16")
     model.save(tmp_path / "model.keras")

@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from keras_t2t.layers.common import check_rank, precise_dtype, where
+from keras_t2t.configs import is_count
+from keras_t2t.layers.common import check_rank, inherited, precise_dtype, where
 from keras_t2t.layers.dense import Dense
 
 
@@ -59,6 +60,8 @@ class MultiHeadSelfAttention(keras.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if not is_count(num_heads):
+            raise ValueError(f"{where(self)}: expected a positive number of heads; received: num_heads={num_heads!r}")
         self.num_heads = num_heads
         self.qkv_bias = qkv_bias
         self.attention_drop_rate = attention_drop_rate
@@ -74,26 +77,26 @@ class MultiHeadSelfAttention(keras.Layer):
                 f"received: num_heads={self.num_heads}, width={width}"
             )
         self.build_heads(input_shape)
-        self.projection = Dense(width, name="projection", dtype=self.dtype_policy)
+        self.projection = Dense(width, name="projection", **inherited(self))
         self.projection.build(input_shape)
-        self.attention_dropout = keras.layers.Dropout(self.attention_drop_rate, dtype=self.dtype_policy)
-        self.projection_dropout = keras.layers.Dropout(self.projection_drop_rate, dtype=self.dtype_policy)
+        self.attention_dropout = keras.layers.Dropout(self.attention_drop_rate, **inherited(self))
+        self.projection_dropout = keras.layers.Dropout(self.projection_drop_rate, **inherited(self))
 
     def build_heads(self, input_shape):
         """Creates the weights that `project_heads` uses."""
-        self.qkv = Dense(3 * input_shape[-1], name="qkv", use_bias=self.qkv_bias, dtype=self.dtype_policy)
+        self.qkv = Dense(3 * input_shape[-1], name="qkv", use_bias=self.qkv_bias, **inherited(self))
         self.qkv.build(input_shape)
 
     def call(self, x):
-        return self.attend(x[:, :1] if self.class_token_only else x, x)
+        return self.projection_dropout(self.attend(x[:, :1] if self.class_token_only else x, x))
 
     def attend(self, asking, x):
-        """Returns the result (B, n, D) for the tokens `asking` (B, n, D), which attend to all tokens `x` (B, N, D)."""
+        """Returns the projected result (B, n, D) for the tokens `asking` (B, n, D), which attend to all `x` (B, N, D)."""
         queries, keys, values = self.project_heads(asking, x)
         weights = attention_weights(queries, keys, queries.shape[-1] ** -0.5)  # (B, H, n, N)
         mixed = ops.matmul(self.attention_dropout(weights), values)  # (B, H, n, d)
         mixed = ops.reshape(ops.swapaxes(mixed, 1, 2), ops.shape(asking))  # (B, n, D)
-        return self.projection_dropout(self.projection(mixed))
+        return self.projection(mixed)
 
     def project_heads(self, asking, x):
         """Returns the queries (B, H, n, d) of the tokens `asking` and the keys and values (B, H, N, d) of all tokens `x`."""

@@ -5,6 +5,8 @@ import math
 import keras
 from keras import ops
 
+from keras_t2t.layers.common import where
+
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class ClassToken(keras.Layer):
@@ -18,6 +20,8 @@ class ClassToken(keras.Layer):
     """
 
     def build(self, input_shape):
+        if len(input_shape) < 3:
+            raise ValueError(f"{where(self)}: expected tokens (batch, ..., width); received an input of shape {input_shape}")
         self.token = self.add_weight(
             name="token",
             shape=(1, 1, input_shape[-1]),

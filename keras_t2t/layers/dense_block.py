@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_t2t.layers.common import inherited
 from keras_t2t.layers.dense import Dense
 from keras_t2t.layers.encoder_block import EncoderBlock
 
@@ -27,7 +28,7 @@ class DenseBlock(EncoderBlock):
     def __init__(self, growth: int, num_heads: int, **kwargs):
         super().__init__(num_heads, **kwargs)
         self.growth = growth
-        self.growth_projection = Dense(growth, name="growth_projection", dtype=self.dtype_policy)
+        self.growth_projection = Dense(growth, name="growth_projection", **inherited(self))
 
     def build(self, input_shape):
         super().build(input_shape)

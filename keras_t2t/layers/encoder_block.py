@@ -3,7 +3,7 @@
 import keras
 
 from keras_t2t.layers.attention import MultiHeadSelfAttention
-from keras_t2t.layers.common import check_rank
+from keras_t2t.layers.common import check_rank, inherited
 from keras_t2t.layers.drop_path import DropPath
 from keras_t2t.layers.layer_norm import LayerNorm
 from keras_t2t.layers.mlp import MLP
@@ -58,7 +58,7 @@ class EncoderBlock(keras.Layer):
         self.drop_path_rate = drop_path_rate
         self.class_token_only = class_token_only
 
-        self.norm1 = LayerNorm(epsilon=norm_epsilon, name="norm1", dtype=self.dtype_policy)
+        self.norm1 = LayerNorm(epsilon=norm_epsilon, name="norm1", **inherited(self))
         self.attention = self.attention_class(
             num_heads,
             qkv_bias=qkv_bias,
@@ -66,10 +66,10 @@ class EncoderBlock(keras.Layer):
             projection_drop_rate=drop_rate,
             class_token_only=class_token_only,
             name="attention",
-            dtype=self.dtype_policy,
+            **inherited(self),
         )
-        self.norm2 = LayerNorm(epsilon=norm_epsilon, name="norm2", dtype=self.dtype_policy)
-        self.drop_path = DropPath(drop_path_rate, dtype=self.dtype_policy)
+        self.norm2 = LayerNorm(epsilon=norm_epsilon, name="norm2", **inherited(self))
+        self.drop_path = DropPath(drop_path_rate, **inherited(self))
 
     def build(self, input_shape):
         check_rank(self, input_shape, 3, "a sequence of tokens (batch, tokens, width)")
@@ -77,7 +77,7 @@ class EncoderBlock(keras.Layer):
         self.attention.build(input_shape)
         self.norm2.build(input_shape)
         hidden_dim = int(input_shape[-1] * self.mlp_ratio)
-        self.mlp = self.mlp_class(hidden_dim, self.drop_rate, name="mlp", dtype=self.dtype_policy)
+        self.mlp = self.mlp_class(hidden_dim, self.drop_rate, name="mlp", **inherited(self))
         self.mlp.build(input_shape)
 
     def call(self, x):

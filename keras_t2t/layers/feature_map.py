@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_t2t.layers.common import check_grid
+
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class FeatureMap(keras.Layer):
@@ -14,7 +16,13 @@ class FeatureMap(keras.Layer):
 
     Output:
         (B, h, w, D).
+
+    Raises:
+        ValueError: if the tokens do not fit the grid.
     """
+
+    def build(self, tokens_shape, like_shape):
+        check_grid(self, tokens_shape, like_shape[1:3], "the map `like`")
 
     def call(self, tokens, like):
         batch, rows, columns, _ = ops.shape(like)

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_t2t.layers.attention import MultiHeadSelfAttention
-from keras_t2t.layers.common import where
+from keras_t2t.layers.common import inherited, where
 from keras_t2t.layers.dense import Dense
 from keras_t2t.layers.encoder_block import EncoderBlock
 
@@ -45,7 +45,7 @@ class GhostDense(GhostLayer):
             raise ValueError(f"{where(self)}: expected an even number of units; received: units={units}")
         self.units = units
         self.use_bias = use_bias
-        self.primary = Dense(units // 2, name="primary", use_bias=use_bias, dtype=self.dtype_policy)
+        self.primary = Dense(units // 2, name="primary", use_bias=use_bias, **inherited(self))
 
     def build(self, input_shape):
         self.primary.build(input_shape)
@@ -72,7 +72,7 @@ class GhostAttention(MultiHeadSelfAttention):
     def build_heads(self, input_shape):
         width = input_shape[-1]
         self.query, self.key, self.value = (
-            GhostDense(width, self.qkv_bias, name=name, dtype=self.dtype_policy) for name in ("query", "key", "value")
+            GhostDense(width, self.qkv_bias, name=name, **inherited(self)) for name in ("query", "key", "value")
         )
         for part in (self.query, self.key, self.value):
             part.build(input_shape)
@@ -108,13 +108,13 @@ class GhostMLP(GhostLayer):
 
     def build(self, input_shape):
         third = self.hidden_dim // 3
-        self.fc1 = Dense(third, name="fc1", activation="gelu", dtype=self.dtype_policy)
+        self.fc1 = Dense(third, name="fc1", activation="gelu", **inherited(self))
         self.fc1.build(input_shape)
         self.scale1 = self.add_channel_scale("scale1", third)
         self.scale2 = self.add_channel_scale("scale2", third)
-        self.fc2 = Dense(input_shape[-1], name="fc2", dtype=self.dtype_policy)
+        self.fc2 = Dense(input_shape[-1], name="fc2", **inherited(self))
         self.fc2.build((*input_shape[:-1], self.hidden_dim))
-        self.dropout = keras.layers.Dropout(self.drop_rate, dtype=self.dtype_policy)
+        self.dropout = keras.layers.Dropout(self.drop_rate, **inherited(self))
 
     def call(self, x):
         x = self.fc1(x)  # (..., hidden_dim / 3)

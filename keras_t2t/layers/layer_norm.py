@@ -11,11 +11,17 @@ class LayerNorm(keras.layers.LayerNormalization):
     """`keras.layers.LayerNormalization` over the last axis, faster where operations run one by one.
 
     Keras spreads scale and shift over all tokens before it applies them; this order of operations passes over the tokens less
-    often. `benchmarks/layers.py` measures what that gains. The arguments and the weights are those of Keras.
+    often. `benchmarks/layers.py` measures what that gains. The weights are those of Keras.
+
+    Args:
+        epsilon: added to the variance.
 
     Input and output:
         (..., D), the same shape; the statistics are computed in at least float32.
     """
+
+    def __init__(self, epsilon: float = 1e-5, name=None, dtype=None, trainable=True):
+        super().__init__(epsilon=epsilon, name=name, dtype=dtype, trainable=trainable)
 
     def call(self, x):
         x = ops.cast(x, precise_dtype(x.dtype))
@@ -24,3 +30,6 @@ class LayerNorm(keras.layers.LayerNormalization):
         gamma, beta = ops.cast(self.gamma, x.dtype), ops.cast(self.beta, x.dtype)
         normal = centred * (ops.rsqrt(variance + self.epsilon) * gamma) + beta
         return ops.cast(normal, self.compute_dtype)
+
+    def get_config(self):
+        return {**keras.Layer.get_config(self), "epsilon": self.epsilon}

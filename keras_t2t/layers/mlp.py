@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_t2t.layers.common import inherited
 from keras_t2t.layers.dense import Dense
 
 
@@ -24,11 +25,11 @@ class MLP(keras.Layer):
 
     def build(self, input_shape):
         width = input_shape[-1]
-        self.fc1 = Dense(self.hidden_dim, name="fc1", activation="gelu", dtype=self.dtype_policy)
+        self.fc1 = Dense(self.hidden_dim, name="fc1", activation="gelu", **inherited(self))
         self.fc1.build(input_shape)
-        self.fc2 = Dense(width, name="fc2", dtype=self.dtype_policy)
+        self.fc2 = Dense(width, name="fc2", **inherited(self))
         self.fc2.build((*input_shape[:-1], self.hidden_dim))
-        self.dropout = keras.layers.Dropout(self.drop_rate, dtype=self.dtype_policy)
+        self.dropout = keras.layers.Dropout(self.drop_rate, **inherited(self))
 
     def call(self, x):
         x = self.dropout(self.fc1(x))  # (..., hidden_dim)

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_t2t.layers.common import precise_dtype, where
+from keras_t2t.configs import is_count
+from keras_t2t.layers.common import check_grid, precise_dtype, where
 
 
 def sinusoids(positions: int, dim: int) -> np.ndarray:
@@ -78,25 +79,24 @@ class PositionEmbedding(keras.Layer):
         (B, 1 + rows * columns, D).
 
     Raises:
-        ValueError: if the tokens do not fit the table and no `like` says what their grid is.
+        ValueError: if the tokens fit neither the table nor the map `like`.
     """
 
     def __init__(self, grid_size: tuple[int, int], learned: bool = False, **kwargs):
         super().__init__(**kwargs)
+        if not (isinstance(grid_size, (tuple, list)) and len(grid_size) == 2 and all(map(is_count, grid_size))):
+            raise ValueError(f"{where(self)}: expected grid_size=(rows, columns); received: grid_size={grid_size!r}")
         self.grid_size = tuple(grid_size)
         self.learned = learned
 
     def build(self, tokens_shape, like_shape=None):
-        rows, columns = self.grid_size
-        positions, width = 1 + rows * columns, tokens_shape[-1]
-        if like_shape is None and tokens_shape[1] not in (None, positions):
-            raise ValueError(
-                f"{where(self)}: expected {positions} tokens, the class token and a grid of {rows}x{columns}, or the map "
-                f"`like` that tells their grid; received tokens of shape {tuple(tokens_shape)}"
-            )
+        if like_shape is None:
+            check_grid(self, tokens_shape, self.grid_size, "grid_size")
+        else:
+            check_grid(self, tokens_shape, like_shape[1:3], "the map `like`")
         self.table = self.add_weight(
             name="table",
-            shape=(positions, width),
+            shape=(1 + self.grid_size[0] * self.grid_size[1], tokens_shape[-1]),
             initializer=keras.initializers.TruncatedNormal(stddev=0.02)
             if self.learned
             else lambda shape, dtype: ops.convert_to_tensor(sinusoids(*shape), dtype=dtype),

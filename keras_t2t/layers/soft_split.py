@@ -51,6 +51,7 @@ class SoftSplit(keras.Layer):
         ((self.kernel_size, self.strides, self.padding),) = check_soft_splits([(kernel_size, strides, padding)])
 
     def call(self, x):
+        self.compute_output_shape(x.shape)  # refuses what does not fit
         if self.padding:
             x = ops.pad(x, [(0, 0), (self.padding, self.padding), (self.padding, self.padding), (0, 0)])
         return extract_patches(x, self.kernel_size, self.strides)

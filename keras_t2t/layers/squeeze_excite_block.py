@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_t2t.configs import SQUEEZE_REDUCTION
 from keras_t2t.layers.attention import MultiHeadSelfAttention
+from keras_t2t.layers.common import inherited
 from keras_t2t.layers.dense import Dense
 from keras_t2t.layers.encoder_block import EncoderBlock
 
@@ -21,16 +22,16 @@ class SqueezeExciteAttention(MultiHeadSelfAttention):
         super().build_heads(input_shape)
         width = input_shape[-1]
         squeezed = max(width // SQUEEZE_REDUCTION, 1)
-        self.squeeze = Dense(squeezed, name="squeeze", use_bias=False, activation="relu", dtype=self.dtype_policy)
+        self.squeeze = Dense(squeezed, name="squeeze", use_bias=False, activation="relu", **inherited(self))
         self.squeeze.build((input_shape[0], width))
-        self.excite = Dense(width, name="excite", use_bias=False, activation="sigmoid", dtype=self.dtype_policy)
+        self.excite = Dense(width, name="excite", use_bias=False, activation="sigmoid", **inherited(self))
         self.excite.build((input_shape[0], squeezed))
 
     def call(self, x):
         x = self.attend(x, x)  # (B, N, D)
         gate = self.excite(self.squeeze(ops.mean(x, axis=1)))  # (B, D)
         x = x[:, :1] if self.class_token_only else x
-        return x * gate[:, None]
+        return self.projection_dropout(x * gate[:, None])
 
 
 @keras.saving.register_keras_serializable("keras_t2t")

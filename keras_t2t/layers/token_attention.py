@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_t2t.layers.common import check_rank, check_rate
+from keras_t2t.layers.common import check_rank, check_rate, inherited
 from keras_t2t.layers.dense import Dense
 from keras_t2t.layers.layer_norm import LayerNorm
 from keras_t2t.layers.mlp import MLP
@@ -28,16 +28,16 @@ class TokenAttention(keras.Layer):
     def build(self, input_shape):
         check_rank(self, input_shape, 3, "a sequence of tokens (batch, tokens, width)")
         short = (*input_shape[:2], self.token_dim)
-        self.norm1 = LayerNorm(epsilon=1e-5, name="norm1", dtype=self.dtype_policy)
+        self.norm1 = LayerNorm(epsilon=1e-5, name="norm1", **inherited(self))
         self.norm1.build(input_shape)
         self.build_heads(input_shape)
-        self.projection = Dense(self.token_dim, name="projection", dtype=self.dtype_policy)
+        self.projection = Dense(self.token_dim, name="projection", **inherited(self))
         self.projection.build(short)
-        self.norm2 = LayerNorm(epsilon=1e-5, name="norm2", dtype=self.dtype_policy)
+        self.norm2 = LayerNorm(epsilon=1e-5, name="norm2", **inherited(self))
         self.norm2.build(short)
-        self.mlp = MLP(self.token_dim, name="mlp", dtype=self.dtype_policy)
+        self.mlp = MLP(self.token_dim, name="mlp", **inherited(self))
         self.mlp.build(short)
-        self.dropout = keras.layers.Dropout(self.drop_rate, dtype=self.dtype_policy)
+        self.dropout = keras.layers.Dropout(self.drop_rate, **inherited(self))
 
     def call(self, x):
         queries, keys, values = self.project_heads(self.norm1(x))  # (B, N, D) each

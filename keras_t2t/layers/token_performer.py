@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_t2t.layers.common import precise_dtype
+from keras_t2t.layers.common import inherited, precise_dtype
 from keras_t2t.layers.dense import Dense
 from keras_t2t.layers.token_attention import TokenAttention
 
@@ -63,13 +63,14 @@ class TokenPerformer(TokenAttention):
         super().__init__(token_dim, drop_rate, **kwargs)
 
     def build_heads(self, input_shape):
-        self.kqv = Dense(3 * self.token_dim, name="kqv", dtype=self.dtype_policy)
+        self.kqv = Dense(3 * self.token_dim, name="kqv", **inherited(self))
         self.kqv.build(input_shape)
         num_features = max(self.token_dim // 2, 1)
         self.random_features = self.add_weight(
             name="random_features",
             shape=(num_features, self.token_dim),
             initializer=keras.initializers.Orthogonal(gain=num_features**0.5),
+            dtype=precise_dtype(self.variable_dtype),
             trainable=False,
             autocast=False,
         )

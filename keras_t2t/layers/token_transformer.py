@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_t2t.layers.attention import attention_weights
+from keras_t2t.layers.common import inherited
 from keras_t2t.layers.dense import Dense
 from keras_t2t.layers.token_attention import TokenAttention
 
@@ -28,7 +29,7 @@ class TokenTransformer(TokenAttention):
 
     def build_heads(self, input_shape):
         self.scale = input_shape[-1] ** -0.5
-        self.qkv = Dense(3 * self.token_dim, name="qkv", use_bias=False, dtype=self.dtype_policy)
+        self.qkv = Dense(3 * self.token_dim, name="qkv", use_bias=False, **inherited(self))
         self.qkv.build(input_shape)
 
     def project_heads(self, x):

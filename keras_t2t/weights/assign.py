@@ -1,5 +1,6 @@
 """From a mapping of checkpoint entries to the weights of a model: check everything, then assign."""
 
+import math
 from collections.abc import Mapping
 
 import keras
@@ -14,75 +15,71 @@ def load_checkpoint(model: keras.Model, source: Mapping[str, np.ndarray], *, pos
     """Loads a checkpoint of the authors' layout into a model of this package.
 
     All entries are checked before any weight changes. The entries of the head are skipped if the model has no head. A position
-    table of another length is resized to the model's grid, as the reference does for fine-tuning at another image size.
+    table of another grid is resized to the model's, as the reference does for fine-tuning at another image size.
 
     Args:
         model: a model with a T2T-ViT or the plain ViT of this package.
         source: arrays in PyTorch layout by the names of the reference implementation.
-        position_grid: (rows, columns) of the source's position table. None stands for the model's own grid if the length fits
-            it, and for a square otherwise: the published tables are square.
+        position_grid: (rows, columns) of the source's position table. None stands for the one grid that fits its length: that
+            of the model or a square, as the published tables are.
 
     Raises:
-        ValueError: if the source is no mapping, if entries are missing, unexpected or of another shape (all are listed), or if
-            the grid of the position table cannot be known.
+        ValueError: if the model or the source is of another kind, or if entries are missing, unexpected, of another shape, or a
+            position table of a grid that is not known; all are listed.
     """
+    config = config_of(model)
     if not isinstance(source, Mapping):
         raise ValueError(f"Expected a mapping of checkpoint names to arrays; received: source of type {type(source).__name__}")
-    weights = _weights_by_path(model)
-    head = weights.get("head/kernel")
-    rows = name_map(
-        config_of(model),
-        positions=weights["position_embedding/table"].shape[0],
-        channels=model.get_layer("tokens_to_token").channels,
-        classes=None if head is None else head.shape[-1],
-    )
-    source = {name: np.asarray(array) for name, array in source.items()}
+    source = {str(name): np.asarray(array) for name, array in source.items()}
+    layers = {layer.name: layer for layer in model.layers}
+    positions, head = layers["position_embedding"], layers.get("head")
     if head is None:
         source = {name: array for name, array in source.items() if not name.startswith("head.")}
-    positions = model.get_layer("position_embedding")
-    if _is_table(source.get(POSITIONS), positions.table.shape[-1]):
-        source[POSITIONS] = _fit_positions(source[POSITIONS], position_grid, positions.grid_size)
-    _check(rows, source, model.name)
+    rows = name_map(config, positions.table.shape[0], layers["tokens_to_token"].channels, head and head.units)
+    grid = _grid_of(source.get(POSITIONS), position_grid, positions)
+    if grid not in (None, positions.grid_size):
+        resized = resize_positions(source[POSITIONS][0].astype("float32"), grid, positions.grid_size)
+        source[POSITIONS] = keras.ops.convert_to_numpy(resized)[None]
+    _check(rows, source, model.name, grid)
+    weights = _weights_by_path(layers[name] for name in {row.target.split("/")[0] for row in rows})
     for row in rows:
         weight = weights[row.target]
         weight.assign(row.convert(source[row.source]).reshape(weight.shape))
 
 
-def _weights_by_path(model):
-    """The weights of the model's layers by their path from the layer on, whatever the model was built inside of."""
-    pairs = ((layer.name, weight) for layer in model.layers for weight in layer.weights)
-    return {f"{name}/{weight.path.split(f'{name}/', 1)[1]}": weight for name, weight in pairs}
+def _weights_by_path(layers):
+    """The weights of layers by their path from the layer on, whatever the model was built inside of."""
+    return {layer.name + weight.path.removeprefix(layer.path): weight for layer in layers for weight in layer.weights}
 
 
-def _is_table(array, width):
-    return array is not None and array.ndim == 3 and array.shape[0] == 1 and array.shape[2] == width
+def _grid_of(table, position_grid, positions):
+    """Returns the grid of a position table (1, 1 + h * w, D) for the layer `positions`, or None if it cannot be known."""
+    length, width = positions.table.shape
+    if table is None or table.ndim != 3 or table.shape[::2] != (1, width) or table.shape[1] < 2:
+        return None
+    side = math.isqrt(table.shape[1] - 1)
+    candidates = {(side, side)} | ({positions.grid_size} if table.shape[1] == length else set())
+    if position_grid is not None:
+        candidates = {tuple(position_grid)}
+    fitting = [grid for grid in candidates if math.prod(grid) == table.shape[1] - 1]
+    return fitting[0] if len(fitting) == 1 else None
 
 
-def _fit_positions(table, old_grid, new_grid):
-    """Returns the table (1, 1 + h * w, D) for `new_grid`; a table of that grid comes back as it is."""
-    length = table.shape[1] - 1
-    if old_grid is None:
-        side = round(length**0.5)
-        old_grid = new_grid if length == new_grid[0] * new_grid[1] else (side, side)
-    if old_grid[0] * old_grid[1] != length:
-        raise ValueError(
-            f"{POSITIONS}: expected a table of 1 + rows * columns entries; received {length + 1} entries for a grid of "
-            f"{old_grid[0]}x{old_grid[1]}. Name the source's grid with position_grid=(rows, columns)"
-        )
-    if tuple(old_grid) == tuple(new_grid):
-        return table
-    return keras.ops.convert_to_numpy(resize_positions(table[0].astype("float32"), old_grid, new_grid))[None]
-
-
-def _check(rows: list[Row], source: Mapping[str, np.ndarray], name: str):
+def _check(rows: list[Row], source: Mapping[str, np.ndarray], name: str, grid):
     """Raises `ValueError` with all that does not fit between the rows and the source."""
     expected = {row.source: row.shape for row in rows}
     problems = [f"  missing: {entry} {shape}" for entry, shape in expected.items() if entry not in source]
     problems += [f"  unexpected: {entry} {source[entry].shape}" for entry in source if entry not in expected]
-    problems += [
-        f"  mis-shaped: {entry} expected {shape}, received {source[entry].shape}"
-        for entry, shape in expected.items()
-        if entry in source and source[entry].shape != shape
-    ]
+    for entry in (entry for entry in expected if entry in source):
+        array, shape = source[entry], expected[entry]
+        if entry == POSITIONS and grid is None:
+            problems.append(
+                f"  mis-shaped: {entry} expected {shape}, received {array.shape} of a grid that is not known: "
+                "name it with position_grid=(rows, columns)"
+            )
+        elif array.shape != shape:
+            problems.append(f"  mis-shaped: {entry} expected {shape}, received {array.shape}")
+        elif array.dtype == object:
+            problems.append(f"  not numbers: {entry}")
     if problems:
         raise ValueError("\n".join([f"The checkpoint does not fit the model {name!r}; nothing was loaded:", *problems]))

@@ -57,5 +57,7 @@ def test_class_token_only_is_the_first_row_with_the_same_weights(attention, qkv_
 def test_refuses_heads_that_do_not_divide_the_width_and_other_ranks():
     with pytest.raises(ValueError, match="num_heads to divide the width of the tokens; received: num_heads=5, width=12"):
         MultiHeadSelfAttention(5)(normal(1, 2, 12))
+    with pytest.raises(ValueError, match="expected a positive number of heads; received: num_heads=0"):
+        MultiHeadSelfAttention(0)
     with pytest.raises(ValueError, match=r"expected a sequence of tokens .* received .* \(2, 12\)"):
         MultiHeadSelfAttention(3)(normal(2, 12))

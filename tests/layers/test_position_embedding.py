@@ -50,5 +50,10 @@ def test_sinusoids_are_frozen_and_learned_positions_are_not():
 
 
 def test_refuses_tokens_that_do_not_fit_the_table():
-    with pytest.raises(ValueError, match=r"expected 7 tokens, the class token and a grid of 2x3, .* shape \(1, 8, 4\)"):
-        PositionEmbedding((2, 3))(np.zeros((1, 8, 4), "float32"))
+    tokens, like = np.zeros((1, 8, 4), "float32"), np.zeros((1, 3, 3, 1), "float32")
+    with pytest.raises(ValueError, match=r"and a grid of 2x3 tokens, as grid_size tells; .* shape \(1, 8, 4\)"):
+        PositionEmbedding((2, 3))(tokens)
+    with pytest.raises(ValueError, match=r"and a grid of 3x3 tokens, as the map `like` tells; .* shape \(1, 8, 4\)"):
+        PositionEmbedding((2, 3))(tokens, like)
+    with pytest.raises(ValueError, match=r"expected grid_size=\(rows, columns\); received: grid_size=14"):
+        PositionEmbedding(14)

@@ -67,4 +67,6 @@ def test_dtype_reaches_every_sublayer(name, dtype):
     for sublayer in copy._flatten_layers():
         assert sublayer.dtype_policy.name == dtype, sublayer.path
     for weight in copy.weights:
-        assert weight.dtype == copy.variable_dtype, weight.path
+        # The performer's random features are made for its float32 arithmetic.
+        expected = "float32" if weight.name == "random_features" else copy.variable_dtype
+        assert weight.dtype == expected, weight.path

@@ -24,6 +24,13 @@ def test_class_token_goes_in_front_and_the_grid_follows_row_by_row(shape):
     assert ClassToken().compute_output_shape((None, None, 5, 4)) == (None, None, 4)
 
 
+def test_class_token_and_feature_map_refuse_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"expected tokens \(batch, \.\.\., width\); received .* \(7, 4\)"):
+        ClassToken()(normal(7, 4))
+    with pytest.raises(ValueError, match=r"a grid of 2x3 tokens, as the map `like` tells; .* \(1, 8, 4\)"):
+        FeatureMap()(normal(1, 8, 4), normal(1, 2, 3, 1))
+
+
 def test_feature_map_undoes_the_class_token():
     x = normal(2, 3, 5, 4)
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(FeatureMap()(ClassToken()(x), x)), x)

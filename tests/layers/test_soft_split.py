@@ -27,5 +27,9 @@ def test_refuses_other_ranks_small_grids_and_bad_splits():
         SoftSplit(3, 2, 1)(keras.KerasTensor((2, 9, 3)))
     with pytest.raises(ValueError, match=r"large enough for one token.*height=2, width=9"):
         SoftSplit(3, 2)(keras.KerasTensor((1, 2, 9, 4)))
+    with pytest.raises(ValueError, match=r"large enough for one token.*height=2, width=9"):
+        SoftSplit(3, 2)(np.zeros((1, 2, 9, 4), "float32"))
+    with pytest.raises(ValueError, match=r"expected a token grid"):
+        SoftSplit(3, 2)(np.zeros((2, 9, 3), "float32"))
     with pytest.raises(ValueError, match=r"padding < kernel; received: soft_splits=\[\(3, 2, 3\)\]"):
         SoftSplit(3, 2, 3)

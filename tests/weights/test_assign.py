@@ -66,7 +66,9 @@ def test_positions_of_another_grid_are_resized(parameters, size):
 
 def test_a_grid_that_is_no_square_must_be_named():
     parameters = seeded_parameters(CONFIG, (43, 61), classes=7)
-    with pytest.raises(ValueError, match=r"received 55 entries for a grid of 7x7\. Name the source's grid with position_grid"):
+    with pytest.raises(
+        ValueError, match=r"mis-shaped: pos_embed .* \(1, 55, 18\) of a grid that is not known: name it with position_grid"
+    ):
         keras_t2t.load_checkpoint(build(), parameters)
     model = build()
     grid = build((43, 61)).get_layer("position_embedding").grid_size
@@ -98,3 +100,39 @@ def test_other_models_and_other_sources_are_refused():
         keras_t2t.load_checkpoint(plain, {})
     with pytest.raises(ValueError, match="Expected a mapping of checkpoint names to arrays; received: source of type list"):
         keras_t2t.load_checkpoint(build(), [1, 2])
+
+
+def test_a_table_that_fits_two_grids_must_be_named(parameters):
+    model = build((13, 103))  # a grid of 1x16
+    with pytest.raises(ValueError, match=r"received \(1, 17, 18\) of a grid that is not known"):
+        keras_t2t.load_checkpoint(model, parameters)
+    keras_t2t.load_checkpoint(model, parameters, position_grid=(1, 16))
+    np.testing.assert_array_equal(model.get_layer("position_embedding").table, parameters["pos_embed"][0])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 18), (1, 0, 18), (1, 18, 18), (17, 18)])
+def test_a_position_table_that_is_none_is_listed_with_the_rest(parameters, shape):
+    del parameters["cls_token"]
+    parameters["pos_embed"] = np.zeros(shape)
+    parameters["head.bias"] = np.array([None] * 7)
+    with pytest.raises(ValueError, match="nothing was loaded") as error:
+        keras_t2t.load_checkpoint(build(), parameters)
+    kinds = [line.split(":")[0].strip() for line in str(error.value).splitlines()[1:]]
+    assert kinds == ["missing", "mis-shaped", "not numbers"]
+
+
+@pytest.mark.parametrize("scope", ["my_head", "block1", "norm"])
+def test_names_of_what_the_model_was_built_inside_of_do_not_matter(parameters, scope):
+    with keras.name_scope(scope):
+        model = build()
+    keras_t2t.load_checkpoint(model, parameters)
+    np.testing.assert_array_equal(model.get_layer("head").bias, parameters["head.bias"])
+    np.testing.assert_array_equal(model.get_layer("norm").gamma, parameters["norm.weight"])
+
+
+def test_a_model_with_a_stem_in_front_takes_checkpoints(parameters):
+    inputs = keras.Input((*SIZE, 1))
+    stem = keras.Sequential([keras.Input((*SIZE, 1)), keras.layers.Conv2D(3, 1)], name="stem")
+    model = keras_t2t.T2TViT(CONFIG, input_tensor=stem(inputs), classes=7)
+    keras_t2t.load_checkpoint(model, parameters)
+    np.testing.assert_array_equal(model.get_layer("head").bias, parameters["head.bias"])
