@@ -1,6 +1,7 @@
 """The public surface and the way imports flow."""
 
 import ast
+import configparser
 import pathlib
 import subprocess
 import sys
@@ -63,5 +64,9 @@ def test_configurations_need_neither_keras_nor_tensorflow():
     subprocess.run([sys.executable, "-c", code, str(PACKAGE / "configs.py")], check=True)
 
 
-def test_the_package_data_is_declared():
-    assert len((PACKAGE / "imagenet_classes.tsv").read_text().splitlines()) == 1000
+def test_every_data_file_of_the_package_is_declared():
+    setup = configparser.ConfigParser()
+    setup.read(PACKAGE.parent / "setup.cfg")
+    declared = setup["options.package_data"]["keras_t2t"].split()
+    found = [path.name for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    assert sorted(found) == sorted(declared)

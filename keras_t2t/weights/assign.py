@@ -73,10 +73,9 @@ def _check(rows: list[Row], source: Mapping[str, np.ndarray], name: str, grid):
     for entry in (entry for entry in expected if entry in source):
         array, shape = source[entry], expected[entry]
         if entry == POSITIONS and grid is None:
-            problems.append(
-                f"  mis-shaped: {entry} expected {shape}, received {array.shape} of a grid that is not known: "
-                "name it with position_grid=(rows, columns)"
-            )
+            hint = " of a grid that is not known: name it with position_grid=(rows, columns)"
+            hint = hint if array.shape[-1:] == shape[-1:] else ""
+            problems.append(f"  mis-shaped: {entry} expected {shape}, received {array.shape}{hint}")
         elif array.shape != shape:
             problems.append(f"  mis-shaped: {entry} expected {shape}, received {array.shape}")
         elif array.dtype == object:
