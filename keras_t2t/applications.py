@@ -67,7 +67,8 @@ _ARGUMENTS = """
         include_preprocessing: whether the model normalises its images itself: they are then in [0, 255], integers or floating
             point; RGB is normalised by the mean and deviation of ImageNet, images of other than 3 channels to [-1, 1].
             Otherwise pass images normalised by `keras_t2t.preprocess_input`.
-        weights: None for random ones, `"imagenet"`, or the path of a `.weights.h5` file of the same model.
+        weights: None for random ones, or the path of a `.weights.h5` file of the same model. This version cannot download
+            `"imagenet"`; `keras_t2t.load_checkpoint` takes the contents of the published files.
         input_tensor: optional Keras tensor (B, H, W, C) to use as the images.
         input_shape: (H, W, C); by default (224, 224, 3), and (None, None, 3) without top. H and W may differ. Without top they
             may be None: the model then takes any size and resizes its positions at run time.
