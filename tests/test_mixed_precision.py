@@ -35,22 +35,22 @@ def gradients(model, x):
         state = [w.value for w in model.non_trainable_variables]
         return keras.ops.mean(keras.ops.square(model.stateless_call(trainable, state, x, training=True)[0]))
 
-    return [np.asarray(g) for g in jax.grad(loss)([w.value for w in model.trainable_weights])]
+    return [np.asarray(g) for g in jax.jit(jax.grad(loss))([w.value for w in model.trainable_weights])]
 
 
-@pytest.mark.parametrize("scale", [1, 100])
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("kind", ["performer", "transformer"])
-def test_outputs_and_gradients_are_finite_and_close_to_float32(kind, dtype, scale):
-    x = scale * reference_images(2, *SIZE, seed=9)
+def test_outputs_and_gradients_are_finite_and_close_to_float32(kind, dtype):
     mixed, full = build(kind, dtype), build(kind, "float32")
-    y = keras.ops.convert_to_numpy(mixed(x))
-    assert y.dtype == np.float32  # the classifier's activation stays float32
-    assert relative_error(y, keras.ops.convert_to_numpy(full(x))) < TOLERANCE[dtype]
-    ours, theirs = gradients(mixed, x), gradients(full, x)
-    assert all(np.isfinite(g).all() for g in ours)
-    whole = [np.concatenate([g.ravel() for g in side]) for side in (ours, theirs)]
-    assert relative_error(*whole) < 3 * TOLERANCE[dtype]
+    for scale in (1, 100):
+        x = scale * reference_images(2, *SIZE, seed=9)
+        y = mixed.predict(x, verbose=0)
+        assert y.dtype == np.float32  # the classifier's activation stays float32
+        assert relative_error(y, full.predict(x, verbose=0)) < TOLERANCE[dtype]
+        ours, theirs = gradients(mixed, x), gradients(full, x)
+        assert all(np.isfinite(g).all() for g in ours)
+        whole = [np.concatenate([g.ravel() for g in side]) for side in (ours, theirs)]
+        assert relative_error(*whole) < 3 * TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -63,14 +63,5 @@ def test_the_published_size_stays_close_to_float32(dtype):
     for model in models:
         keras_t2t.load_checkpoint(model, parameters)
     x = 100 * reference_images(1, 224, 224, seed=2)
-    mixed, full = (keras.ops.convert_to_numpy(model(x)) for model in models)
+    mixed, full = (model.predict(x, verbose=0) for model in models)
     assert relative_error(mixed, full) < 2 * TOLERANCE[dtype]
-
-
-@pytest.mark.parametrize("dtype", ["mixed_float16", "float64"])
-def test_dtype_reaches_every_layer_of_a_model(small_config, dtype):
-    model = keras_t2t.T2TViT(small_config, input_shape=(31, 23, 3), classes=5, dtype=dtype)
-    for layer in model._flatten_layers(include_self=False):
-        if layer.name not in ("images", "predictions") and not layer.name.startswith("get_item"):
-            assert layer.dtype_policy.name == dtype, layer.name
-    assert model.get_layer("predictions").compute_dtype == ("float64" if dtype == "float64" else "float32")

@@ -61,3 +61,12 @@ def test_the_last_block_of_a_classifier_computes_queries_and_mlp_of_one_token():
         }
     assert (2 * 1, 36) in shapes["token"]
     assert (2 * 9, 36) in shapes["avg"] - shapes["token"]
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "float64"])
+def test_dtype_reaches_every_layer_of_a_model(small_config, dtype):
+    model = keras_t2t.T2TViT(small_config, input_shape=(31, 23, 3), classes=5, dtype=dtype)
+    for layer in model._flatten_layers(include_self=False):
+        if layer.name not in ("images", "predictions") and not layer.name.startswith("get_item"):
+            assert layer.dtype_policy.name == dtype, layer.name
+    assert model.get_layer("predictions").compute_dtype == ("float64" if dtype == "float64" else "float32")
