@@ -40,7 +40,7 @@ def T2TViT(
     x = _normalise(images, dtype) if include_preprocessing else images
     x, grid = encode(x, config, class_token_only=include_top or pooling == "token", dtype=dtype)
     if include_top:
-        x = Dense(classes, name="head", dtype=dtype)(x[:, 0])
+        x = Dense(int(classes), name="head", dtype=dtype)(x[:, 0])
         x = keras.layers.Activation(classifier_activation, dtype=precise_dtype(x.dtype), name="predictions")(x)
     elif pooling == "token":
         x = x[:, 0]

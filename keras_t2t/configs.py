@@ -70,6 +70,7 @@ class T2TConfig:
         _check(self.block in BLOCKS, "block", f"one of {BLOCKS}", self.block)
         for name in ("token_dim", "embed_dim", "num_heads"):
             _check(is_count(getattr(self, name)), name, "a positive integer", getattr(self, name))
+            object.__setattr__(self, name, int(getattr(self, name)))  # of numpy, too, which files of models cannot hold
         if self.block == "dense":
             object.__setattr__(self, "depth", _as_tuple(self.depth))
             _check(

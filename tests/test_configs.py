@@ -1,5 +1,6 @@
 """Configurations: what they derive and what they refuse."""
 
+import numpy as np
 import pytest
 
 from keras_t2t.configs import VARIANTS, T2TConfig, token_grid
@@ -34,6 +35,10 @@ def test_widths_of_the_densely_connected_variant():
 def test_widths_of_a_plain_backbone():
     assert VARIANTS["t2t_vit_7"].block_widths == (256,) * 7
     assert VARIANTS["t2t_vit_7"].feature_dim == 256
+
+
+def test_integers_of_numpy_become_those_of_python():
+    assert type(T2TConfig(embed_dim=np.int64(384)).embed_dim) is int
 
 
 def test_lists_become_tuples_so_that_configurations_compare_and_hash():
