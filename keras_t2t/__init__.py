@@ -21,12 +21,15 @@ from keras_t2t.applications import (
 )
 from keras_t2t.configs import T2TConfig
 from keras_t2t.imagenet import decode_predictions, preprocess_input
-from keras_t2t.models import config_of
-from keras_t2t.weights import load_checkpoint
+from keras_t2t.models import config_of, labels_of, replace_head
+from keras_t2t.weights import CheckpointError, DownloadError, LoadReport, load_checkpoint
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CheckpointError",
+    "DownloadError",
+    "LoadReport",
     "T2TConfig",
     "T2TViT",
     "T2TViT7",
@@ -46,7 +49,9 @@ __all__ = [
     "ViTSmall16",
     "config_of",
     "decode_predictions",
+    "labels_of",
     "layers",
     "load_checkpoint",
     "preprocess_input",
+    "replace_head",
 ]

@@ -5,12 +5,14 @@ import os
 
 import keras
 
-from keras_t2t.configs import T2TConfig, is_count, token_grid, variant_config
+from keras_t2t.configs import VARIANTS, T2TConfig, is_count, token_grid, variant_config, variant_of
 from keras_t2t.imagenet import MEAN, STD
+from keras_t2t.labels import dataset_labels
 from keras_t2t.layers import FeatureMap
-from keras_t2t.layers.common import precise_dtype
-from keras_t2t.layers.dense import Dense
-from keras_t2t.models import IMAGE_SIZE, encode
+from keras_t2t.models import IMAGE_SIZE, classify, encode
+from keras_t2t.weights import load_checkpoint
+from keras_t2t.weights.pretrained import load_pretrained
+from keras_t2t.weights.registry import Source, sources_of
 
 POOLINGS = (None, "avg", "max", "token")
 
@@ -23,25 +25,22 @@ def T2TViT(
     input_tensor=None,
     input_shape=None,
     pooling=None,
-    classes=1000,
+    classes=None,
     classifier_activation="softmax",
     name="t2t_vit",
     *,
     dtype=None,
 ):
     config = config if isinstance(config, T2TConfig) else variant_config(config)
-    _check_arguments(include_top, weights, pooling, classes, classifier_activation)
-    images = _image_input(config, include_top, weights, input_tensor, input_shape)
-    if weights == "imagenet":
-        raise ValueError(
-            "This version cannot download the published weights. Build the model with `weights=None` and give "
-            "`keras_t2t.load_checkpoint` a mapping of the checkpoint's names to arrays"
-        )
+    source = _find_source(weights, variant_of(config))
+    default_classes = source.classes if source else 1000
+    classes = default_classes if classes is None else classes
+    _check_arguments(include_top, weights, source, pooling, classes, classifier_activation)
+    images = _image_input(config, include_top, source, input_tensor, input_shape)
     x = _normalise(images, dtype) if include_preprocessing else images
     x, grid = encode(x, config, class_token_only=include_top or pooling == "token", dtype=dtype)
     if include_top:
-        x = Dense(int(classes), name="head", dtype=dtype)(x[:, 0])
-        x = keras.layers.Activation(classifier_activation, dtype=precise_dtype(x.dtype), name="predictions")(x)
+        x = classify(x[:, 0], classes, classifier_activation, dataset_labels(source.dataset) if source else None, dtype)
     elif pooling == "token":
         x = x[:, 0]
     else:
@@ -52,9 +51,17 @@ def T2TViT(
             x = keras.layers.GlobalMaxPooling2D("channels_last", name="max_pool", dtype=dtype)(x)
     inputs = images if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
     model = keras.Model(inputs, x, name=name)
-    if weights is not None:
-        model.load_weights(weights)
+    if source:
+        load_pretrained(model, source, lambda: _published_model(source))
+    elif weights is not None:
+        load_checkpoint(model, weights)
     return model
+
+
+def _published_model(source: Source):
+    """The model that weights were published for."""
+    shape = (source.image_size, source.image_size, 3)
+    return T2TViT(VARIANTS[source.variant], input_shape=shape, classes=source.classes, name=source.variant, dtype="float32")
 
 
 _ARGUMENTS = """
@@ -67,14 +74,14 @@ _ARGUMENTS = """
         include_preprocessing: whether the model normalises its images itself: they are then in [0, 255], integers or floating
             point; RGB is normalised by the mean and deviation of ImageNet, images of other than 3 channels to [-1, 1].
             Otherwise pass images normalised by `keras_t2t.preprocess_input`.
-        weights: None for random ones, or the path of a `.weights.h5` file of the same model. This version cannot download
-            `"imagenet"`; `keras_t2t.load_checkpoint` takes the contents of the published files.
+        weights: None for random ones; the name of published ones, which are downloaded once and kept in the cache of Keras:
+            {published}; or the path of any file that `keras_t2t.load_checkpoint` reads.
         input_tensor: optional Keras tensor (B, H, W, C) to use as the images.
-        input_shape: (H, W, C); by default (224, 224, 3), and (None, None, 3) without top. H and W may differ. Without top they
-            may be None: the model then takes any size and resizes its positions at run time.
+        input_shape: (H, W, C); by default that of published `weights`, or (224, 224, 3), and (None, None, 3) without top. H and
+            W may differ. Without top they may be None: the model then takes any size and resizes its positions at run time.
         pooling: what the model returns without top: None, the tokens as a map (B, h, w, D); `"avg"` or `"max"` of that map,
             (B, D); `"token"`, the class token that the classifier sees, (B, D).
-        classes: number of classes of the classifier.
+        classes: number of classes of the classifier; by default that of published `weights`, or 1000.
         classifier_activation: activation of the classifier; None for logits. The result is (B, classes) in at least float32.
         name: name of the model.
         {rates}dtype: dtype or policy of every layer; None for the global policy of Keras.
@@ -84,6 +91,8 @@ _ARGUMENTS = """
 
     Raises:
         ValueError: for arguments that contradict each other or that no model can be built from.
+        CheckpointError: a `ValueError`, if the file that `weights` names cannot be read or does not fit.
+        DownloadError: an `OSError`, if published weights cannot be fetched, or are not what was published.
 """
 _RATES = """drop_rate, attention_drop_rate, drop_path_rate: regularisation in training; see `keras_t2t.T2TConfig`.
         """
@@ -91,11 +100,14 @@ _RATES = """drop_rate, attention_drop_rate, drop_path_rate: regularisation in tr
 _CONFIG = """config: a `keras_t2t.T2TConfig`, or the name of a variant such as `"t2t_vit_14"`.
         """
 
-T2TViT.__doc__ = "Instantiates a T2T-ViT of any configuration.\n" + _ARGUMENTS.format(config=_CONFIG, rates="")
+T2TViT.__doc__ = "Instantiates a T2T-ViT of any configuration.\n" + _ARGUMENTS.format(
+    config=_CONFIG, rates="", published="those of the variant, if the configuration is that of one"
+)
 
 
-def _variant(function_name, variant, default_weights="imagenet"):
-    """Returns the constructor of one of `VARIANTS`."""
+def _variant(function_name, variant):
+    """Returns the constructor of one of `VARIANTS`; its weights are by default those published for ImageNet, if there are any."""
+    default_weights = "imagenet" if sources_of(variant) else None
 
     def constructor(
         include_top=True,
@@ -104,7 +116,7 @@ def _variant(function_name, variant, default_weights="imagenet"):
         input_tensor=None,
         input_shape=None,
         pooling=None,
-        classes=1000,
+        classes=None,
         classifier_activation="softmax",
         name=variant,
         *,
@@ -129,7 +141,8 @@ def _variant(function_name, variant, default_weights="imagenet"):
         )
 
     constructor.__name__ = constructor.__qualname__ = function_name
-    constructor.__doc__ = f"Instantiates {variant}.\n" + _ARGUMENTS.format(config="", rates=_RATES)
+    published = ", ".join(f'`"{name}"`' for name in sources_of(variant)) or "there are none for this variant"
+    constructor.__doc__ = f"Instantiates {variant}.\n" + _ARGUMENTS.format(config="", rates=_RATES, published=published)
     return constructor
 
 
@@ -142,31 +155,39 @@ T2TViT24 = _variant("T2TViT24", "t2t_vit_24")
 T2TViTt14 = _variant("T2TViTt14", "t2t_vit_t_14")
 T2TViTt19 = _variant("T2TViTt19", "t2t_vit_t_19")
 T2TViTt24 = _variant("T2TViTt24", "t2t_vit_t_24")
-# No weights were published for the design studies and the plain ViT.
-T2TViT14ResNeXt = _variant("T2TViT14ResNeXt", "t2t_vit_14_resnext", default_weights=None)
-T2TViT14Wide = _variant("T2TViT14Wide", "t2t_vit_14_wide", default_weights=None)
-T2TViT14SE = _variant("T2TViT14SE", "t2t_vit_14_se", default_weights=None)
-T2TViT16Ghost = _variant("T2TViT16Ghost", "t2t_vit_16_ghost", default_weights=None)
-T2TViTDense = _variant("T2TViTDense", "t2t_vit_dense", default_weights=None)
-ViTSmall16 = _variant("ViTSmall16", "vit_small_16", default_weights=None)
+T2TViT14ResNeXt = _variant("T2TViT14ResNeXt", "t2t_vit_14_resnext")
+T2TViT14Wide = _variant("T2TViT14Wide", "t2t_vit_14_wide")
+T2TViT14SE = _variant("T2TViT14SE", "t2t_vit_14_se")
+T2TViT16Ghost = _variant("T2TViT16Ghost", "t2t_vit_16_ghost")
+T2TViTDense = _variant("T2TViTDense", "t2t_vit_dense")
+ViTSmall16 = _variant("ViTSmall16", "vit_small_16")
 
 
-def _check_arguments(include_top, weights, pooling, classes, classifier_activation):
+def _find_source(weights, variant) -> Source | None:
+    """Returns the published weights that `weights` names, or None if it is None or a file."""
+    sources = sources_of(variant)
+    if weights is None or isinstance(weights, (str, os.PathLike)) and weights not in sources and os.path.exists(weights):
+        return None
+    if not isinstance(weights, str) or weights not in sources:
+        names = "".join(f"{name!r} (published), " for name in sources)
+        raise ValueError(
+            f"The `weights` argument should be either `None` (random initialization), {names}or the path to the weights file to be "
+            f"loaded. Received: weights={weights}"
+        )
+    return sources[weights]
+
+
+def _check_arguments(include_top, weights, source, pooling, classes, classifier_activation):
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
             "T2T-ViT works on images with the channels last; received: image_data_format='channels_first'. "
             "Call keras.config.set_image_data_format('channels_last')"
         )
-    is_file = isinstance(weights, (str, os.PathLike)) and os.path.exists(weights)
-    if not (weights is None or weights == "imagenet" or is_file):
+    if source and include_top and classes != source.classes:
         raise ValueError(
-            "The `weights` argument should be either `None` (random initialization), 'imagenet' (pre-training on ImageNet), or "
-            f"the path to the weights file to be loaded. Received: weights={weights}"
-        )
-    if weights == "imagenet" and include_top and classes != 1000:
-        raise ValueError(
-            "With `weights='imagenet'` and `include_top=True`, `classes` should be 1000. "
-            f"Received: classes={classes}. For other classes put a head on `include_top=False, pooling='token'`"
+            f"With `weights={weights!r}` and `include_top=True`, `classes` should be {source.classes}. Received: classes={classes}. "
+            "For other classes take `keras_t2t.replace_head(model, classes)` of this model, or put a head of your own on "
+            "`include_top=False, pooling='token'`"
         )
     if pooling not in POOLINGS:
         raise ValueError(f"`pooling` should be one of {POOLINGS}. Received: pooling={pooling!r}")
@@ -180,7 +201,7 @@ def _check_arguments(include_top, weights, pooling, classes, classifier_activati
         )
 
 
-def _image_input(config, include_top, weights, input_tensor, input_shape):
+def _image_input(config, include_top, source, input_tensor, input_shape):
     """Returns the symbolic images, their shape checked against the rest of the arguments."""
     if input_tensor is not None:
         if not keras.backend.is_keras_tensor(input_tensor):
@@ -191,19 +212,20 @@ def _image_input(config, include_top, weights, input_tensor, input_shape):
                 f"Received: input_shape={input_shape}, input_tensor.shape={input_tensor.shape}"
             )
         input_shape = tuple(input_tensor.shape[1:])
-    default = (IMAGE_SIZE, IMAGE_SIZE, 3)
+    size = source.image_size if source else IMAGE_SIZE
+    default = (size, size, 3)
     if input_shape is None:
         input_shape = default if include_top else (None, None, 3)
     is_shape = isinstance(input_shape, (tuple, list)) and all(size is None or is_count(size) for size in input_shape)
     if not is_shape or len(input_shape) != 3:
         raise ValueError(f"`input_shape` should be a tuple (height, width, channels). Received: input_shape={input_shape}")
     height, width, channels = input_shape
-    if weights == "imagenet" and channels != 3:
-        raise ValueError(f"With `weights='imagenet'` the images should have 3 channels. Received: input_shape={input_shape}")
-    if weights == "imagenet" and include_top and tuple(input_shape) != default:
+    if source and channels != 3:
+        raise ValueError(f"With `weights={source.name!r}` the images should have 3 channels. Received: input_shape={input_shape}")
+    if source and include_top and tuple(input_shape) != default:
         raise ValueError(
-            f"With `weights='imagenet'` and `include_top=True`, `input_shape` should be {default}. "
-            f"Received: input_shape={input_shape}"
+            f"With `weights={source.name!r}` and `include_top=True`, `input_shape` should be {default}. Received: "
+            f"input_shape={input_shape}. For another size build the model with `weights=None` and call `keras_t2t.load_checkpoint`"
         )
     if channels is None:
         raise ValueError(f"The number of channels should be known. Received: input_shape={input_shape}")

@@ -247,3 +247,10 @@ def variant_config(name: str) -> T2TConfig:
     if name not in VARIANTS:
         raise ValueError(f"Invalid variant: expected one of {', '.join(VARIANTS)}; received: {name!r}")
     return VARIANTS[name]
+
+
+def variant_of(config: T2TConfig) -> str | None:
+    """Returns the name of the variant that a configuration is, whatever its rates of dropping, or None if it is none."""
+    rates = {field.name: field.default for field in dataclasses.fields(T2TConfig) if field.name.endswith("_rate")}
+    config = dataclasses.replace(config, **rates)
+    return next((name for name, variant in VARIANTS.items() if variant == config), None)

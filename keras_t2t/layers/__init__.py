@@ -11,6 +11,7 @@ from keras_t2t.layers.ghost_block import GhostBlock
 from keras_t2t.layers.layer_norm import LayerNorm
 from keras_t2t.layers.mlp import MLP
 from keras_t2t.layers.position_embedding import PositionEmbedding
+from keras_t2t.layers.predictions import Predictions
 from keras_t2t.layers.soft_split import SoftSplit
 from keras_t2t.layers.squeeze_excite_block import SqueezeExciteBlock
 from keras_t2t.layers.token_performer import TokenPerformer
@@ -29,6 +30,7 @@ __all__ = [
     "LayerNorm",
     "MultiHeadSelfAttention",
     "PositionEmbedding",
+    "Predictions",
     "SoftSplit",
     "SqueezeExciteBlock",
     "TokenPerformer",

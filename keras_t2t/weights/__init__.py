@@ -1,5 +1,6 @@
 """From checkpoints to models."""
 
-from keras_t2t.weights.assign import load_checkpoint
+from keras_t2t.weights.assign import LoadReport, load_checkpoint
+from keras_t2t.weights.errors import CheckpointError, DownloadError
 
-__all__ = ["load_checkpoint"]
+__all__ = ["CheckpointError", "DownloadError", "LoadReport", "load_checkpoint"]

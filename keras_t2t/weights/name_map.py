@@ -1,15 +1,23 @@
-"""Which entry of the authors' checkpoints is which weight of ours: pure functions from a configuration to rows.
+"""Which entry of a checkpoint is which weight of ours: pure functions from a configuration to rows.
 
-The names are those of the reference implementation (https://github.com/yitu-opensource/T2T-ViT, `models/`).
+The layouts, each without the prefixes that `read_checkpoint` strips:
+
+- `"authors"`: the names of the reference implementation (https://github.com/yitu-opensource/T2T-ViT, `models/`). For the plain ViT
+  these are also the names of timm and DeiT, from which it came.
+- `"openmmlab"`: the names of MMClassification and MMPretrain (https://github.com/open-mmlab/mmpretrain, `models/backbones/`).
+- `"keras"`: the places in a `.weights.h5` file of Keras 3.
 """
 
 import dataclasses
+import math
+import re
 
 import numpy as np
 
-from keras_t2t.configs import SQUEEZE_REDUCTION, T2TConfig
+from keras_t2t.configs import BLOCKS, SQUEEZE_REDUCTION, T2TConfig
 
-POSITIONS = "pos_embed"
+LAYOUTS = ("authors", "openmmlab", "keras")
+POSITIONS = "position_embedding/table"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,28 +38,77 @@ class Row:
     axes: tuple[int, ...]
     view: tuple[int, ...] | None = None
 
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weight: a matrix where the entry has a convolution's axes, a vector where it has a window's."""
+        sizes = [(self.view or self.shape)[axis] for axis in self.axes]
+        if self.target.endswith(("/gamma", "/beta", "/scale", "/scale1", "/scale2")):
+            return (math.prod(sizes),)
+        if self.target.endswith(("/kernel", POSITIONS)):
+            return (math.prod(sizes[:-1]), sizes[-1])
+        return tuple(sizes)
+
     def convert(self, array: np.ndarray) -> np.ndarray:
-        """Returns the entry with the axes of the weight, yet to be given the weight's exact shape."""
-        return np.asarray(array).reshape(self.view or self.shape).transpose(self.axes)
+        """Returns the weight, in float32."""
+        array = np.asarray(array).reshape(self.view or self.shape).transpose(self.axes)
+        return array.astype("float32").reshape(self.weight_shape)
 
 
-def name_map(config: T2TConfig, positions: int, channels: int = 3, classes: int | None = 1000) -> list[Row]:
-    """Returns a row for every entry of a checkpoint of the authors' layout.
+def name_map(
+    config: T2TConfig, positions: int, channels: int = 3, classes: int | None = 1000, layout: str = "authors"
+) -> list[Row]:
+    """Returns a row for every entry of a checkpoint.
 
     Args:
         config: the model.
         positions: length of the position table, the class token's entry included.
         channels: channels of the images.
         classes: outputs of the head, or None without a head.
+        layout: one of `LAYOUTS`.
     """
     rows = [
         Row("cls_token", (1, 1, config.embed_dim), "class_token/token", (0, 1, 2)),
-        Row(POSITIONS, (1, positions, config.embed_dim), "position_embedding/table", (0, 1, 2)),
+        Row("pos_embed", (1, positions, config.embed_dim), POSITIONS, (0, 1, 2)),
         *_tokens_to_token(config, channels),
         *_encoder(config),
         *_norm("norm", "norm", config.feature_dim),
     ]
-    return rows if classes is None else rows + _dense("head", "head", config.feature_dim, classes)
+    if classes is not None:
+        rows += _dense("head", "head", config.feature_dim, classes)
+    if layout == "openmmlab":
+        return [dataclasses.replace(row, source=_openmmlab_name(row.source)) for row in rows]
+    return [_keras_row(config, row) for row in rows] if layout == "keras" else rows
+
+
+def _openmmlab_name(name):
+    for ours, theirs in (
+        (r"^blocks\.", "encoder."),
+        (r"\.norm(\d)\.", r".ln\1."),
+        (r"\.mlp\.(fc1|0)\.", ".ffn.layers.0.0."),
+        (r"\.mlp\.(fc2|2)\.", ".ffn.layers.1."),
+        (r"^head\.", "head.layers.head."),
+    ):
+        name = re.sub(ours, theirs, name)
+    return name
+
+
+def _keras_row(config, row):
+    """The place of a weight in a `.weights.h5` file: layers by their class and a counter, weights by their number."""
+    layer, *parts, weight = row.target.split("/")
+    name, number = re.fullmatch(r"(.*?)(\d*)", layer).groups()
+    block = "encoder_block" if config.block == "standard" else f"{config.block}_block"
+    name = {"block": block, "transition": "dense", "head": "dense", "norm": "layer_norm"}.get(name, name)
+    places = [_counted(name, len(config.group_depths) - 1 if layer == "head" else int(number or 0))]
+    if parts and (attention := re.fullmatch(r"attention(\d)", parts[0])) and layer == "tokens_to_token":
+        kind = "dense" if config.token_attention == "convolution" else f"token_{config.token_attention}"
+        places += ["attentions", _counted(kind, int(attention[1]) - 1)]
+        parts = parts[1:]
+    source = "/".join([*places, *parts, "vars", "1" if weight in ("bias", "beta", "scale2") else "0"])
+    return Row(source, row.weight_shape, row.target, tuple(range(len(row.weight_shape))))
+
+
+def _counted(name, number):
+    return f"{name}_{number}" if number else name
 
 
 def _vector(source, target, size):

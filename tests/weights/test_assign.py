@@ -27,7 +27,7 @@ def test_everything_that_does_not_fit_is_listed_and_nothing_is_loaded(parameters
     parameters["head.bias"] = parameters["head.bias"][:5]
     parameters["blocks.2.norm1.weight"] = parameters.pop("norm.weight")
     del parameters["cls_token"]
-    with pytest.raises(ValueError, match="does not fit the model 't2t_vit'; nothing was loaded:") as error:
+    with pytest.raises(ValueError, match="does not fit the model 't2t_vit'; nothing was loaded from a mapping:") as error:
         keras_t2t.load_checkpoint(model, parameters)
     assert str(error.value).splitlines()[1:] == [
         "  missing: cls_token (1, 1, 18)",
@@ -98,7 +98,7 @@ def test_other_models_and_other_sources_are_refused():
     plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="Expected a model built by keras_t2t"):
         keras_t2t.load_checkpoint(plain, {})
-    with pytest.raises(ValueError, match="Expected a mapping of checkpoint names to arrays; received: source of type list"):
+    with pytest.raises(ValueError, match="Expected the path of a checkpoint or a mapping of checkpoint names to arrays; received: source of type list"):
         keras_t2t.load_checkpoint(build(), [1, 2])
 
 

@@ -1,0 +1,146 @@
+"""Published weights on this machine: fetched once, verified, converted, kept in the cache of Keras.
+
+The cache never holds a file that was not verified: a download gets its name only after that, in one step, so that any number of
+processes can start at once; at worst they fetch the same file twice.
+"""
+
+import hashlib
+import os
+import pathlib
+import tempfile
+import warnings
+from collections.abc import Callable
+
+import keras
+
+from keras_t2t.configs import VARIANTS, token_grid
+from keras_t2t.weights.assign import LoadReport, load_checkpoint
+from keras_t2t.weights.errors import CheckpointError, DownloadError
+from keras_t2t.weights.match import match
+from keras_t2t.weights.read import read_checkpoint
+from keras_t2t.weights.registry import MIRROR, Source
+
+TIMEOUT = 30  # seconds without a byte from the server
+
+
+def load_pretrained(model: keras.Model, source: Source, build: Callable[[], keras.Model]) -> LoadReport:
+    """Loads published weights into a model, from the cache if they are there.
+
+    Args:
+        model: where to load them; with a head for the classes of `source`, or without.
+        source: the weights.
+        build: makes the model that these weights were published for, in float32, to convert them with.
+
+    Raises:
+        DownloadError: if they are not cached and cannot be fetched, or are not what was published.
+        CheckpointError: if they do not fit the model.
+    """
+    converted = converted_path(source)
+    if converted.exists():
+        try:
+            return load_checkpoint(model, converted)
+        except CheckpointError:
+            pass  # damaged since it was written: convert it anew
+    original = fetch(source)
+    published = build()
+    load_checkpoint(published, original)
+    try:
+        _convert(published, converted)
+    except (OSError, RuntimeError) as error:  # of the file system, of HDF5
+        warnings.warn(f"The converted weights could not be kept as {converted} ({error}); they are converted each time.", stacklevel=4)
+    return load_checkpoint(model, original)
+
+
+def cache_folder() -> pathlib.Path:
+    """Where published weights are kept: `models/keras_t2t` in the folder that the environment variable `KERAS_HOME` names."""
+    home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
+    return pathlib.Path(home).expanduser() / "models" / "keras_t2t"
+
+
+def converted_path(source: Source) -> pathlib.Path:
+    """Where the converted weights are kept."""
+    return cache_folder() / f"{source.file}.weights.h5"
+
+
+def _convert(model, path):
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".converting-") as folder:
+        temporary = pathlib.Path(folder, "model.weights.h5")
+        model.save_weights(temporary)
+        os.replace(temporary, path)
+
+
+def fetch(source: Source) -> pathlib.Path:
+    """Returns the verified file of published weights, downloaded if it is not in the cache.
+
+    Raises:
+        DownloadError: if it cannot be fetched or kept, or is not what was published.
+    """
+    path, cached = cache_folder() / source.file, ""
+    if path.exists():
+        if (problem := _problem(source, path)) is None:
+            return path
+        cached = f". The file of that name there was not used: {problem}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".downloading-") as folder:
+            temporary = pathlib.Path(folder, source.file)
+            _download(source, temporary)
+            if problem := _problem(source, temporary):
+                raise DownloadError(f"The file from {source.url} is not the one that was published: {problem}")
+            if source.digest is None:
+                pathlib.Path(folder, "sha256").write_text(_digest(temporary, "sha256"))
+                os.replace(pathlib.Path(folder, "sha256"), _record(source))
+            os.replace(temporary, path)
+    except DownloadError as error:
+        raise DownloadError(f"{error}{cached}") from error.__cause__
+    except OSError as error:
+        raise DownloadError(f"Cannot keep {source.file} in {path.parent}: {error}. Set KERAS_HOME to another folder") from error
+    return path
+
+
+def _download(source, path):
+    import pooch
+    import requests
+
+    try:
+        pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=TIMEOUT)(source.url, str(path), None)
+    except requests.RequestException as error:
+        raise DownloadError(
+            f"Cannot download {source.file} from {source.url}: {error}. With network access elsewhere, put the file into "
+            f"{cache_folder()} by hand, or name a mirror with the environment variable {MIRROR}"
+        ) from error
+
+
+def _problem(source, path):
+    """Says what is wrong with a file of published weights, or returns None."""
+    if source.size not in (None, path.stat().st_size):
+        return f"it has {path.stat().st_size} bytes, not {source.size}"
+    record = _record(source)
+    expected = source.digest or (f"sha256:{record.read_text()}" if record.exists() else None)
+    if expected is not None:
+        algorithm, digest = expected.split(":")
+        found = _digest(path, algorithm)
+        if not found.startswith(digest):
+            origin = "" if source.digest else f", as {record} has recorded when it was first used"
+            return f"its {algorithm} digest is {found}, not {digest}{origin}"
+    if source.digest is None:
+        try:
+            config = VARIANTS[source.variant]
+            grid = token_grid(config.soft_splits, source.image_size, source.image_size)
+            match(read_checkpoint(path).arrays, config, grid, classes=source.classes)
+        except CheckpointError as error:
+            return str(error)
+    return None
+
+
+def _record(source):
+    """Where the digest of a file that was published without one is kept from its first use on."""
+    return cache_folder() / f"{source.file}.sha256"
+
+
+def _digest(path, algorithm):
+    digest = hashlib.new(algorithm)
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

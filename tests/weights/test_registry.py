@@ -1,0 +1,56 @@
+"""The registry is consistent, and says what the model zoo says."""
+
+import re
+
+import pytest
+
+import keras_t2t
+from keras_t2t.configs import VARIANTS
+from keras_t2t.labels import dataset_labels
+from keras_t2t.weights.registry import SOURCES, sources_of
+from tests.conftest import CONSTRUCTORS
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: f"{source.variant}-{source.name}")
+def test_a_source(source, monkeypatch):
+    monkeypatch.delenv("KERAS_T2T_WEIGHTS_URL", raising=False)
+    assert source.variant in VARIANTS
+    assert re.fullmatch(r"https://[a-z./A-Z0-9-]+/[\w.-]+\.pth(\.tar)?", source.url)
+    # The file names carry the accuracy, rounded, or the start of the digest.
+    if source.name == "imagenet_openmmlab":
+        assert source.url.endswith(f"-{source.digest.removeprefix('sha256:')}.pth")
+    else:
+        (top1,) = re.findall(r"\d\d\.\d", source.file)
+        assert abs(float(top1) - source.top1) <= 0.05 + 1e-9
+    assert source.classes == len(dataset_labels(source.dataset)) == len(set(dataset_labels(source.dataset))) + (
+        2 if source.dataset == "imagenet" else 0  # two birds and two machines share a name
+    )
+    assert f'"{source.name}"' in CONSTRUCTORS[source.variant].__doc__
+
+
+def test_names_are_unique_and_exist_where_published():
+    assert len({(source.variant, source.name) for source in SOURCES}) == len(SOURCES) == 17
+    assert list(sources_of("t2t_vit_14")) == ["imagenet", "imagenet_384", "cifar10", "cifar100"]
+    assert list(sources_of("t2t_vit_t_19")) == ["imagenet", "imagenet_openmmlab"]
+    assert sources_of("vit_small_16") == sources_of(None) == {}
+
+
+def test_what_a_download_is_held_to():
+    status = {source.name: source.verified_by for source in SOURCES if source.variant in ("t2t_vit_14", "t2t_vit_t_14")}
+    assert status["imagenet_384"] == "names and shapes"
+    assert status["imagenet_openmmlab"] == "SHA-256, first 8 digits"
+    assert sources_of("t2t_vit_14")["imagenet"].verified_by == "SHA-384"
+
+
+@pytest.mark.parametrize(
+    ("constructor", "weights", "message"),
+    [
+        (keras_t2t.T2TViT24, "cifar10", r"'imagenet' \(published\), or the path to .* Received: weights=cifar10"),
+        (keras_t2t.T2TViTt14, "imagenet_384", r"'imagenet' \(published\), 'imagenet_openmmlab' \(published\), or the path"),
+        (keras_t2t.ViTSmall16, "imagenet", r"either `None` \(random initialization\), or the path to"),
+        (keras_t2t.T2TViT7, "no/such.pth", "Received: weights=no/such.pth"),
+    ],
+)
+def test_unknown_weights_list_those_that_exist(constructor, weights, message):
+    with pytest.raises(ValueError, match=message):
+        constructor(weights=weights)
