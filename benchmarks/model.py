@@ -23,24 +23,6 @@ MODES = ("graph", "xla")
 MATRIX = 2048
 
 
-def forward_macs(config, size=224, channels=3, classes=1000):
-    """Returns the multiply-accumulates of the authors' forward pass for one image: token performers, standard blocks."""
-    macs, side = 0, size
-    for i, (kernel, stride, padding) in enumerate(config.soft_splits):
-        side = (side + 2 * padding - kernel) // stride + 1
-        tokens, width, dim = side**2, kernel**2 * channels, config.token_dim
-        if i == len(config.soft_splits) - 1:
-            macs += tokens * width * config.embed_dim
-        else:
-            features = dim // 2
-            # Fused projection; features of queries and keys; products with the values, normaliser; projection and MLP.
-            macs += tokens * (width * 3 * dim + 2 * dim * features + 2 * dim * features + features + 3 * dim * dim)
-        channels = dim
-    tokens, dim = side**2 + 1, config.embed_dim
-    block = tokens * dim * dim * (4 + 2 * config.mlp_ratio) + 2 * tokens**2 * dim
-    return macs + config.depth * block + dim * classes
-
-
 def measure(mode, task, seconds):
     """Returns the figures of one setting, measured in this process."""
     import keras
@@ -48,6 +30,7 @@ def measure(mode, task, seconds):
     import tensorflow as tf
 
     import keras_t2t
+    from keras_t2t.analysis import multiply_accumulates
 
     kind, batch = task.split("-")
     batch = int(batch)
@@ -55,7 +38,7 @@ def measure(mode, task, seconds):
     rng = np.random.default_rng(0)
     images = tf.constant(rng.standard_normal((batch, 224, 224, 3)), "float32")
     labels = tf.constant(rng.integers(0, 1000, batch))
-    macs = batch * forward_macs(keras_t2t.config_of(model))
+    macs = batch * sum(multiply_accumulates(keras_t2t.config_of(model)).values())
     if kind == "inference":
         # Zeros and ones would be folded away.
         model.set_weights([value + rng.uniform(1e-3, 1e-2, value.shape) for value in model.get_weights()])

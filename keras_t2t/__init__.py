@@ -1,5 +1,7 @@
 """keras_t2t: Tokens-to-Token ViT (Yuan et al., ICCV 2021) for Keras 3 and TensorFlow."""
 
+import importlib
+
 from keras_t2t import layers
 from keras_t2t.applications import (
     T2TViT,
@@ -48,6 +50,7 @@ __all__ = [
     "T2TViTt24",
     "ViTSmall16",
     "config_of",
+    "data",
     "decode_predictions",
     "labels_of",
     "layers",
@@ -55,3 +58,10 @@ __all__ = [
     "preprocess_input",
     "replace_head",
 ]
+
+
+def __getattr__(name):
+    """Imports what needs TensorFlow, whatever the backend of Keras, only when it is asked for."""
+    if name == "data":
+        return importlib.import_module(f"keras_t2t.{name}")
+    raise AttributeError(f"module 'keras_t2t' has no attribute {name!r}")

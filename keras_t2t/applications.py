@@ -106,7 +106,7 @@ T2TViT.__doc__ = "Instantiates a T2T-ViT of any configuration.\n" + _ARGUMENTS.f
 
 
 def _variant(function_name, variant):
-    """Returns the constructor of one of `VARIANTS`; its weights are by default those published for ImageNet, if there are any."""
+    """Returns the constructor of one of `VARIANTS`; by default with the weights published for ImageNet, if there are any."""
     default_weights = "imagenet" if sources_of(variant) else None
 
     def constructor(
@@ -166,13 +166,13 @@ ViTSmall16 = _variant("ViTSmall16", "vit_small_16")
 def _find_source(weights, variant) -> Source | None:
     """Returns the published weights that `weights` names, or None if it is None or a file."""
     sources = sources_of(variant)
-    if weights is None or isinstance(weights, (str, os.PathLike)) and weights not in sources and os.path.exists(weights):
+    if weights is None or (isinstance(weights, (str, os.PathLike)) and weights not in sources and os.path.exists(weights)):
         return None
     if not isinstance(weights, str) or weights not in sources:
         names = "".join(f"{name!r} (published), " for name in sources)
         raise ValueError(
-            f"The `weights` argument should be either `None` (random initialization), {names}or the path to the weights file to be "
-            f"loaded. Received: weights={weights}"
+            f"The `weights` argument should be either `None` (random initialization), {names}or the path to the weights file "
+            f"to be loaded. Received: weights={weights}"
         )
     return sources[weights]
 
@@ -185,9 +185,9 @@ def _check_arguments(include_top, weights, source, pooling, classes, classifier_
         )
     if source and include_top and classes != source.classes:
         raise ValueError(
-            f"With `weights={weights!r}` and `include_top=True`, `classes` should be {source.classes}. Received: classes={classes}. "
-            "For other classes take `keras_t2t.replace_head(model, classes)` of this model, or put a head of your own on "
-            "`include_top=False, pooling='token'`"
+            f"With `weights={weights!r}` and `include_top=True`, `classes` should be {source.classes}. Received: "
+            f"classes={classes}. For other classes take `keras_t2t.replace_head(model, classes)` of this model, or put a head "
+            "of your own on `include_top=False, pooling='token'`"
         )
     if pooling not in POOLINGS:
         raise ValueError(f"`pooling` should be one of {POOLINGS}. Received: pooling={pooling!r}")
@@ -221,11 +221,14 @@ def _image_input(config, include_top, source, input_tensor, input_shape):
         raise ValueError(f"`input_shape` should be a tuple (height, width, channels). Received: input_shape={input_shape}")
     height, width, channels = input_shape
     if source and channels != 3:
-        raise ValueError(f"With `weights={source.name!r}` the images should have 3 channels. Received: input_shape={input_shape}")
+        raise ValueError(
+            f"With `weights={source.name!r}` the images should have 3 channels. Received: input_shape={input_shape}"
+        )
     if source and include_top and tuple(input_shape) != default:
         raise ValueError(
-            f"With `weights={source.name!r}` and `include_top=True`, `input_shape` should be {default}. Received: "
-            f"input_shape={input_shape}. For another size build the model with `weights=None` and call `keras_t2t.load_checkpoint`"
+            f"With `weights={source.name!r}` and `include_top=True`, `input_shape` should be {default}. "
+            f"Received: input_shape={input_shape}. For another size build the model with `weights=None` and call "
+            "`keras_t2t.load_checkpoint`"
         )
     if channels is None:
         raise ValueError(f"The number of channels should be known. Received: input_shape={input_shape}")

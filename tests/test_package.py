@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import os
 import pathlib
 import subprocess
 import sys
@@ -10,12 +11,15 @@ import keras_t2t
 
 PACKAGE = pathlib.Path(keras_t2t.__file__).parent
 # What a folder or a file of the package may import from the package: only what stands before it.
-LAYERS = ["configs", "imagenet", "layers", "models", "weights", "applications"]
+LAYERS = ["configs", "imagenet", "labels", "layers", "models", "data", "weights", "applications", "analysis", "cli", "__main__"]
 
 
 def test_public_names():
     assert sorted(keras_t2t.__all__) == sorted(
         [
+            "CheckpointError",
+            "DownloadError",
+            "LoadReport",
             "T2TConfig",
             "T2TViT",
             "T2TViT7",
@@ -34,10 +38,13 @@ def test_public_names():
             "T2TViTt24",
             "ViTSmall16",
             "config_of",
+            "data",
             "decode_predictions",
+            "labels_of",
             "layers",
             "load_checkpoint",
             "preprocess_input",
+            "replace_head",
         ]
     )
     assert all(hasattr(keras_t2t, name) for name in keras_t2t.__all__)
@@ -62,6 +69,11 @@ def imported(path):
 def test_configurations_need_neither_keras_nor_tensorflow():
     code = "import runpy, sys; runpy.run_path(sys.argv[1]); sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code, str(PACKAGE / "configs.py")], check=True)
+
+
+def test_other_backends_need_no_tensorflow():
+    code = "import sys, keras_t2t; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "KERAS_BACKEND": "jax"})
 
 
 def test_every_data_file_of_the_package_is_declared():

@@ -6,6 +6,8 @@ import re
 import pytest
 
 import keras_t2t
+from keras_t2t.analysis import multiply_accumulates
+from keras_t2t.weights.registry import SOURCES
 from tests.conftest import CONSTRUCTORS, variant_model
 
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
@@ -21,12 +23,25 @@ def test_code_blocks_run(tmp_path, monkeypatch, capsys):
     assert "(1, 16, 20, 384)" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("row", re.findall(r"^\| `(\w+)` \|(.*)\|$", README, re.MULTILINE), ids=lambda row: row[0])
+@pytest.mark.parametrize("row", re.findall(r"^\| `(\w+)` \|(.* G )\|$", README, re.MULTILINE), ids=lambda row: row[0])
 def test_table_of_models(row):
     constructor, cells = row
-    _, depth, _, heads, ratio, parameters = (cell.strip().replace(",", "") for cell in cells.split("|"))
+    _, depth, _, heads, ratio, parameters, macs = (cell.strip().replace(",", "") for cell in cells.split("|"))
     model = variant_model(next(name for name, function in CONSTRUCTORS.items() if function.__name__ == constructor))
     config = keras_t2t.config_of(model)
     assert model.count_params() == int(parameters)
+    assert macs == f"{sum(multiply_accumulates(config).values()) / 1e9:.2f} G"
     assert [int(n) for n in depth.split(" + ")] == list(config.group_depths)
     assert (config.num_heads, config.mlp_ratio) == (int(heads), float(ratio))
+
+
+def test_table_of_published_weights():
+    rows = re.findall(r'^\| `(\w+)` \| `"(\w+)"` \|(.*)\|$', README, re.MULTILINE)
+    expected = []
+    for source in SOURCES:
+        top5 = f"{source.top5:.2f}" if source.top5 else ""
+        origin = f"[{'OpenMMLab' if 'openmmlab' in source.base else 'authors'}]({source.base}{source.file})"
+        images = f"{source.image_size}, crop {source.crop}"
+        cells = f" {source.top1:.2f} | {top5} | {images} | {origin} | {source.verified_by} "
+        expected.append((CONSTRUCTORS[source.variant].__name__, source.name, cells))
+    assert rows == expected

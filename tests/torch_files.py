@@ -1,5 +1,4 @@
-"""Files as `torch.save` writes them, in both formats, made without PyTorch; and any pickle one wants in them.
-"""
+"""Files as `torch.save` writes them, in both formats, made without PyTorch; and any pickle one wants in them."""
 
 import dataclasses
 import io

@@ -54,5 +54,7 @@ def labels_of(model: keras.Model) -> tuple[str, ...] | None:
 def _names(classes):
     valid = isinstance(classes, (list, tuple)) and classes and all(isinstance(name, str) for name in classes)
     if not valid or len(set(classes)) != len(classes):
-        raise ValueError(f"`classes` should be a positive integer or the distinct names of classes. Received: classes={classes!r}")
+        raise ValueError(
+            f"`classes` should be a positive integer or the distinct names of classes. Received: classes={classes!r}"
+        )
     return classes

@@ -59,10 +59,10 @@ def load_checkpoint(
 
     Args:
         model: a model with a T2T-ViT or the plain ViT of this package.
-        source: a file of `torch.save`, `.safetensors`, `.npz`, `.weights.h5` or `.keras`, or a mapping of names to arrays: in the
-            layout of the authors (for the plain ViT also that of timm and DeiT), of OpenMMLab, or of Keras; bare or in a training
-            state, of which `state_dict_ema` is used before `state_dict`, `model` and `net`; with or without the prefixes `module.`
-            and `backbone.`; of any floating point type.
+        source: a file of `torch.save`, `.safetensors`, `.npz`, `.weights.h5` or `.keras`, or a mapping of names to arrays: in
+            the layout of the authors (for the plain ViT also that of timm and DeiT), of OpenMMLab, or of Keras; bare or in a
+            training state, of which `state_dict_ema` is used before `state_dict`, `model` and `net`; with or without the
+            prefixes `module.` and `backbone.`; of any floating point type.
         skip_head: whether to leave the head of the model as it is, for a checkpoint of other classes.
         position_grid: (rows, columns) of the source's position table. None stands for the one grid that fits its length: that
             of the model or a square, as the published tables are.
@@ -71,8 +71,8 @@ def load_checkpoint(
         What was loaded.
 
     Raises:
-        CheckpointError: a `ValueError`, if the file is damaged or of an unknown format, or if entries are missing, unexpected, of
-            another shape, or a position table of a grid that is not known; all are listed.
+        CheckpointError: a `ValueError`, if the file is damaged or of an unknown format, or if entries are missing, unexpected,
+            of another shape, or a position table of a grid that is not known; all are listed.
         ValueError: if the model is of another kind.
         OSError: if the file cannot be opened.
     """

@@ -1,7 +1,7 @@
 """A pickle machine that runs nothing: it builds plain containers, and a record of everything else that a pickle asks for.
 
-The operations are those of Python's documentation of `pickletools`, which also decodes their arguments. No name is looked up, no
-object is called. Time and memory are bounded by the length of the stream and `MAX_OPERATIONS`.
+The operations are those of Python's documentation of `pickletools`, which also decodes their arguments. No name is looked up,
+no object is called. Time and memory are bounded by the length of the stream and `MAX_OPERATIONS`.
 """
 
 import dataclasses
@@ -143,10 +143,11 @@ def _recall(machine, argument):
     machine._stack.append(machine._memo[argument])
 
 
-_PUSH_ARGUMENT = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING "
-    "BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8".split()
-)
+_PUSH_ARGUMENT = {
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+    *("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+}
 _OPERATIONS = {
     **dict.fromkeys(("PROTO", "FRAME"), lambda machine, argument: None),
     "NONE": _push(lambda: None),

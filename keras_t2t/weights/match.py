@@ -44,18 +44,18 @@ def match(
         grid_size: (rows, columns) of the model's tokens.
         channels: channels of the model's images.
         classes: outputs of the model's head. None if there is no head to load: entries of one are then skipped.
-        position_grid: (rows, columns) of the checkpoint's position table, None for the one grid that fits: that of the model or a
-            square.
+        position_grid: (rows, columns) of the checkpoint's position table, None for the one grid that fits: that of the model
+            or a square.
 
     Raises:
-        CheckpointError: if entries are missing, unexpected, of another shape or no numbers, or if the grid of the position table
-            is not known; all of them are listed.
+        CheckpointError: if entries are missing, unexpected, of another shape or no numbers, or if the grid of the position
+            table is not known; all of them are listed.
     """
 
     def name_map_of(layout, classes):
         return name_map(config, 1 + math.prod(grid_size), channels, classes, layout)
 
-    layout = max(LAYOUTS, key=lambda layout: sum(row.source in arrays for row in name_map_of(layout, classes)))
+    layout = layout_of(arrays, config)
     rows = name_map_of(layout, classes)
     head = {row.source for row in name_map_of(layout, 1)} - {row.source for row in name_map_of(layout, None)}
     skipped = sorted(head.intersection(arrays)) if classes is None else []
@@ -63,6 +63,11 @@ def match(
     grid = _grid_of(arrays.get(positions.source), positions, grid_size, position_grid)
     _check(rows, {name: array for name, array in arrays.items() if name not in skipped}, grid)
     return Match(layout, rows, grid, skipped)
+
+
+def layout_of(names, config: T2TConfig) -> str:
+    """Returns the one of `LAYOUTS` that most of the names are of."""
+    return max(LAYOUTS, key=lambda layout: sum(row.source in names for row in name_map(config, 2, classes=1, layout=layout)))
 
 
 def _grid_of(table, row, grid_size, position_grid):

@@ -2,8 +2,8 @@
 
 The layouts, each without the prefixes that `read_checkpoint` strips:
 
-- `"authors"`: the names of the reference implementation (https://github.com/yitu-opensource/T2T-ViT, `models/`). For the plain ViT
-  these are also the names of timm and DeiT, from which it came.
+- `"authors"`: the names of the reference implementation (https://github.com/yitu-opensource/T2T-ViT, `models/`). For the plain
+  ViT these are also the names of timm and DeiT, from which it came.
 - `"openmmlab"`: the names of MMClassification and MMPretrain (https://github.com/open-mmlab/mmpretrain, `models/backbones/`).
 - `"keras"`: the places in a `.weights.h5` file of Keras 3.
 """
@@ -14,7 +14,7 @@ import re
 
 import numpy as np
 
-from keras_t2t.configs import BLOCKS, SQUEEZE_REDUCTION, T2TConfig
+from keras_t2t.configs import SQUEEZE_REDUCTION, T2TConfig
 
 LAYOUTS = ("authors", "openmmlab", "keras")
 POSITIONS = "position_embedding/table"

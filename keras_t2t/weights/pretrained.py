@@ -47,7 +47,9 @@ def load_pretrained(model: keras.Model, source: Source, build: Callable[[], kera
     try:
         _convert(published, converted)
     except (OSError, RuntimeError) as error:  # of the file system, of HDF5
-        warnings.warn(f"The converted weights could not be kept as {converted} ({error}); they are converted each time.", stacklevel=4)
+        warnings.warn(
+            f"The converted weights could not be kept as {converted} ({error}); they are converted each time.", stacklevel=4
+        )
     return load_checkpoint(model, original)
 
 

@@ -36,8 +36,8 @@ def read_checkpoint(source: str | os.PathLike | Mapping) -> Checkpoint:
     """Reads the weights of a checkpoint.
 
     Args:
-        source: a mapping, as `torch.load` returns it, or the path of a `.safetensors`, `.npz`, `.weights.h5` or `.keras` file, or,
-            under any other name, of a file of `torch.save`.
+        source: a mapping, as `torch.load` returns it, or the path of a `.safetensors`, `.npz`, `.weights.h5` or `.keras` file,
+            or, under any other name, of a file of `torch.save`.
 
     Raises:
         CheckpointError: if the file is damaged or of another format, or if there are no weights in it.
@@ -88,7 +88,9 @@ def _read_h5(path):
 
     arrays = {}
     with h5py.File(path) as file:
-        file["layers"].visititems(lambda name, item: arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+        file["layers"].visititems(
+            lambda name, item: arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+        )
     return arrays
 
 

@@ -1,7 +1,7 @@
 """The published weights: plain data. Every figure here was published by others, none was measured by this package.
 
-Sources: the README and the releases of the reference implementation (https://github.com/yitu-opensource/T2T-ViT) and the model zoo
-of OpenMMLab (https://github.com/open-mmlab/mmpretrain, `configs/t2t_vit/`).
+Sources: the README and the releases of the reference implementation (https://github.com/yitu-opensource/T2T-ViT) and the model
+zoo of OpenMMLab (https://github.com/open-mmlab/mmpretrain, `configs/t2t_vit/`).
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ class Source:
 
     @property
     def url(self) -> str:
-        """Address of the file: that of the mirror which the environment variable `KERAS_T2T_WEIGHTS_URL` names, if it is set."""
+        """Address of the file, on the mirror that the environment variable `KERAS_T2T_WEIGHTS_URL` names if it is set."""
         return f"{(os.environ.get(MIRROR) or self.base).rstrip('/')}/{self.file}"
 
     @property

@@ -1,7 +1,7 @@
 """Reading files of `torch.save` without PyTorch and without running what is in them.
 
-Both formats are read: the legacy one (PyTorch before 1.6; that of the published T2T-ViT files), a row of pickles followed by the
-raw storages, and the zip archive of today. The facts about them are those of PyTorch's `torch/serialization.py`.
+Both formats are read: the legacy one (PyTorch before 1.6; that of the published T2T-ViT files), a row of pickles followed by
+the raw storages, and the zip archive of today. The facts about them are those of PyTorch's `torch/serialization.py`.
 """
 
 import dataclasses
@@ -49,8 +49,9 @@ def read_torch_file(path) -> Any:
         path: the file, in the legacy or the zip format, saved from any device.
 
     Returns:
-        What was saved, with tensors as read-only numpy arrays (float64, float32, float16, bfloat16, integers or booleans), plain
-        containers as they are (an `OrderedDict` as a dict, a set as a list), and anything else as an inert `Record` or `Global`.
+        What was saved, with tensors as read-only numpy arrays (float64, float32, float16, bfloat16, integers or booleans),
+        plain containers as they are (an `OrderedDict` as a dict, a set as a list), and anything else as an inert `Record` or
+        `Global`.
 
     Raises:
         CheckpointError: if the file is of neither format, damaged, or declares more than it holds.
@@ -135,7 +136,7 @@ def _read_legacy(data):
 
 
 def _read_zip(data):
-    """An archive with a pickle of what was saved, `NAME/data.pkl`, and an uncompressed entry `NAME/data/KEY` for each storage."""
+    """An archive with a pickle of what was saved, `NAME/data.pkl`, and an entry `NAME/data/KEY` for each storage."""
     if data.count(ZIP_DIRECTORY_ENTRY) > MAX_ZIP_ENTRIES:
         raise ValueError(f"more than {MAX_ZIP_ENTRIES} entries")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:

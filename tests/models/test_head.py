@@ -56,7 +56,7 @@ def test_labels_are_saved_with_the_model(tmp_path):
 
 @pytest.mark.parametrize("classes", [0, 1.5, True, [], ["a", "a"], ["a", 2], "ab", None])
 def test_classes_are_a_count_or_names(classes):
-    with pytest.raises(ValueError, match="positive integer or the distinct names of classes. Received: classes="):
+    with pytest.raises(ValueError, match=r"positive integer or the distinct names of classes. Received: classes="):
         keras_t2t.replace_head(build(), classes)
 
 

@@ -98,7 +98,10 @@ def test_other_models_and_other_sources_are_refused():
     plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="Expected a model built by keras_t2t"):
         keras_t2t.load_checkpoint(plain, {})
-    with pytest.raises(ValueError, match="Expected the path of a checkpoint or a mapping of checkpoint names to arrays; received: source of type list"):
+    with pytest.raises(
+        ValueError,
+        match="Expected the path of a checkpoint or a mapping of checkpoint names to arrays; received: source of type list",
+    ):
         keras_t2t.load_checkpoint(build(), [1, 2])
 
 

@@ -200,7 +200,7 @@ def test_storages_of_the_legacy_format_are_held_to_their_lengths(tmp_path):
 
 
 def test_weights_of_the_files_are_not_spelt_twice(tmp_path):
-    with pytest.raises(keras_t2t.CheckpointError, match="norm.weight twice, with and without a prefix"):
+    with pytest.raises(keras_t2t.CheckpointError, match=r"norm\.weight twice, with and without a prefix"):
         (tmp_path / "model.pth").write_bytes(zip_file({**SMALL, "module.norm.weight": SMALL["norm.weight"]}))
         read_checkpoint(tmp_path / "model.pth")
 
@@ -257,7 +257,11 @@ print(refused)
 def test_ten_thousand_mutations(writer, tmp_path):
     """In a process of its own, so that a crash, a hang of two seconds (the alarm kills it) or a swelling memory is seen."""
     state = {f"blocks.{i}.weight": np.arange(i + 2, dtype="float32") for i in range(5)}
-    content = {"args": Call("argparse", "Namespace", (), {"lr": 1e-3}), "state_dict_ema": Ordered(state), "epochs": [1, 2.5, (3,)]}
+    content = {
+        "args": Call("argparse", "Namespace", (), {"lr": 1e-3}),
+        "state_dict_ema": Ordered(state),
+        "epochs": [1, 2.5, (3,)],
+    }
     source = tmp_path / "model.pth"
     source.write_bytes(writer(content))
     command = [sys.executable, "-c", MUTATIONS, str(source), "5000", "7"]

@@ -39,7 +39,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.requests.append(name)
         fault = self.server.faults.pop(0) if self.server.faults else None
         if name not in self.server.files or fault == "404":
-            return self.send_error(404)
+            self.send_error(404)
+            return
         data = self.server.files[name]
         self.send_response(200)
         if fault != "cut short without a length":
@@ -134,7 +135,9 @@ def test_a_file_without_a_digest_has_it_recorded(server, cache, file, published)
     # The same names and shapes with other values are refused from then on.
     os.remove(cache / file), os.remove(cache / f"{file}.weights.h5")
     server.files[file] = published[0][:-1] + b"\x07"
-    with pytest.raises(keras_t2t.DownloadError, match=r"not the one that was published: its sha256 .* as .*\.sha256 has recorded"):
+    with pytest.raises(
+        keras_t2t.DownloadError, match=r"not the one that was published: its sha256 .* as .*\.sha256 has recorded"
+    ):
         keras_t2t.T2TViT7()
     assert names(cache) == [record.name]
 
@@ -142,7 +145,9 @@ def test_a_file_without_a_digest_has_it_recorded(server, cache, file, published)
 def test_a_file_without_a_digest_is_held_to_names_and_shapes(server, cache, file, published):
     parameters = {**published[1], "head.bias": np.zeros(999, "float32")}
     server.files[file] = legacy_file({"state_dict_ema": Ordered(parameters)})
-    with pytest.raises(keras_t2t.DownloadError, match=r"not the one that was published: .*head.bias expected \(1000,\), received"):
+    with pytest.raises(
+        keras_t2t.DownloadError, match=r"not the one that was published: .*head.bias expected \(1000,\), received"
+    ):
         keras_t2t.T2TViT7()
     assert names(cache) == []
 
@@ -150,7 +155,9 @@ def test_a_file_without_a_digest_is_held_to_names_and_shapes(server, cache, file
 def test_a_wrong_digest_is_refused(server, cache, file, published, monkeypatch):
     with_digest(monkeypatch, "imagenet", published[0])
     server.files[file] = published[0][:-1] + b"\x07"
-    with pytest.raises(keras_t2t.DownloadError, match=rf"from {server.url}/{file} is not the one that was published: its sha384"):
+    with pytest.raises(
+        keras_t2t.DownloadError, match=rf"from {server.url}/{file} is not the one that was published: its sha384"
+    ):
         keras_t2t.T2TViT7()
     server.files[file] = published[0][:-1]
     with pytest.raises(keras_t2t.DownloadError, match=rf"it has {len(published[0]) - 1} bytes, not {len(published[0])}"):
@@ -190,7 +197,7 @@ def test_a_bad_file_in_the_cache_is_replaced(server, cache, file, published, mon
     cache.mkdir(parents=True)
     (cache / file).write_bytes(published[0][:100])
     server.faults = ["404"]
-    with pytest.raises(keras_t2t.DownloadError, match="404 .*The file of that name there was not used: Cannot read"):
+    with pytest.raises(keras_t2t.DownloadError, match=r"404 .*The file of that name there was not used: Cannot read"):
         keras_t2t.T2TViT7()
     assert_loaded(keras_t2t.T2TViT7(), published[1])
     assert (cache / file).read_bytes() == published[0]

@@ -23,8 +23,8 @@ def build(file, **kwargs):
     size, classes = expected.pop("image_size"), expected.pop("num_classes")
     expected.pop("seed_of_images")
     config = keras_t2t.T2TConfig(**expected)
-    arguments = {"input_shape": (size, size, 3), "classes": classes, "include_preprocessing": False, **kwargs}
-    return keras_t2t.T2TViT(config, classifier_activation=None, **arguments)
+    arguments = {"include_preprocessing": False, "classifier_activation": None, **kwargs}
+    return keras_t2t.T2TViT(config, input_shape=(size, size, 3), classes=classes, **arguments)
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -103,7 +103,9 @@ def test_a_mapping_of_torch_tensors_is_read_by_their_arrays():
 @pytest.mark.parametrize("content", [{}, {"epoch": 3, "args": "x"}, {"state_dict": {"a": 1}}])
 def test_no_weights(content, tmp_path):
     (tmp_path / "model.pth").write_bytes(zip_file(content))
-    with pytest.raises(keras_t2t.CheckpointError, match=r"no weights in .*model.pth: expected arrays by name, bare or under \('state_"):
+    with pytest.raises(
+        keras_t2t.CheckpointError, match=r"no weights in .*model.pth: expected arrays by name, bare or under \('state_"
+    ):
         read_checkpoint(tmp_path / "model.pth")
 
 
@@ -177,7 +179,10 @@ def test_skip_head(tmp_path):
     donor = build(config)
     keras_t2t.load_checkpoint(donor, parameters)
     donor.save_weights(tmp_path / "donor.weights.h5")
-    for source, names in [(parameters, ("head.bias", "head.weight")), (tmp_path / "donor.weights.h5", ("dense_2/vars/0", "dense_2/vars/1"))]:
+    for source, names in [
+        (parameters, ("head.bias", "head.weight")),
+        (tmp_path / "donor.weights.h5", ("dense_2/vars/0", "dense_2/vars/1")),
+    ]:
         model = build(config, classes=3)
         head = np.asarray(model.get_layer("head").kernel)
         with pytest.raises(keras_t2t.CheckpointError, match=r"expected \(3,\), received \(7,\)"):

@@ -22,8 +22,13 @@ def test_a_source(source, monkeypatch):
     else:
         (top1,) = re.findall(r"\d\d\.\d", source.file)
         assert abs(float(top1) - source.top1) <= 0.05 + 1e-9
-    assert source.classes == len(dataset_labels(source.dataset)) == len(set(dataset_labels(source.dataset))) + (
-        2 if source.dataset == "imagenet" else 0  # two birds and two machines share a name
+    assert (
+        source.classes
+        == len(dataset_labels(source.dataset))
+        == len(set(dataset_labels(source.dataset)))
+        + (
+            2 if source.dataset == "imagenet" else 0  # two birds and two machines share a name
+        )
     )
     assert f'"{source.name}"' in CONSTRUCTORS[source.variant].__doc__
 

@@ -1,6 +1,7 @@
 """Files of `torch.save`, read without PyTorch: values, types, views, and inert records of everything else."""
 
 import struct
+import tracemalloc
 import zipfile
 
 import ml_dtypes
@@ -62,8 +63,13 @@ def test_a_training_state_is_inert(round_trip):
     options = Call("argparse", "Namespace", (), {"lr": 5e-4, "model": "t2t_vit_14", "amp": True})
     scalar = Call("numpy.core.multiarray", "scalar", (Call("numpy", "dtype", ("f8", False, True)), "8 bytes"))
     parameter = Call("torch._utils", "_rebuild_parameter", (np.ones(3, "float32"), True, Ordered()))
-    optimizer = {"state": {0: {"step": 7, "exp_avg": np.zeros(2, "float32")}}, "param_groups": [{"params": [0], "betas": (0.9, -1)}]}
-    read = round_trip({"args": options, "best": scalar, "parameter": parameter, "optimizer": optimizer, "big": 2**40, "no": None})
+    optimizer = {
+        "state": {0: {"step": 7, "exp_avg": np.zeros(2, "float32")}},
+        "param_groups": [{"params": [0], "betas": (0.9, -1)}],
+    }
+    read = round_trip(
+        {"args": options, "best": scalar, "parameter": parameter, "optimizer": optimizer, "big": 2**40, "no": None}
+    )
     assert isinstance(read["args"], Record)
     assert read["args"].function == Global("argparse", "Namespace")
     assert read["args"].state == {"lr": 5e-4, "model": "t2t_vit_14", "amp": True}
@@ -92,6 +98,16 @@ def test_python_writes_pickles_of_every_protocol(tmp_path):
         assert kind == Global("collections", "OrderedDict")
 
 
+@pytest.mark.parametrize("writer", WRITERS)
+def test_memory_is_little_more_than_the_file(writer, tmp_path):
+    data = WRITERS[writer](Ordered({str(i): np.full((300, 300), i, "float32") for i in range(30)}))
+    (tmp_path / "model.pth").write_bytes(data)
+    tracemalloc.start()
+    read_torch_file(tmp_path / "model.pth")
+    assert tracemalloc.get_traced_memory()[1] < 1.1 * len(data)
+    tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     "start, message",
     [
@@ -108,7 +124,7 @@ def test_other_files_are_refused(tmp_path, start, message):
 
 
 def test_a_missing_file_is_the_systems_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none.pth"):
+    with pytest.raises(FileNotFoundError, match=r"none\.pth"):
         read_torch_file(tmp_path / "none.pth")
 
 

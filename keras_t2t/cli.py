@@ -1,0 +1,166 @@
+"""The command line: `python -m keras_t2t` or `keras-t2t`."""
+
+import math
+import pathlib
+import sys
+from typing import Annotated
+
+import keras
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from keras_t2t.applications import T2TViT
+from keras_t2t.configs import VARIANTS, token_grid, variant_config, variant_of
+from keras_t2t.data import evaluation_image
+from keras_t2t.imagenet import preprocess_input
+from keras_t2t.labels import dataset_labels
+from keras_t2t.layers import Predictions
+from keras_t2t.models import IMAGE_SIZE, labels_of
+from keras_t2t.weights import load_checkpoint
+from keras_t2t.weights.infer import infer_architecture
+from keras_t2t.weights.name_map import name_map
+from keras_t2t.weights.pretrained import cache_folder, converted_path
+from keras_t2t.weights.read import read_checkpoint
+from keras_t2t.weights.registry import SOURCES, sources_of
+
+app = typer.Typer(
+    name="keras-t2t",
+    help="T2T-ViT for Keras: published weights, predictions.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+VariantOption = Annotated[str | None, typer.Option(help="The model, such as t2t_vit_14; by default what the weights fit.")]
+HeadsOption = Annotated[
+    int | None, typer.Option(help="Attention heads of a model that is no variant; by default one for 64 channels.")
+]
+
+
+def main():
+    """Runs the command line. Errors of the user's are a line on standard error and the exit status 1."""
+    try:
+        app()
+    except (ValueError, OSError, ImportError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def convert(
+    file: Annotated[
+        pathlib.Path, typer.Argument(exists=True, help="A checkpoint: of PyTorch, .safetensors, .npz, .weights.h5 or .keras.")
+    ],
+    out: Annotated[pathlib.Path, typer.Argument(help="A .keras file (the whole model) or a .weights.h5 file.")],
+    variant: VariantOption = None,
+    num_heads: HeadsOption = None,
+):
+    """Convert a checkpoint of T2T-ViT to Keras."""
+    if not out.name.endswith((".keras", ".weights.h5")):
+        raise ValueError(f"Expected an output that ends in .keras or .weights.h5; received: {out}")
+    model, report = _load(file, variant, num_heads)
+    (model.save if out.suffix == ".keras" else model.save_weights)(out)
+    print(f"Loaded {report}\nWrote {out}: {_description(model)}")
+
+
+def _load(file, variant=None, num_heads=None):
+    """Builds the model of a checkpoint and loads it."""
+    config = None if variant is None else variant_config(variant)
+    fit = infer_architecture(read_checkpoint(file).arrays, config, num_heads)
+    head = {"include_top": False, "pooling": "token"} if fit.classes is None else {"classes": fit.classes}
+    name = variant_of(fit.config) or "t2t_vit"
+    model = T2TViT(fit.config, input_shape=(*fit.image_size, 3), name=name, **head)
+    return model, load_checkpoint(model, file)
+
+
+def _description(model):
+    _, height, width, _ = model.input_shape
+    return f"{model.name}, {model.count_params():,} parameters, images of {height}x{width}, outputs {model.output_shape[1:]}"
+
+
+@app.command()
+def info(variant: Annotated[str | None, typer.Argument(help="One variant, for all that is known of it.")] = None):
+    """List the variants, their published weights, and what is in the cache."""
+    if variant is not None:
+        _print_variant(variant, variant_config(variant))
+        return
+    table = Table("variant", "parameters", "published weights (top-1 %)", title="Models")
+    for name in VARIANTS:
+        published = ", ".join(f"{source.name} {source.top1:.2f}" for source in sources_of(name).values())
+        table.add_row(name, f"{_parameters(name):,}", published or "none")
+    _print(table)
+    cached = [source.file for source in SOURCES if converted_path(source).exists()]
+    print(
+        f"Accuracies were published by others and not measured again here.\nCache: {cache_folder()}, {len(cached)} converted."
+    )
+
+
+def _print_variant(name, config):
+    print(f"{name}: {_parameters(name):,} parameters\n{config}")
+    for source in sources_of(name).values():
+        table = Table(show_header=False, title=f'weights="{source.name}"', title_justify="left")
+        table.add_row("file", source.url)
+        table.add_row("published accuracy", f"top-1 {source.top1}%" + (f", top-5 {source.top5}%" if source.top5 else ""))
+        table.add_row("data", f"{source.dataset}, {source.classes} classes")
+        table.add_row("images", f"{source.image_size}x{source.image_size}, {source.interpolation}, crop {source.crop}")
+        table.add_row("held to", source.verified_by)
+        table.add_row("licence", source.licence)
+        table.add_row("cached", str(converted_path(source)) if converted_path(source).exists() else "no")
+        _print(table)
+
+
+def _parameters(variant):
+    config = VARIANTS[variant]
+    positions = 1 + math.prod(token_grid(config.soft_splits, IMAGE_SIZE, IMAGE_SIZE))
+    return sum(math.prod(row.shape) for row in name_map(config, positions))
+
+
+@app.command()
+def predict(
+    image: Annotated[pathlib.Path, typer.Argument(exists=True, help="A JPEG, PNG, BMP or GIF file.")],
+    weights: Annotated[str, typer.Option(help="The name of published weights, a .keras file, or any checkpoint.")] = "imagenet",
+    variant: VariantOption = None,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to print.")] = 5,
+    crop: Annotated[float | None, typer.Option(help="Side of the centre crop over that of the resized image.")] = None,
+):
+    """Print the likeliest classes of an image."""
+    model, source = _classifier(weights, variant)
+    _, height, width, _ = model.input_shape
+    crop = crop or (source.crop if source else 0.9 if max(height, width) < 384 else 1.0)
+    scores = _scores(model, evaluation_image(image, (height, width), crop))
+    labels = labels_of(model) or (dataset_labels("imagenet") if len(scores) == 1000 else range(len(scores)))
+    print(f"{image.name}, as {model.name} sees it:")
+    table = Table("class", "probability")
+    for index in np.argsort(-scores, kind="stable")[:top]:
+        table.add_row(str(labels[index]), f"{scores[index]:.4f}")
+    _print(table)
+
+
+def _classifier(weights, variant):
+    """The model to predict with, and its published source if it has one."""
+    source = None
+    if weights.endswith(".keras"):
+        model = keras.saving.load_model(weights, compile=False)
+    elif pathlib.Path(weights).exists():
+        model, _ = _load(weights, variant)
+    else:
+        variant = variant or "t2t_vit_14"
+        model, source = T2TViT(variant, weights=weights, name=variant), sources_of(variant)[weights]
+    if not any(isinstance(layer, Predictions) for layer in model.layers):
+        raise ValueError(f"Expected a classifier; {weights} has no head")
+    return model, source
+
+
+def _scores(model, pixels):
+    """Probabilities of the classes of one image, (classes,)."""
+    if not any(layer.name == "normalisation" for layer in model.layers):
+        pixels = preprocess_input(pixels.astype("float32"))
+    scores = model(pixels[None], training=False)[0]
+    if model.get_layer("predictions").activation is keras.activations.linear:
+        scores = keras.ops.softmax(scores)
+    return keras.ops.convert_to_numpy(scores)
+
+
+def _print(table):
+    Console(width=None if sys.stdout.isatty() else 200).print(table)

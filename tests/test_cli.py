@@ -1,0 +1,157 @@
+"""The command line, as a user meets it."""
+
+import re
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_t2t
+from keras_t2t import cli
+from keras_t2t.configs import VARIANTS
+from keras_t2t.weights.registry import sources_of
+from tests.conftest import DATA, SMALL_CONFIGS, seeded_parameters
+from tests.torch_files import Ordered, legacy_file
+from tests.weights.test_published_forms import build
+
+CHECKPOINTS = DATA / "checkpoints"
+MODEL = {"include_preprocessing": True, "classifier_activation": "softmax"}
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Runs a command in this process; returns its exit status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["keras-t2t", *map(str, arguments)])
+        with pytest.raises(SystemExit) as status:
+            cli.main()
+        return status.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    pixels = np.random.default_rng(3).integers(0, 256, (90, 130, 3), dtype="uint8")
+    tf.io.write_file(str(tmp_path / "photograph.png"), tf.io.encode_png(pixels))
+    return tmp_path / "photograph.png"
+
+
+@pytest.mark.parametrize("file", ["t2t_tiny_ema_legacy.pth.tar", "t2t_tiny_mmpretrain.pth"])
+@pytest.mark.parametrize("out", ["model.keras", "model.weights.h5"])
+def test_convert(run, file, out):
+    status, output, _ = run("convert", CHECKPOINTS / file, out, "--num-heads", 2)
+    assert status == 0
+    assert re.search(rf"Loaded 5\d weights from .*{file}, entry state_dict(_ema)?, in the layout of", output)
+    assert re.search(rf"Wrote {out}: t2t_vit, 27\d,\d+ parameters, images of 64x64, outputs \(10,\)", output)
+    expected = build(file, weights=CHECKPOINTS / file, **MODEL)
+    if out == "model.keras":
+        converted = keras.models.load_model(out)
+    else:
+        converted = build(file, **MODEL)
+        converted.load_weights(out)
+    x = np.random.default_rng(1).uniform(0, 255, (2, 64, 64, 3))
+    np.testing.assert_array_equal(converted.predict(x, verbose=0), expected.predict(x, verbose=0))
+
+
+def test_convert_finds_the_variant(run, tmp_path):
+    parameters = seeded_parameters(VARIANTS["t2t_vit_7"], (384, 384), classes=12)
+    (tmp_path / "x.pth").write_bytes(legacy_file(Ordered(parameters)))
+    assert "t2t_vit_7, 4,153,586 parameters, images of 384x384" in run("convert", "x.pth", "x.keras")[1]
+    model = keras.models.load_model("x.keras")
+    assert model.input_shape == (None, 384, 384, 3)
+    assert keras_t2t.config_of(model) == VARIANTS["t2t_vit_7"]
+    status, _, error = run("convert", "x.pth", "x.keras", "--variant", "t2t_vit_10")
+    assert status == 1
+    assert "missing: blocks.7.norm1.weight (256,)" in error
+
+
+def test_convert_refuses_what_is_no_checkpoint(run, photograph):
+    status, output, error = run("convert", photograph, "x.keras")
+    assert (status, output) == (1, "")
+    assert error == f"Error: Cannot read {photograph}: expected a file of torch.save, in its legacy or its zip format\n"
+    assert (
+        run("convert", photograph, "x.h5")[2]
+        == "Error: Expected an output that ends in .keras or .weights.h5; received: x.h5\n"
+    )
+    config = keras_t2t.T2TConfig(**SMALL_CONFIGS["ghost"])
+    np.savez("ghost.npz", **seeded_parameters(config, (31, 31)))
+    status, _, error = run("convert", "ghost.npz", "x.keras")
+    assert status == 1
+    assert error.startswith("Error: The checkpoint is of no variant, and of no T2T-ViT of standard blocks:")
+
+
+def test_info(run):
+    status, output, _ = run("info")
+    assert status == 0
+    for name in VARIANTS:
+        assert name in output
+    assert re.search(
+        r"t2t_vit_14 +│ +21,545,550 │ imagenet 81\.50, imagenet_384 83\.34, cifar10 98\.30, cifar100 88\.40", output
+    )
+    assert "published by others and not measured again here" in output
+    _, output, _ = run("info", "t2t_vit_t_14")
+    for source in sources_of("t2t_vit_t_14").values():
+        assert source.url in output
+    assert "SHA-256, first 8 digits" in output
+    assert run("info", "t2t")[2].startswith("Error: Invalid variant: expected one of t2t_vit_7,")
+
+
+def table_of(output):
+    return [[cell.strip() for cell in line.split("│")[1:3]] for line in output.splitlines() if line.startswith("│")]
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"include_preprocessing": False}, {"classifier_activation": None}])
+def test_predict_with_a_model_that_carries_its_labels(run, photograph, kwargs):
+    config = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
+    model = keras_t2t.T2TViT(config, input_shape=(64, 48, 3), **{"classes": 3, **kwargs})
+    activation = kwargs.get("classifier_activation", "softmax")
+    model = keras_t2t.replace_head(model, ["daisy", "rose", "tulip"], activation)
+    model.save("flowers.keras")
+    status, output, _ = run("predict", photograph, "--weights", "flowers.keras", "--top", 2)
+    assert status == 0
+    pixels = keras_t2t.data.evaluation_image(photograph, (64, 48), crop=0.9)[None].astype("float32")
+    if kwargs == {"include_preprocessing": False}:
+        pixels = keras_t2t.preprocess_input(pixels)
+    scores = model.predict(pixels, verbose=0)[0]
+    scores = scores if activation else np.exp(scores) / np.exp(scores).sum()
+    best = np.argsort(-scores)[:2]
+    assert table_of(output) == [[("daisy", "rose", "tulip")[i], f"{scores[i]:.4f}"] for i in best]
+
+
+def test_predict_with_a_checkpoint_and_with_published_weights(run, photograph, tmp_path):
+    parameters = seeded_parameters(VARIANTS["t2t_vit_7"], (224, 224))
+    folder = tmp_path / "home" / "models" / "keras_t2t"
+    folder.mkdir(parents=True)
+    (folder / "71.7_T2T_ViT_7.pth.tar").write_bytes(legacy_file({"state_dict_ema": Ordered(parameters)}))
+    _, output, _ = run("predict", photograph, "--variant", "t2t_vit_7")
+    assert len(table_of(output)) == 5
+    assert run("predict", photograph, "--weights", folder / "71.7_T2T_ViT_7.pth.tar")[1] == output
+    expected = keras_t2t.T2TViT7().predict(keras_t2t.data.evaluation_image(photograph)[None], verbose=0)
+    decoded = keras_t2t.decode_predictions(expected)[0]
+    assert table_of(output) == [[name, f"{score:.4f}"] for _, name, score in decoded]
+
+
+def test_predict_refuses(run, photograph):
+    keras_t2t.T2TViT(keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"]), include_top=False, input_shape=(31, 31, 3)).save(
+        "x.keras"
+    )
+    assert run("predict", photograph, "--weights", "x.keras")[2] == "Error: Expected a classifier; x.keras has no head\n"
+    status, _, error = run("predict", photograph, "--weights", "imagenet21k")
+    assert status == 1
+    assert "'imagenet' (published), 'imagenet_384' (published)" in error
+    assert run("predict", "none.png")[0] == 2
+
+
+def test_the_module_and_the_script_run():
+    for command in ([sys.executable, "-m", "keras_t2t"], [f"{sys.prefix}/bin/keras-t2t"]):
+        result = subprocess.run([*command, "--help"], capture_output=True, text=True)
+        assert result.returncode == 0
+        for name in ("convert", "info", "predict"):
+            assert name in result.stdout

@@ -1,0 +1,48 @@
+"""One image for evaluation: geometry, greys, and the resize of PIL."""
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from keras_t2t.data import evaluation_image
+
+
+def photograph(height, width):
+    """Something smooth with edges, in three colours."""
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x / 9 + i) * np.cos(y / 7 - i) + ((x // 31 + y // 23 + i) % 2) for i in range(3)]
+    return np.clip(127 + 60 * np.stack(waves, -1), 0, 255).astype("uint8")
+
+
+@pytest.mark.parametrize(("height", "width"), [(500, 375), (301, 640), (90, 97)])
+@pytest.mark.parametrize(("size", "crop"), [((224, 224), 0.9), ((384, 384), 1.0), ((64, 64), 0.875)])
+def test_the_resize_is_that_of_pil(height, width, size, crop, tmp_path):
+    image = PIL.Image.fromarray(photograph(height, width))
+    image.save(tmp_path / "x.png")
+    short = int(size[0] / crop)
+    scale = short / min(height, width)
+    resized = image.resize((max(short, round(width * scale)), max(short, round(height * scale))), PIL.Image.BICUBIC)
+    left, top = (resized.width - size[1]) // 2, (resized.height - size[0]) // 2
+    expected = np.asarray(resized.crop((left, top, left + size[1], top + size[0])), "float32")
+    pixels = evaluation_image(tmp_path / "x.png", size, crop)
+    assert pixels.dtype == np.uint8
+    assert np.abs(pixels - expected).mean() < 0.5
+
+
+def test_a_size_that_is_no_square_covers_the_image(tmp_path):
+    PIL.Image.fromarray(photograph(100, 300)).save(tmp_path / "x.png")
+    assert evaluation_image(tmp_path / "x.png", (64, 48)).shape == (64, 48, 3)
+
+
+def test_greys_become_rgb(tmp_path):
+    grey = photograph(64, 64)[..., 0]
+    PIL.Image.fromarray(grey).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(evaluation_image(tmp_path / "x.png", (64, 64), 1.0), np.stack([grey] * 3, -1))
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"x\.jpg: expected a JPEG, PNG, BMP or GIF image"):
+        evaluation_image(tmp_path / "x.jpg")
+    with pytest.raises(FileNotFoundError):
+        evaluation_image(tmp_path / "none.jpg")
