@@ -2,7 +2,7 @@
 
 import importlib
 
-from keras_t2t import layers
+from keras_t2t import analysis, layers
 from keras_t2t.applications import (
     T2TViT,
     T2TViT7,
@@ -19,6 +19,7 @@ from keras_t2t.applications import (
     T2TViTt14,
     T2TViTt19,
     T2TViTt24,
+    T2TViTTiny32,
     ViTSmall16,
 )
 from keras_t2t.configs import T2TConfig
@@ -45,10 +46,12 @@ __all__ = [
     "T2TViT19",
     "T2TViT24",
     "T2TViTDense",
+    "T2TViTTiny32",
     "T2TViTt14",
     "T2TViTt19",
     "T2TViTt24",
     "ViTSmall16",
+    "analysis",
     "config_of",
     "data",
     "decode_predictions",

@@ -5,13 +5,15 @@ import os
 
 import keras
 
-from keras_t2t.configs import VARIANTS, T2TConfig, is_count, token_grid, variant_config, variant_of
+from keras_t2t.configs import VARIANTS, T2TConfig, image_size_of, is_count, token_grid, variant_config, variant_of
 from keras_t2t.imagenet import MEAN, STD
 from keras_t2t.labels import dataset_labels
 from keras_t2t.layers import FeatureMap
-from keras_t2t.models import IMAGE_SIZE, classify, encode
-from keras_t2t.weights import load_checkpoint
+from keras_t2t.models import classify, encode
+from keras_t2t.weights import CheckpointError, load_checkpoint
+from keras_t2t.weights.infer import infer_architecture
 from keras_t2t.weights.pretrained import load_pretrained
+from keras_t2t.weights.read import read_checkpoint
 from keras_t2t.weights.registry import Source, sources_of
 
 POOLINGS = (None, "avg", "max", "token")
@@ -38,7 +40,8 @@ def T2TViT(
     _check_arguments(include_top, weights, source, pooling, classes, classifier_activation)
     images = _image_input(config, include_top, source, input_tensor, input_shape)
     x = _normalise(images, dtype) if include_preprocessing else images
-    x, grid = encode(x, config, class_token_only=include_top or pooling == "token", dtype=dtype)
+    table_size = _table_size(weights, source, config)
+    x, grid = encode(x, config, table_size=table_size, class_token_only=include_top or pooling == "token", dtype=dtype)
     if include_top:
         x = classify(x[:, 0], classes, classifier_activation, dataset_labels(source.dataset) if source else None, dtype)
     elif pooling == "token":
@@ -77,8 +80,9 @@ _ARGUMENTS = """
         weights: None for random ones; the name of published ones, which are downloaded once and kept in the cache of Keras:
             {published}; or the path of any file that `keras_t2t.load_checkpoint` reads.
         input_tensor: optional Keras tensor (B, H, W, C) to use as the images.
-        input_shape: (H, W, C); by default that of published `weights`, or (224, 224, 3), and (None, None, 3) without top. H and
-            W may differ. Without top they may be None: the model then takes any size and resizes its positions at run time.
+        input_shape: (H, W, C); by default that of published `weights`, or (224, 224, 3), for t2t_vit_tiny_32
+            (32, 32, 3), and (None, None, 3) without top. H and W may differ. Without top they may be None: the model then takes
+            any size and resizes its positions at run time.
         pooling: what the model returns without top: None, the tokens as a map (B, h, w, D); `"avg"` or `"max"` of that map,
             (B, D); `"token"`, the class token that the classifier sees, (B, D).
         classes: number of classes of the classifier; by default that of published `weights`, or 1000.
@@ -161,12 +165,13 @@ T2TViT14SE = _variant("T2TViT14SE", "t2t_vit_14_se")
 T2TViT16Ghost = _variant("T2TViT16Ghost", "t2t_vit_16_ghost")
 T2TViTDense = _variant("T2TViTDense", "t2t_vit_dense")
 ViTSmall16 = _variant("ViTSmall16", "vit_small_16")
+T2TViTTiny32 = _variant("T2TViTTiny32", "t2t_vit_tiny_32")
 
 
 def _find_source(weights, variant) -> Source | None:
     """Returns the published weights that `weights` names, or None if it is None or a file."""
     sources = sources_of(variant)
-    if weights is None or (isinstance(weights, (str, os.PathLike)) and weights not in sources and os.path.exists(weights)):
+    if weights is None or (isinstance(weights, (str, os.PathLike)) and weights not in sources and os.path.isfile(weights)):
         return None
     if not isinstance(weights, str) or weights not in sources:
         names = "".join(f"{name!r} (published), " for name in sources)
@@ -201,6 +206,16 @@ def _check_arguments(include_top, weights, source, pooling, classes, classifier_
         )
 
 
+def _table_size(weights, source, config) -> int:
+    """Height and width of the images that the position table of weights is for."""
+    if weights is None or source:
+        return source.image_size if source else image_size_of(variant_of(config))
+    try:
+        return infer_architecture(read_checkpoint(weights).arrays, config).image_size[0]
+    except CheckpointError:
+        return image_size_of(variant_of(config))  # loading will say what is wrong
+
+
 def _image_input(config, include_top, source, input_tensor, input_shape):
     """Returns the symbolic images, their shape checked against the rest of the arguments."""
     if input_tensor is not None:
@@ -212,7 +227,7 @@ def _image_input(config, include_top, source, input_tensor, input_shape):
                 f"Received: input_shape={input_shape}, input_tensor.shape={input_tensor.shape}"
             )
         input_shape = tuple(input_tensor.shape[1:])
-    size = source.image_size if source else IMAGE_SIZE
+    size = source.image_size if source else image_size_of(variant_of(config))
     default = (size, size, 3)
     if input_shape is None:
         input_shape = default if include_top else (None, None, 3)

@@ -10,14 +10,15 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from keras_t2t.applications import T2TViT
-from keras_t2t.configs import VARIANTS, token_grid, variant_config, variant_of
+from keras_t2t.configs import VARIANTS, image_size_of, token_grid, variant_config, variant_of
 from keras_t2t.data import evaluation_image
 from keras_t2t.imagenet import preprocess_input
 from keras_t2t.labels import dataset_labels
 from keras_t2t.layers import Predictions
-from keras_t2t.models import IMAGE_SIZE, labels_of
+from keras_t2t.models import labels_of
 from keras_t2t.weights import load_checkpoint
 from keras_t2t.weights.infer import infer_architecture
 from keras_t2t.weights.name_map import name_map
@@ -34,7 +35,10 @@ app = typer.Typer(
 )
 VariantOption = Annotated[str | None, typer.Option(help="The model, such as t2t_vit_14; by default what the weights fit.")]
 HeadsOption = Annotated[
-    int | None, typer.Option(help="Attention heads of a model that is no variant; by default one for 64 channels.")
+    int | None, typer.Option(min=1, help="Attention heads of a model that is no variant; by default one for 64 channels.")
+]
+CropOption = Annotated[
+    float | None, typer.Option(min=0.1, max=1.0, help="Side of the centre crop over that of the resized image.")
 ]
 
 
@@ -65,11 +69,18 @@ def convert(
 
 
 def _load(file, variant=None, num_heads=None):
-    """Builds the model of a checkpoint and loads it."""
+    """The model of a checkpoint, and what was loaded."""
+    if file.suffix == ".keras":
+        if variant or num_heads:
+            raise ValueError(f"{file} says itself which model it is; leave out --variant and --num-heads")
+        return keras.saving.load_model(file, compile=False), f"the model in {file}"
     config = None if variant is None else variant_config(variant)
     fit = infer_architecture(read_checkpoint(file).arrays, config, num_heads)
     head = {"include_top": False, "pooling": "token"} if fit.classes is None else {"classes": fit.classes}
     name = variant_of(fit.config) or "t2t_vit"
+    if not variant and not num_heads:
+        heads = f"{fit.config.num_heads} attention heads, which shapes do not tell"
+        print(f"Taken for {name} with {heads}: set --variant or --num-heads if it has others.", file=sys.stderr)
     model = T2TViT(fit.config, input_shape=(*fit.image_size, 3), name=name, **head)
     return model, load_checkpoint(model, file)
 
@@ -85,15 +96,20 @@ def info(variant: Annotated[str | None, typer.Argument(help="One variant, for al
     if variant is not None:
         _print_variant(variant, variant_config(variant))
         return
-    table = Table("variant", "parameters", "published weights (top-1 %)", title="Models")
+    table = Table("variant", "parameters", "published weights (top-1 %)", "cached", title="Models")
     for name in VARIANTS:
-        published = ", ".join(f"{source.name} {source.top1:.2f}" for source in sources_of(name).values())
-        table.add_row(name, f"{_parameters(name):,}", published or "none")
+        sources = sources_of(name).values()
+        published = ", ".join(f"{source.name} {source.top1:.2f}" for source in sources)
+        cached = ", ".join(source.name for source in sources if _cached(source))
+        table.add_row(name, f"{_parameters(name):,}", published or "none", cached)
     _print(table)
-    cached = [source.file for source in SOURCES if converted_path(source).exists()]
-    print(
-        f"Accuracies were published by others and not measured again here.\nCache: {cache_folder()}, {len(cached)} converted."
-    )
+    print(f"Accuracies were published by others and not measured again here.\nCache: {cache_folder()}")
+
+
+def _cached(source):
+    """Where published weights are on this machine, None if they are not."""
+    paths = (converted_path(source), cache_folder() / source.file)
+    return next((path for path in paths if path.exists()), None)
 
 
 def _print_variant(name, config):
@@ -106,13 +122,13 @@ def _print_variant(name, config):
         table.add_row("images", f"{source.image_size}x{source.image_size}, {source.interpolation}, crop {source.crop}")
         table.add_row("held to", source.verified_by)
         table.add_row("licence", source.licence)
-        table.add_row("cached", str(converted_path(source)) if converted_path(source).exists() else "no")
+        table.add_row("cached", str(_cached(source) or "no"))
         _print(table)
 
 
 def _parameters(variant):
     config = VARIANTS[variant]
-    positions = 1 + math.prod(token_grid(config.soft_splits, IMAGE_SIZE, IMAGE_SIZE))
+    positions = 1 + math.prod(token_grid(config.soft_splits, *[image_size_of(variant)] * 2))
     return sum(math.prod(row.shape) for row in name_map(config, positions))
 
 
@@ -122,7 +138,7 @@ def predict(
     weights: Annotated[str, typer.Option(help="The name of published weights, a .keras file, or any checkpoint.")] = "imagenet",
     variant: VariantOption = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to print.")] = 5,
-    crop: Annotated[float | None, typer.Option(help="Side of the centre crop over that of the resized image.")] = None,
+    crop: CropOption = None,
 ):
     """Print the likeliest classes of an image."""
     model, source = _classifier(weights, variant)
@@ -133,23 +149,32 @@ def predict(
     print(f"{image.name}, as {model.name} sees it:")
     table = Table("class", "probability")
     for index in np.argsort(-scores, kind="stable")[:top]:
-        table.add_row(str(labels[index]), f"{scores[index]:.4f}")
+        table.add_row(Text(str(labels[index])), f"{scores[index]:.4f}")
     _print(table)
 
 
 def _classifier(weights, variant):
     """The model to predict with, and its published source if it has one."""
-    source = None
-    if weights.endswith(".keras"):
-        model = keras.saving.load_model(weights, compile=False)
-    elif pathlib.Path(weights).exists():
-        model, _ = _load(weights, variant)
+    if pathlib.Path(weights).is_file():
+        (model, _), source = _load(pathlib.Path(weights), variant), None
     else:
-        variant = variant or "t2t_vit_14"
-        model, source = T2TViT(variant, weights=weights, name=variant), sources_of(variant)[weights]
+        source = _published(weights, variant)
+        model = T2TViT(source.variant, weights=weights, name=source.variant)
     if not any(isinstance(layer, Predictions) for layer in model.layers):
         raise ValueError(f"Expected a classifier; {weights} has no head")
     return model, source
+
+
+def _published(weights, variant):
+    """The published weights of a name, of T2T-ViT-14 where nothing else is said."""
+    found = [source for source in SOURCES if source.name == weights and variant in (None, source.variant)]
+    if not found:
+        names = dict.fromkeys(source.name for source in SOURCES if variant in (None, source.variant))
+        raise ValueError(
+            f"Expected a file, or published weights of {variant or 'any variant'} ({', '.join(names) or 'there are none'}); "
+            f"received: {weights!r}"
+        )
+    return next((source for source in found if source.variant == "t2t_vit_14"), found[0])
 
 
 def _scores(model, pixels):

@@ -234,8 +234,16 @@ VARIANTS: dict[str, T2TConfig] = {
         learned_positions=True,
         norm_epsilon=1e-6,
     ),
+    "t2t_vit_tiny_32": T2TConfig(
+        soft_splits=((3, 2, 1), (3, 2, 1)), embed_dim=128, depth=5, num_heads=4, mlp_ratio=2.0, learned_positions=True
+    ),
 }
-"""The published variants by name, and the plain ViT-S/16 that the paper's ablation starts from."""
+"""The published variants by name, the plain ViT-S/16 that the paper's ablation starts from, and one for 32x32 images."""
+
+
+def image_size_of(variant: str | None) -> int:
+    """Returns the height and width in pixels of the images that a variant, or a configuration of one's own, is for."""
+    return 32 if variant == "t2t_vit_tiny_32" else 224
 
 
 def variant_config(name: str) -> T2TConfig:

@@ -30,6 +30,7 @@ CONSTRUCTORS = {
     "t2t_vit_16_ghost": keras_t2t.T2TViT16Ghost,
     "t2t_vit_dense": keras_t2t.T2TViTDense,
     "vit_small_16": keras_t2t.ViTSmall16,
+    "t2t_vit_tiny_32": keras_t2t.T2TViTTiny32,
 }
 
 _SMALL = {

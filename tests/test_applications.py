@@ -28,6 +28,7 @@ PARAMETERS = {
     "t2t_vit_16_ghost": 16_253_262,
     "t2t_vit_dense": 23_647_062,
     "vit_small_16": 22_050_664,
+    "t2t_vit_tiny_32": 892_126,
 }
 CONFIG = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
 

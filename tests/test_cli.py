@@ -48,7 +48,7 @@ def photograph(tmp_path):
 def test_convert(run, file, out):
     status, output, _ = run("convert", CHECKPOINTS / file, out, "--num-heads", 2)
     assert status == 0
-    assert re.search(rf"Loaded 5\d weights from .*{file}, entry state_dict(_ema)?, in the layout of", output)
+    assert re.search(rf"Loaded 5\d weights from .*{file}, entry state_dict(_ema)?,.* in the layout of", output)
     assert re.search(rf"Wrote {out}: t2t_vit, 27\d,\d+ parameters, images of 64x64, outputs \(10,\)", output)
     expected = build(file, weights=CHECKPOINTS / file, **MODEL)
     if out == "model.keras":
@@ -84,7 +84,26 @@ def test_convert_refuses_what_is_no_checkpoint(run, photograph):
     np.savez("ghost.npz", **seeded_parameters(config, (31, 31)))
     status, _, error = run("convert", "ghost.npz", "x.keras")
     assert status == 1
-    assert error.startswith("Error: The checkpoint is of no variant, and of no T2T-ViT of standard blocks:")
+    assert "Error: The checkpoint is of no variant, and of no T2T-ViT of standard blocks for square images." in error
+    assert "  missing: a name like" in error or "blocks.0" in error
+
+
+def test_convert_says_what_it_assumed(run):
+    file = CHECKPOINTS / "t2t_tiny_half_bare.pth"
+    _, _, error = run("convert", file, "x.weights.h5")
+    assert error == (
+        "Taken for t2t_vit with 1 attention heads, which shapes do not tell: set --variant or --num-heads if it has others.\n"
+    )
+
+
+def test_convert_keeps_a_saved_model_as_it_is(run):
+    model = keras_t2t.T2TViT(keras_t2t.T2TConfig(**SMALL_CONFIGS["ghost"]), input_shape=(31, 46, 3))
+    keras_t2t.replace_head(model, ["a", "b"]).save("one.keras")
+    assert run("convert", "one.keras", "two.keras")[0] == 0
+    two = keras.models.load_model("two.keras")
+    assert keras_t2t.labels_of(two) == ("a", "b")
+    assert keras_t2t.config_of(two) == keras_t2t.config_of(model)
+    assert "leave out --variant" in run("convert", "one.keras", "two.keras", "--variant", "t2t_vit_7")[2]
 
 
 def test_info(run):
@@ -112,7 +131,7 @@ def test_predict_with_a_model_that_carries_its_labels(run, photograph, kwargs):
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
     model = keras_t2t.T2TViT(config, input_shape=(64, 48, 3), **{"classes": 3, **kwargs})
     activation = kwargs.get("classifier_activation", "softmax")
-    model = keras_t2t.replace_head(model, ["daisy", "rose", "tulip"], activation)
+    model = keras_t2t.replace_head(model, ["daisy", "[red]rose", "tulip[/x]"], activation)
     model.save("flowers.keras")
     status, output, _ = run("predict", photograph, "--weights", "flowers.keras", "--top", 2)
     assert status == 0
@@ -122,7 +141,7 @@ def test_predict_with_a_model_that_carries_its_labels(run, photograph, kwargs):
     scores = model.predict(pixels, verbose=0)[0]
     scores = scores if activation else np.exp(scores) / np.exp(scores).sum()
     best = np.argsort(-scores)[:2]
-    assert table_of(output) == [[("daisy", "rose", "tulip")[i], f"{scores[i]:.4f}"] for i in best]
+    assert table_of(output) == [[("daisy", "[red]rose", "tulip[/x]")[i], f"{scores[i]:.4f}"] for i in best]
 
 
 def test_predict_with_a_checkpoint_and_with_published_weights(run, photograph, tmp_path):
@@ -145,7 +164,10 @@ def test_predict_refuses(run, photograph):
     assert run("predict", photograph, "--weights", "x.keras")[2] == "Error: Expected a classifier; x.keras has no head\n"
     status, _, error = run("predict", photograph, "--weights", "imagenet21k")
     assert status == 1
-    assert "'imagenet' (published), 'imagenet_384' (published)" in error
+    assert "of any variant (imagenet, imagenet_384, cifar10, cifar100, imagenet_openmmlab); received: 'imagenet21k'" in error
+    _, _, error = run("predict", photograph, "--weights", "cifar10", "--variant", "t2t_vit_24")
+    assert error == "Error: Expected a file, or published weights of t2t_vit_24 (imagenet); received: 'cifar10'\n"
+    assert run("predict", photograph, "--crop", 0)[0] == 2
     assert run("predict", "none.png")[0] == 2
 
 

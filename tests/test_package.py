@@ -11,7 +11,20 @@ import keras_t2t
 
 PACKAGE = pathlib.Path(keras_t2t.__file__).parent
 # What a folder or a file of the package may import from the package: only what stands before it.
-LAYERS = ["configs", "imagenet", "labels", "layers", "models", "data", "weights", "applications", "analysis", "cli", "__main__"]
+LAYERS = [
+    "configs",
+    "imagenet",
+    "labels",
+    "layers",
+    "models",
+    "data",
+    "weights",
+    "applications",
+    "analysis",
+    "training",
+    "cli",
+    "__main__",
+]
 
 
 def test_public_names():
@@ -33,10 +46,12 @@ def test_public_names():
             "T2TViT19",
             "T2TViT24",
             "T2TViTDense",
+            "T2TViTTiny32",
             "T2TViTt14",
             "T2TViTt19",
             "T2TViTt24",
             "ViTSmall16",
+            "analysis",
             "config_of",
             "data",
             "decode_predictions",

@@ -24,18 +24,26 @@ def evaluation_image(
         uint8 array (height, width, 3).
 
     Raises:
-        ValueError: if the file is no image.
+        ValueError: if the file is no image, or `crop` is not in (0, 1].
         OSError: if it cannot be read.
     """
+    if not 0 < crop <= 1:
+        raise ValueError(f"`crop` should be in (0, 1]. Received: crop={crop}")
     with open(path, "rb") as file:
         data = file.read()
     try:
         image = tf.io.decode_image(data, channels=3, expand_animations=False)
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(f"Cannot read {path}: expected a JPEG, PNG, BMP or GIF image") from error
-    scale = max(math.floor(side / crop) / old for side, old in zip(size, image.shape[:2], strict=True))
-    resized = [max(side, round(old * scale)) for side, old in zip(size, image.shape[:2], strict=True)]
-    image = tf.image.resize(image, resized, interpolation, antialias=True)
-    top, left = ((new - side) // 2 for new, side in zip(resized, size, strict=True))
-    image = image[top : top + size[0], left : left + size[1]]
-    return np.asarray(tf.cast(tf.clip_by_value(tf.round(image), 0, 255), "uint8"))
+    return np.asarray(tf.cast(evaluation_view(image, size, crop, interpolation), "uint8"))
+
+
+def evaluation_view(pixels: tf.Tensor, size: tuple[int, int], crop: float, interpolation: str = "bicubic") -> tf.Tensor:
+    """Returns the view (*size, 3) of pixels (H, W, 3) that `evaluation_image` describes, float32 in whole grey levels."""
+    wanted = tf.constant([math.floor(side / crop) for side in size], "float32")
+    old = tf.cast(tf.shape(pixels)[:2], "float32")
+    new = tf.maximum(tf.cast(tf.round(old * tf.reduce_max(wanted / old)), "int32"), size)
+    pixels = tf.image.resize(pixels, new, interpolation, antialias=True)
+    top, left = tf.unstack((new - size) // 2)
+    view = tf.ensure_shape(pixels[top : top + size[0], left : left + size[1]], (*size, 3))
+    return tf.clip_by_value(tf.round(view), 0, 255)

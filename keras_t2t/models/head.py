@@ -8,6 +8,9 @@ from keras_t2t.configs import is_count
 from keras_t2t.layers import Predictions
 from keras_t2t.layers.common import precise_dtype
 from keras_t2t.layers.dense import Dense
+from keras_t2t.models.t2t_vit import config_of
+
+FEATURES = ("norm", "avg_pool", "max_pool")  # the last layers of models without a head
 
 
 def classify(features, classes: int, activation="softmax", labels: Sequence[str] | None = None, dtype=None):
@@ -31,19 +34,21 @@ def replace_head(model: keras.Model, classes: int | Sequence[str], classifier_ac
         A functional `keras.Model` with the inputs and the name of `model`.
 
     Raises:
-        ValueError: if `classes` is neither a positive integer nor names, or if `model` has no features of rank 2 to classify.
+        ValueError: if `classes` is neither a positive integer nor names, if `model` is not of this package, or if it
+            returns something else.
     """
+    config_of(model)  # raises for models of others
     labels = None if is_count(classes) else _names(classes)
     head = next((layer for layer in model.layers if layer.name == "head"), None)
     features = model.output if head is None else head.input
-    if isinstance(features, (list, tuple, dict)) or len(features.shape) != 2:
+    if head is None and (model.layers[-1].name not in FEATURES or len(features.shape) != 2):
         raise ValueError(
             "Expected a classifier, or a model that returns features (batch, channels), such as one built with "
             f"`include_top=False, pooling='token'`; received a model with the output shape {model.output_shape}"
         )
     dtype = model.layers[-1].dtype_policy if head is None else head.dtype_policy
     count = classes if labels is None else len(labels)
-    return keras.Model(model.inputs, classify(features, count, classifier_activation, labels, dtype), name=model.name)
+    return keras.Model(model.input, classify(features, count, classifier_activation, labels, dtype), name=model.name)
 
 
 def labels_of(model: keras.Model) -> tuple[str, ...] | None:

@@ -16,7 +16,6 @@ from keras_t2t.layers import (
 )
 from keras_t2t.layers.dense import Dense
 
-IMAGE_SIZE = 224
 BLOCK_CLASSES = {
     "standard": EncoderBlock,
     "squeeze_excite": SqueezeExciteBlock,
@@ -25,7 +24,7 @@ BLOCK_CLASSES = {
 }
 
 
-def encode(images, config: T2TConfig, *, class_token_only: bool = False, dtype=None):
+def encode(images, config: T2TConfig, *, table_size: int = 224, class_token_only: bool = False, dtype=None):
     """Adds the backbone of `config` to a functional model.
 
     Glossary of shapes:
@@ -34,6 +33,7 @@ def encode(images, config: T2TConfig, *, class_token_only: bool = False, dtype=N
     Args:
         images: symbolic tensor (B, H, W, C), normalised; H and W may be unknown.
         config: the model.
+        table_size: height and width of the images that the position table is for, where H or W is unknown.
         class_token_only: whether the class token is all that is wanted.
         dtype: dtype or policy of every layer; None for the global policy.
 
@@ -50,7 +50,7 @@ def encode(images, config: T2TConfig, *, class_token_only: bool = False, dtype=N
         name="tokens_to_token",
         dtype=dtype,
     )(images)
-    grid_size = token_grid(config.soft_splits, *(size or IMAGE_SIZE for size in images.shape[1:3]))
+    grid_size = token_grid(config.soft_splits, *(size or table_size for size in images.shape[1:3]))
     x = ClassToken(name="class_token", dtype=dtype)(grid)
     x = PositionEmbedding(grid_size, config.learned_positions, name="position_embedding", dtype=dtype)(x, grid)
     x = keras.layers.Dropout(config.drop_rate, name="dropout", dtype=dtype)(x)

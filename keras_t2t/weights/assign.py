@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
+from keras_t2t.configs import is_count
 from keras_t2t.layers.position_embedding import resize_positions
 from keras_t2t.models import config_of
 from keras_t2t.weights.errors import CheckpointError
@@ -22,14 +23,17 @@ class LoadReport:
     Attributes:
         source: path of the file, or "a mapping".
         entry: the entry of a training state that was used, such as `"state_dict_ema"`; None if the weights stood at the top.
+        prefixes: prefixes that were taken off the names, such as `"module."`.
         layout: whose names the weights have: `"authors"`, `"openmmlab"` or `"keras"`.
         loaded: number of weights that were loaded.
         resized: the weights that were resized: the position table, or none.
-        skipped: entries of the checkpoint that were not loaded, because the model has no head or `skip_head` asked for it.
+        skipped: entries of the checkpoint that were not loaded: a head, because the model has none or `skip_head` asked for it,
+            and the second copies of all weights that OpenMMLab's moving average leaves.
     """
 
     source: str
     entry: str | None
+    prefixes: tuple[str, ...]
     layout: str
     loaded: int
     resized: tuple[str, ...]
@@ -38,6 +42,7 @@ class LoadReport:
     def __str__(self):
         text = f"{self.loaded} weights from {self.source}"
         text += f", entry {self.entry}" if self.entry else ""
+        text += f", prefix {' '.join(self.prefixes)}" if self.prefixes else ""
         text += f", in the layout of {self.layout}"
         text += f"; resized {', '.join(self.resized)}" if self.resized else ""
         return text + (f"; skipped {', '.join(self.skipped)}" if self.skipped else "")
@@ -64,8 +69,8 @@ def load_checkpoint(
             training state, of which `state_dict_ema` is used before `state_dict`, `model` and `net`; with or without the
             prefixes `module.` and `backbone.`; of any floating point type.
         skip_head: whether to leave the head of the model as it is, for a checkpoint of other classes.
-        position_grid: (rows, columns) of the source's position table. None stands for the one grid that fits its length: that
-            of the model or a square, as the published tables are.
+        position_grid: (rows, columns) of the source's position table. None stands for that in a `.keras` file, or the one
+            grid that fits its length: that of the model or a square, as the published tables are.
 
     Returns:
         What was loaded.
@@ -77,7 +82,10 @@ def load_checkpoint(
         OSError: if the file cannot be opened.
     """
     config = config_of(model)
+    if position_grid is not None and not (len(position_grid) == 2 and all(map(is_count, position_grid))):
+        raise ValueError(f"`position_grid` should be (rows, columns). Received: position_grid={position_grid!r}")
     checkpoint = read_checkpoint(source)
+    position_grid = position_grid or checkpoint.position_grid
     layers = {layer.name: layer for layer in model.layers}
     positions, head = layers["position_embedding"], layers.get("head")
     classes = None if head is None or skip_head else head.units
@@ -89,14 +97,18 @@ def load_checkpoint(
             f"The checkpoint does not fit the model {model.name!r}; nothing was loaded from {checkpoint.source}:\n{error}"
         ) from None
     weights = _weights_by_path(layers[name] for name in {row.target.split("/")[0] for row in fit.rows})
-    resized = ()
+    arrays, resized = checkpoint.arrays, ()
+    if fit.position_grid != positions.grid_size:
+        row = next(row for row in fit.rows if row.target == POSITIONS)
+        table = arrays[row.source].reshape(arrays[row.source].shape[-2:]).astype("float32")
+        table = keras.ops.convert_to_numpy(resize_positions(table, fit.position_grid, positions.grid_size))
+        arrays, resized = {**arrays, row.source: table.reshape(row.shape)}, (row.source,)
     for row in fit.rows:
-        array = checkpoint.arrays[row.source]
-        if row.target == POSITIONS and fit.position_grid != positions.grid_size:
-            table = resize_positions(array.reshape(array.shape[-2:]).astype("float32"), fit.position_grid, positions.grid_size)
-            array, resized = keras.ops.convert_to_numpy(table).reshape(row.shape), (row.source,)
-        weights[row.target].assign(row.convert(array))
-    return LoadReport(checkpoint.source, checkpoint.entry, fit.layout, len(fit.rows), resized, tuple(fit.skipped))
+        weights[row.target].assign(row.convert(arrays[row.source]))
+    skipped = (*checkpoint.skipped, *fit.skipped)
+    return LoadReport(
+        checkpoint.source, checkpoint.entry, checkpoint.prefixes, fit.layout, len(fit.rows), resized, tuple(skipped)
+    )
 
 
 def _weights_by_path(layers):

@@ -48,8 +48,11 @@ def infer_architecture(arrays, config: T2TConfig | None = None, num_heads: int |
             pass
     try:
         return _fit(arrays, _config_of_shapes({name: array.shape for name, array in arrays.items()}, num_heads))
-    except (LookupError, StopIteration, ValueError) as error:
-        raise CheckpointError(f"The checkpoint is of no variant, and of no T2T-ViT of standard blocks:\n{error}") from error
+    except (LookupError, ValueError) as error:
+        raise CheckpointError(
+            "The checkpoint is of no variant, and of no T2T-ViT of standard blocks for square images. Build its model with "
+            f"keras_t2t.T2TViT(T2TConfig(...)) and call load_checkpoint. What does not fit:\n{error}"
+        ) from error
 
 
 def _fit(arrays, config) -> Architecture:
@@ -67,9 +70,13 @@ def _config_of_shapes(shapes, num_heads) -> T2TConfig:
     """The configuration that entries in the layout of the authors or of OpenMMLab tell, with the published soft splits."""
 
     def shape(pattern):
-        return next(shape for name, shape in shapes.items() if re.fullmatch(pattern, name))
+        found = [shape for name, shape in shapes.items() if re.fullmatch(pattern, name)]
+        if not found:
+            raise LookupError(f"  missing: a name like {pattern}")
+        return found[0]
 
     embed_dim = shape("cls_token")[-1]
+    hidden = shape(r"(blocks|encoder)\.0\.(mlp\.fc1|ffn\.layers\.0\.0)\.weight")[0]
     performer = any(".kqv." in name for name in shapes)
     return T2TConfig(
         token_attention="performer" if performer else "transformer",
@@ -77,6 +84,6 @@ def _config_of_shapes(shapes, num_heads) -> T2TConfig:
         embed_dim=embed_dim,
         depth=1 + max(int(number) for name in shapes for number in re.findall(r"^(?:blocks|encoder)\.(\d+)\.", name)),
         num_heads=num_heads or max(embed_dim // HEAD_DIM, 1),
-        mlp_ratio=shape(r"(blocks|encoder)\.0\.(mlp\.fc1|ffn\.layers\.0\.0)\.weight")[0] / embed_dim,
+        mlp_ratio=hidden / embed_dim if int(embed_dim * (hidden / embed_dim)) == hidden else (hidden + 0.5) / embed_dim,
         qkv_bias=any(re.fullmatch(r"(blocks|encoder)\.0\.attn\.qkv\.bias", name) for name in shapes),
     )

@@ -60,6 +60,8 @@ def match(
     head = {row.source for row in name_map_of(layout, 1)} - {row.source for row in name_map_of(layout, None)}
     skipped = sorted(head.intersection(arrays)) if classes is None else []
     positions = next(row for row in rows if row.target == POSITIONS)
+    if layout == "keras" and position_grid is None and positions.shape == getattr(arrays.get(positions.source), "shape", None):
+        position_grid = grid_size  # most likely a file of this very model
     grid = _grid_of(arrays.get(positions.source), positions, grid_size, position_grid)
     _check(rows, {name: array for name, array in arrays.items() if name not in skipped}, grid)
     return Match(layout, rows, grid, skipped)
@@ -93,13 +95,17 @@ def _check(rows, arrays, grid):
     for name in (name for name in expected if name in arrays):
         array, row = arrays[name], expected[name]
         if row.target == POSITIONS and grid is None:
-            hint = " of a grid that is not known: name it with position_grid=(rows, columns)"
+            hint = " of a grid that is not known: name it with load_checkpoint(..., position_grid=(rows, columns))"
             hint = hint if array.shape[-1:] == row.shape[-1:] else ""
             problems.append(f"  mis-shaped: {name} expected {row.shape}, received {array.shape}{hint}")
         elif row.target != POSITIONS and array.shape != row.shape:
             problems.append(f"  mis-shaped: {name} expected {row.shape}, received {array.shape}")
         elif not _is_real(array.dtype):
             problems.append(f"  not numbers: {name}")
+    if any(
+        arrays[name].shape != row.shape for name, row in expected.items() if name in arrays and row.target.startswith("head/")
+    ):
+        problems.append("  for other classes: load_checkpoint(..., skip_head=True), or keras_t2t.replace_head afterwards")
     if problems:
         raise CheckpointError("\n".join(problems))
 

@@ -7,7 +7,9 @@ processes can start at once; at worst they fetch the same file twice.
 import hashlib
 import os
 import pathlib
+import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 
@@ -39,7 +41,7 @@ def load_pretrained(model: keras.Model, source: Source, build: Callable[[], kera
     if converted.exists():
         try:
             return load_checkpoint(model, converted)
-        except CheckpointError:
+        except (CheckpointError, OSError):
             pass  # damaged since it was written: convert it anew
     original = fetch(source)
     published = build()
@@ -56,7 +58,7 @@ def load_pretrained(model: keras.Model, source: Source, build: Callable[[], kera
 def cache_folder() -> pathlib.Path:
     """Where published weights are kept: `models/keras_t2t` in the folder that the environment variable `KERAS_HOME` names."""
     home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
-    return pathlib.Path(home).expanduser() / "models" / "keras_t2t"
+    return pathlib.Path(home).expanduser().absolute() / "models" / "keras_t2t"
 
 
 def converted_path(source: Source) -> pathlib.Path:
@@ -80,18 +82,18 @@ def fetch(source: Source) -> pathlib.Path:
     path, cached = cache_folder() / source.file, ""
     if path.exists():
         if (problem := _problem(source, path)) is None:
+            _record(source, path)
             return path
         cached = f". The file of that name there was not used: {problem}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".downloading-") as folder:
             temporary = pathlib.Path(folder, source.file)
             _download(source, temporary)
             if problem := _problem(source, temporary):
                 raise DownloadError(f"The file from {source.url} is not the one that was published: {problem}")
-            if source.digest is None:
-                pathlib.Path(folder, "sha256").write_text(_digest(temporary, "sha256"))
-                os.replace(pathlib.Path(folder, "sha256"), _record(source))
+            _record(source, temporary)
             os.replace(temporary, path)
     except DownloadError as error:
         raise DownloadError(f"{error}{cached}") from error.__cause__
@@ -106,38 +108,59 @@ def _download(source, path):
 
     try:
         pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=TIMEOUT)(source.url, str(path), None)
-    except requests.RequestException as error:
+    except (requests.RequestException, ValueError) as error:  # pooch reads numbers in the answer of the server
         raise DownloadError(
             f"Cannot download {source.file} from {source.url}: {error}. With network access elsewhere, put the file into "
             f"{cache_folder()} by hand, or name a mirror with the environment variable {MIRROR}"
         ) from error
 
 
+def _sweep(folder):
+    """Removes what processes that were killed have left, a day later."""
+    for path in folder.glob(".*ing-*"):
+        if time.time() - path.stat().st_mtime > 86_400:
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def _problem(source, path):
     """Says what is wrong with a file of published weights, or returns None."""
     if source.size not in (None, path.stat().st_size):
         return f"it has {path.stat().st_size} bytes, not {source.size}"
-    record = _record(source)
-    expected = source.digest or (f"sha256:{record.read_text()}" if record.exists() else None)
-    if expected is not None:
-        algorithm, digest = expected.split(":")
+    if source.digest is not None:
+        algorithm, digest = source.digest.split(":")
         found = _digest(path, algorithm)
         if not found.startswith(digest):
-            origin = "" if source.digest else f", as {record} has recorded when it was first used"
-            return f"its {algorithm} digest is {found}, not {digest}{origin}"
-    if source.digest is None:
-        try:
-            config = VARIANTS[source.variant]
-            grid = token_grid(config.soft_splits, source.image_size, source.image_size)
-            match(read_checkpoint(path).arrays, config, grid, classes=source.classes)
-        except CheckpointError as error:
-            return str(error)
+            return f"its {algorithm} digest is {found}, not {digest}"
+    record = _record_path(source)
+    if record.exists() and (found := _digest(path, "sha256")) != record.read_text().strip():
+        return (
+            f"its sha256 digest is {found}, not {record.read_text().strip()}, as {record} has recorded when it was first used"
+        )
+    try:
+        config = VARIANTS[source.variant]
+        grid = token_grid(config.soft_splits, source.image_size, source.image_size)
+        match(read_checkpoint(path).arrays, config, grid, classes=source.classes)
+    except CheckpointError as error:
+        return str(error).replace(str(path), "it")
     return None
 
 
-def _record(source):
-    """Where the digest of a file that was published without one is kept from its first use on."""
+def _record_path(source):
+    """Where the digest of a file that was published without a whole one is kept from its first use on."""
     return cache_folder() / f"{source.file}.sha256"
+
+
+def _record(source, path):
+    """Keeps the digest of a file, if it was published without a whole one and is used for the first time."""
+    record = _record_path(source)
+    if (source.digest and len(source.digest) > 64) or record.exists():
+        return
+    try:
+        with tempfile.TemporaryDirectory(dir=record.parent, prefix=".recording-") as folder:
+            pathlib.Path(folder, "sha256").write_text(_digest(path, "sha256"))
+            os.replace(pathlib.Path(folder, "sha256"), record)
+    except OSError as error:
+        warnings.warn(f"The digest of {source.file} could not be recorded ({error})", stacklevel=5)
 
 
 def _digest(path, algorithm):

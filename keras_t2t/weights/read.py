@@ -2,11 +2,13 @@
 
 import dataclasses
 import io
+import json
 import os
 import pathlib
 import zipfile
 from collections.abc import Mapping
 
+import ml_dtypes
 import numpy as np
 
 from keras_t2t.weights.errors import CheckpointError
@@ -14,6 +16,7 @@ from keras_t2t.weights.torch_file import read_torch_file
 
 # Where a training state keeps its weights, the most wanted first: the moving average of the weights, then the weights.
 ENTRIES = ("state_dict_ema", "state_dict", "model", "net")
+MAX_EXPANSION = 10
 PREFIXES = ("module.", "backbone.")  # of DistributedDataParallel, of OpenMMLab
 
 
@@ -25,11 +28,18 @@ class Checkpoint:
         source: path of the file, or "a mapping".
         entry: the entry of the training state that was used; None if the weights stood at the top.
         arrays: the weights by name, without the prefixes `module.` and `backbone.`.
+        prefixes: those of the prefixes that were there.
+        skipped: second copies of weights, which OpenMMLab's moving average leaves under the name `ema_` and the weight's with
+            underscores; the weight itself is the average.
+        position_grid: (rows, columns) of the position table, where the file says it.
     """
 
     source: str
     entry: str | None
     arrays: dict[str, np.ndarray]
+    prefixes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    position_grid: tuple[int, int] | None = None
 
 
 def read_checkpoint(source: str | os.PathLike | Mapping) -> Checkpoint:
@@ -57,7 +67,8 @@ def read_checkpoint(source: str | os.PathLike | Mapping) -> Checkpoint:
         return _unwrap(read_torch_file(path), str(path))
     path.open("rb").close()  # the libraries raise all sorts of errors for a file that is not there
     try:
-        return _unwrap(readers[path.suffix](path), str(path))
+        checkpoint = _unwrap(readers[path.suffix](path), str(path))
+        return dataclasses.replace(checkpoint, position_grid=_grid_in(path)) if path.suffix == ".keras" else checkpoint
     except (ImportError, CheckpointError):
         raise
     except Exception as error:  # as many kinds as there are libraries
@@ -73,46 +84,94 @@ def _read_safetensors(path):
 
 
 def _read_npz(path):
+    with zipfile.ZipFile(path) as archive:
+        _check_expansion(sum(info.file_size for info in archive.infolist()), path.stat().st_size)
     with np.load(path, allow_pickle=False) as file:
         return dict(file)
 
 
 def _read_keras(path):
     with zipfile.ZipFile(path) as archive:
-        return _read_h5(io.BytesIO(archive.read("model.weights.h5")))
+        _check_expansion(sum(info.file_size for info in archive.infolist()), path.stat().st_size)
+        weights = archive.read("model.weights.h5")
+    return _read_h5(io.BytesIO(weights), len(weights))
 
 
-def _read_h5(path):
+def _grid_in(path):
+    """The grid of positions in the configuration of a saved model, None if there is no such layer or more than one."""
+    with zipfile.ZipFile(path) as archive:
+        layers = json.loads(archive.read("config.json"))["config"].get("layers", [])
+    grids = [tuple(layer["config"]["grid_size"]) for layer in layers if layer["class_name"] == "PositionEmbedding"]
+    return grids[0] if len(grids) == 1 else None
+
+
+def _read_h5(file, size=None):
     """The weights of the layers by their place in the file, such as `encoder_block_1/norm1/vars/0`."""
     import h5py
 
-    arrays = {}
-    with h5py.File(path) as file:
-        file["layers"].visititems(
-            lambda name, item: arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
-        )
-    return arrays
+    datasets, outside = {}, []
+
+    def add(name, item):
+        if isinstance(item, h5py.Dataset):
+            datasets[name] = item
+            outside.append(item.external or item.is_virtual)
+
+    with h5py.File(file) as content:
+        outside.append(isinstance(content.get("layers", getlink=True), h5py.ExternalLink))
+        content["layers"].visititems(add)  # which follows no links to other files
+        if any(outside):
+            raise ValueError("it has data in other files")
+        _check_expansion(sum(item.nbytes for item in datasets.values()), size or file.stat().st_size)
+        return {name: _with_type(item[()], item.attrs.get("dtype")) for name, item in datasets.items()}
+
+
+def _with_type(array, name):
+    """Keras keeps bfloat16 as bytes, and its name beside them."""
+    return array.view(ml_dtypes.bfloat16) if name == "bfloat16" and array.dtype.kind == "V" else array
+
+
+def _check_expansion(size, file_size):
+    """Weights hardly compress; what declares far more than it holds is not made of them."""
+    if size > MAX_EXPANSION * file_size + 2**20:
+        raise ValueError(f"it declares {size} bytes in a file of {file_size}")
 
 
 def _unwrap(content, source):
     """Finds the weights in what a file holds and strips the prefixes of their names."""
-    entry = None
+    entry, weights = None, content
     if isinstance(content, Mapping):
-        entry = next((name for name in ENTRIES if isinstance(content.get(name), Mapping)), None)
-    weights = content if entry is None else content[entry]
-    if not isinstance(weights, Mapping) or not any(_is_array(value) for value in weights.values()):
+        entry = next((name for name in ENTRIES if _has_arrays(content.get(name))), None)
+        weights = content if entry is None else content[entry]
+    if not _has_arrays(weights):
         found = f"the entries {', '.join(map(str, weights))}"[:200] if isinstance(weights, Mapping) else type(weights).__name__
         raise CheckpointError(f"Found no weights in {source}: expected arrays by name, bare or under {ENTRIES}; found: {found}")
-    arrays = {}
+    copies = {"ema_" + str(name).replace(".", "_") for name in weights}
+    arrays, prefixes = {}, []
     for name, value in weights.items():
+        if name in copies:
+            continue
         short = str(name)
-        for prefix in PREFIXES:
+        while prefix := next((prefix for prefix in PREFIXES if short.startswith(prefix)), None):
             short = short.removeprefix(prefix)
+            prefixes.append(prefix)
         if short in arrays:
             raise CheckpointError(f"{source} has the weight {short} twice, with and without a prefix of {PREFIXES}")
-        arrays[short] = np.asarray(value) if _is_array(value) else np.empty((), object)
-    return Checkpoint(source, entry, arrays)
+        arrays[short] = _as_array(value)
+    skipped = tuple(str(name) for name in weights if name in copies)
+    return Checkpoint(source, entry, arrays, tuple(dict.fromkeys(prefixes)), skipped)
+
+
+def _has_arrays(value) -> bool:
+    return isinstance(value, Mapping) and any(_is_array(item) for item in value.values())
 
 
 def _is_array(value) -> bool:
     return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def _as_array(value) -> np.ndarray:
+    """An array of numpy, of PyTorch or of another library; what is no array becomes one without numbers."""
+    if not _is_array(value):
+        return np.empty((), object)
+    value = value.detach().cpu() if hasattr(value, "detach") else value
+    return np.asarray(value.float() if str(value.dtype) == "torch.bfloat16" else value)

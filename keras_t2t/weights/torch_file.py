@@ -19,7 +19,8 @@ import numpy as np
 from keras_t2t.weights.errors import CheckpointError
 from keras_t2t.weights.inert_pickle import Global, InertPickle, Record
 
-LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a pickle of the magic number
+LEGACY_START = b"\x80"  # a pickle
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 ZIP_START = b"PK\x03\x04"
 ZIP_DIRECTORY_ENTRY = b"PK\x01\x02"
@@ -37,6 +38,8 @@ DTYPES = {
     "CharStorage": np.dtype("int8"),
     "ByteStorage": np.dtype("uint8"),
     "BoolStorage": np.dtype("bool"),
+    "ComplexFloatStorage": np.dtype("complex64"),
+    "ComplexDoubleStorage": np.dtype("complex128"),
 }
 
 
@@ -102,7 +105,10 @@ def _rebuild(function, arguments):
         case Global("collections", "OrderedDict"), ():
             return {}
         case Global("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2"), (_Storage() as storage, *view):
-            return storage.tensor(*view[:3])
+            try:
+                return storage.tensor(*view[:3])
+            except ValueError:  # matters only if it is one of the weights
+                return Record(function, view)
         case Global("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state"), (np.ndarray() as data, *_):
             return data
     return Record(function, arguments)
@@ -112,9 +118,10 @@ def _read_legacy(data):
     """Pickles of a magic number, a version, facts of the machine, what was saved, and the order of the storages; then those."""
     stream = io.BytesIO(data)
     header = InertPickle(stream)
-    _, protocol, system = header.load(), header.load(), header.load()
-    if protocol != LEGACY_PROTOCOL or system["little_endian"] is not True:
-        raise ValueError("written on a big-endian machine or in an unknown version of the format")
+    if header.load() != LEGACY_MAGIC or header.load() != LEGACY_PROTOCOL:
+        raise ValueError("a pickle, but not of the legacy format")
+    if header.load()["little_endian"] is not True:
+        raise ValueError("written on a big-endian machine")
     start, declared, storages = stream.tell(), {}, {}
 
     def declare(identifier):

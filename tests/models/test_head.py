@@ -33,7 +33,7 @@ def test_a_fresh_head_on_the_same_body(kwargs):
 
 def test_training_the_new_model_trains_the_body_of_the_old_one():
     model = build()
-    before = np.asarray(model.get_layer("block0").norm1.gamma)
+    before = np.array(model.get_layer("block0").norm1.gamma)
     fresh = keras_t2t.replace_head(model, 2)
     fresh.compile("sgd", "sparse_categorical_crossentropy")
     fresh.fit(X, np.array([0, 1]), verbose=0)
@@ -63,6 +63,20 @@ def test_classes_are_a_count_or_names(classes):
 def test_a_feature_map_cannot_be_classified():
     with pytest.raises(ValueError, match=r"pooling='token'`; received a model with the output shape \(None, 4, 2, 18\)"):
         keras_t2t.replace_head(build(include_top=False), 3)
+
+
+def test_models_of_others_are_refused():
+    backbone = build(include_top=False, pooling="token")
+    own_head = keras.Model(backbone.input, keras.layers.Dense(10, name="mine")(backbone.output))
+    with pytest.raises(ValueError, match="Expected a classifier, or a model that returns features"):
+        keras_t2t.replace_head(own_head, 3)
+    with pytest.raises(ValueError, match="Expected a model built by keras_t2t"):
+        keras_t2t.replace_head(keras.Sequential([keras.layers.Dense(3)]), 3)
+
+
+@pytest.mark.filterwarnings("error:The structure of")
+def test_the_new_model_takes_its_images_as_the_old_one_did():
+    assert keras_t2t.replace_head(build(), 3).predict(X, verbose=0).shape == (2, 3)
 
 
 def test_labels_fit_the_logits():

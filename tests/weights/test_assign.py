@@ -34,6 +34,7 @@ def test_everything_that_does_not_fit_is_listed_and_nothing_is_loaded(parameters
         "  missing: norm.weight (18,)",
         "  unexpected: blocks.2.norm1.weight (18,)",
         "  mis-shaped: head.bias expected (7,), received (5,)",
+        "  for other classes: load_checkpoint(..., skip_head=True), or keras_t2t.replace_head afterwards",
     ]
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
@@ -67,10 +68,17 @@ def test_positions_of_another_grid_are_resized(parameters, size):
 def test_a_grid_that_is_no_square_must_be_named():
     parameters = seeded_parameters(CONFIG, (43, 61), classes=7)
     with pytest.raises(
-        ValueError, match=r"mis-shaped: pos_embed .* \(1, 55, 18\) of a grid that is not known: name it with position_grid"
+        ValueError,
+        match=r"mis-shaped: pos_embed .* \(1, 55, 18\) of a grid that is not known: name it with load_checkpoint",
     ):
         keras_t2t.load_checkpoint(build(), parameters)
     model = build()
+    before = [np.array(weight) for weight in model.weights]
+    for wrong in [(-6, -9), (6.0, 9.0), (6, 9, 1), "ab"]:
+        with pytest.raises(ValueError, match=r"`position_grid` should be \(rows, columns\)\. Received: position_grid="):
+            keras_t2t.load_checkpoint(model, parameters, position_grid=wrong)
+    for weight, old in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, old)
     grid = build((43, 61)).get_layer("position_embedding").grid_size
     keras_t2t.load_checkpoint(model, parameters, position_grid=grid)
     layer = model.get_layer("position_embedding")
@@ -111,6 +119,18 @@ def test_a_table_that_fits_two_grids_must_be_named(parameters):
         keras_t2t.load_checkpoint(model, parameters)
     keras_t2t.load_checkpoint(model, parameters, position_grid=(1, 16))
     np.testing.assert_array_equal(model.get_layer("position_embedding").table, parameters["pos_embed"][0])
+
+
+def test_a_file_of_the_very_model_needs_no_grid(parameters, tmp_path):
+    model = build((13, 103))
+    model.get_layer("position_embedding").table.assign(np.arange(17 * 18).reshape(17, 18))
+    model.save_weights(tmp_path / "model.weights.h5")
+    model.save(tmp_path / "model.keras")
+    same = build((13, 103), weights=tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(same.get_layer("position_embedding").table, np.arange(17 * 18).reshape(17, 18))
+    square = build()  # of as many positions, 4x4
+    report = keras_t2t.load_checkpoint(square, tmp_path / "model.keras")  # which says what its grid is
+    assert report.resized == ("position_embedding/vars/0",)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 18), (1, 0, 18), (1, 18, 18), (17, 18)])

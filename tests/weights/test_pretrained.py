@@ -19,6 +19,7 @@ import pytest
 import keras_t2t
 from keras_t2t.configs import VARIANTS
 from keras_t2t.weights import pretrained, registry
+from keras_t2t.weights.name_map import name_map
 from tests.conftest import DATA, relative_error, seeded_parameters
 from tests.torch_files import Ordered, legacy_file
 
@@ -43,7 +44,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         data = self.server.files[name]
         self.send_response(200)
-        if fault != "cut short without a length":
+        if fault == "a length in words":
+            self.send_header("Content-Length", "many")
+        elif fault != "cut short without a length":
             self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data if fault is None else data[: len(data) // 3])
@@ -191,6 +194,66 @@ def test_a_file_put_into_the_cache_by_hand(server, cache, file, published):
     cache.mkdir(parents=True)
     (cache / file).write_bytes(published[0])
     assert_loaded(keras_t2t.T2TViT7(), published[1])
+    # From the first use on it may not change.
+    os.remove(cache / f"{file}.weights.h5")
+    (cache / file).write_bytes(published[0][:-1] + b"\x07")
+    with pytest.raises(
+        keras_t2t.DownloadError, match=r"was not used: its sha256 digest is .* has recorded when it was first used"
+    ):
+        keras_t2t.T2TViT7()
+    (cache / f"{file}.sha256").write_text("")
+    with pytest.raises(keras_t2t.DownloadError, match="was not used: its sha256 digest is"):
+        keras_t2t.T2TViT7()
+
+
+def test_what_killed_processes_left_is_swept_a_day_later(cache, file):
+    old, new = cache / ".downloading-old", cache / ".downloading-new"
+    old.mkdir(parents=True), new.mkdir()
+    os.utime(old, (0, 0))
+    keras_t2t.T2TViT7()
+    assert not old.exists() and new.exists()
+
+
+@pytest.mark.parametrize("digits", [8, 64])
+def test_openmmlab_files_are_held_to_digest_names_and_shapes(server, cache, monkeypatch, digits):
+    source = registry.sources_of("t2t_vit_t_14")["imagenet_openmmlab"]
+    config = VARIANTS["t2t_vit_t_14"]
+    parameters = seeded_parameters(config, (224, 224))
+    rows = zip(name_map(config, 197), name_map(config, 197, layout="openmmlab"), strict=True)
+    state = {("" if t.source.startswith("head") else "backbone.") + t.source: parameters[o.source] for o, t in rows}
+    average = {f"ema_{name.replace('.', '_')}": 0 * array for name, array in state.items()}
+    good = legacy_file({"meta": {"CLASSES": ["a"]}, "state_dict": Ordered({**state, **average})})
+    state["head.layers.head.bias"] = np.zeros(999, "float32")
+    bad = legacy_file({"state_dict": Ordered(state)})
+    for data in (bad, good):
+        changed = dataclasses.replace(source, digest=f"sha256:{hashlib.sha256(data).hexdigest()[:digits]}")
+        monkeypatch.setattr(registry, "SOURCES", (changed,))
+        server.files[source.file] = data
+        if data is bad:
+            with pytest.raises(keras_t2t.DownloadError, match=r"head.bias expected \(1000,\), received \(999,\)"):
+                keras_t2t.T2TViTt14(weights="imagenet_openmmlab")
+            assert names(cache) == []
+    assert_loaded(keras_t2t.T2TViTt14(weights="imagenet_openmmlab"), parameters)
+    assert (f"{source.file}.sha256" in names(cache)) == (digits == 8)
+
+
+def test_features_of_384_keep_the_positions_of_384(server):
+    config = VARIANTS["t2t_vit_14"]
+    parameters = seeded_parameters(config, (384, 384))
+    server.files["83.3_T2T_ViT_14.pth.tar"] = legacy_file({"state_dict_ema": Ordered(parameters)})
+    model = keras_t2t.T2TViT14(weights="imagenet_384", include_top=False)
+    np.testing.assert_array_equal(model.get_layer("position_embedding").table, parameters["pos_embed"][0])
+    by_path = keras_t2t.T2TViT14(
+        weights=pretrained.converted_path(registry.sources_of("t2t_vit_14")["imagenet_384"]), include_top=False
+    )
+    np.testing.assert_array_equal(by_path.get_layer("position_embedding").table, parameters["pos_embed"][0])
+    assert keras_t2t.T2TViT14(weights="imagenet_384").input_shape == (None, 384, 384, 3)
+
+
+def test_a_server_that_counts_in_words(server, file):
+    server.faults = ["a length in words"]
+    with pytest.raises(keras_t2t.DownloadError, match="invalid literal"):
+        keras_t2t.T2TViT7()
 
 
 def test_a_bad_file_in_the_cache_is_replaced(server, cache, file, published, monkeypatch):
@@ -224,7 +287,7 @@ def test_a_full_disk(server, cache, file, published):
     (cache / file).write_bytes(published[0])
     with no_space_beyond(10**6), pytest.warns(UserWarning, match="converted weights could not be kept"):
         assert_loaded(keras_t2t.T2TViT7(), published[1])
-    assert names(cache) == [file]
+    assert names(cache) == [file, f"{file}.sha256"]
 
 
 def test_a_cache_that_cannot_be_written(server, file, tmp_path, monkeypatch):

@@ -1,5 +1,8 @@
 """Every format, entry and prefix in which weights come, and the sizes they are resized to."""
 
+import zipfile
+
+import h5py
 import keras
 import ml_dtypes
 import numpy as np
@@ -86,6 +89,8 @@ def test_the_moving_average_comes_first():
         assert (checkpoint.entry, checkpoint.arrays["w"][0]) == (name, value)
         del entries[name]
     assert read_checkpoint(state(5)).entry is None
+    # An entry without weights is passed over.
+    assert read_checkpoint({"state_dict_ema": {}, "state_dict": state(6)}).entry == "state_dict"
     # Something else under the name of an entry is not taken for weights.
     assert read_checkpoint({"state_dict_ema": None, "model": "t2t_vit_14", "net": state(6)}).entry == "net"
 
@@ -98,6 +103,47 @@ def test_a_mapping_of_torch_tensors_is_read_by_their_arrays():
             return np.float32([1, 2])
 
     np.testing.assert_array_equal(read_checkpoint({"module.backbone.w": Tensor()}).arrays["w"], [1, 2])
+
+
+def test_prefixes_in_any_order_are_reported():
+    checkpoint = read_checkpoint({"backbone.module.a": np.ones(2), "module.module.b": np.ones(3), "c": np.ones(4)})
+    assert list(checkpoint.arrays) == ["a", "b", "c"]
+    assert checkpoint.prefixes == ("backbone.", "module.")
+
+
+def test_bfloat16_models_read_their_own_files(tmp_path):
+    config = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
+    model = build(config, dtype="bfloat16")
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = build(config, dtype="bfloat16", weights=tmp_path / "model.weights.h5")
+    assert_equal_weights(other, model)
+
+
+def test_files_that_inflate_or_point_elsewhere_are_refused(tmp_path):
+    np.savez_compressed(tmp_path / "bomb.npz", w=np.zeros(10**7))
+    with h5py.File(tmp_path / "bomb.weights.h5", "w") as file:
+        file.create_dataset("layers/w", (2**28,), "float32", chunks=(2**20,))
+    (tmp_path / "secret").write_bytes(b"secret" * 10)
+    with h5py.File(tmp_path / "external.weights.h5", "w") as file:
+        file.create_dataset("layers/w", (10,), "uint8", external=[(str(tmp_path / "secret"), 0, 10)])
+    with h5py.File(tmp_path / "virtual.weights.h5", "w") as file:
+        layout = h5py.VirtualLayout((10,), "uint8")
+        layout[:] = h5py.VirtualSource(str(tmp_path / "bomb.weights.h5"), "layers/w", (10,))
+        file.create_virtual_dataset("layers/w", layout)
+    with h5py.File(tmp_path / "linked.weights.h5", "w") as file:
+        file["layers"] = h5py.ExternalLink(str(tmp_path / "bomb.weights.h5"), "layers")
+    with zipfile.ZipFile(tmp_path / "bomb.keras", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("model.weights.h5", bytes(10**8))
+    for name, reason in {
+        "bomb.npz": "declares 80000",
+        "bomb.weights.h5": "declares 1073741824 bytes",
+        "bomb.keras": "declares 100000000 bytes",
+        "external.weights.h5": "data in other files",
+        "virtual.weights.h5": "data in other files",
+        "linked.weights.h5": "data in other files",
+    }.items():
+        with pytest.raises(keras_t2t.CheckpointError, match=f"Cannot read .*{name}: .*{reason}"):
+            read_checkpoint(tmp_path / name)
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3, "args": "x"}, {"state_dict": {"a": 1}}])

@@ -1,0 +1,65 @@
+"""Mixing the images of a batch: Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019)."""
+
+import tensorflow as tf
+
+from keras_t2t.data.augment import Augmentation
+
+
+def smooth(labels: tf.Tensor, classes: int, smoothing: float) -> tf.Tensor:
+    """Returns targets (B, classes) for labels (B,): `smoothing` is spread over all classes, the rest goes to the right one."""
+    return tf.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
+
+
+def mix(images: tf.Tensor, targets: tf.Tensor, augmentation: Augmentation, seed: tf.Tensor):
+    """Mixes every image of a batch with that at the same place from the end, all in one proportion.
+
+    Args:
+        images: (B, H, W, C).
+        targets: (B, classes).
+        augmentation: `mixup`, `cutmix`, `mix_rate` and `switch_rate` are used.
+        seed: (2,).
+
+    Returns:
+        Mixed images and targets.
+    """
+    if augmentation.mix_rate == 0 or augmentation.mixup == augmentation.cutmix == 0:
+        return images, targets
+    seeds = tf.random.experimental.stateless_split(seed, 3)
+    chance, switch = tf.unstack(tf.random.stateless_uniform((2,), seeds[0]))
+    cut_rate = augmentation.switch_rate if augmentation.mixup and augmentation.cutmix else float(augmentation.cutmix > 0)
+
+    def mixed():
+        return tf.cond(
+            switch < cut_rate,
+            lambda: cutmix(images, targets, beta(augmentation.cutmix or 1.0, seeds[1]), seeds[2]),
+            lambda: mixup(images, targets, beta(augmentation.mixup or 1.0, seeds[1])),
+        )
+
+    return tf.cond(chance < augmentation.mix_rate, mixed, lambda: (images, targets))
+
+
+def mixup(images, targets, share):
+    """Returns `share` of each image and target plus the rest of its partner."""
+    return share * images + (1 - share) * images[::-1], share * targets + (1 - share) * targets[::-1]
+
+
+def cutmix(images, targets, share, seed):
+    """Puts a rectangle of its partner, with 1 - `share` of the area where it lies within, into each image.
+
+    The targets are shared in proportion to the areas.
+    """
+    height, width = images.shape[1:3]
+    centre = tf.random.stateless_uniform((2,), seed) * [float(height), float(width)]
+    half = tf.sqrt(1 - share) * [height / 2, width / 2]
+    top, left = tf.unstack(tf.maximum(tf.round(centre - half), 0.0))
+    bottom, right = tf.unstack(tf.minimum(tf.round(centre + half), [float(height), float(width)]))
+    rows, columns = tf.range(float(height))[:, None, None], tf.range(float(width))[None, :, None]
+    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+    share = 1 - (bottom - top) * (right - left) / (height * width)
+    return tf.where(inside, images[::-1], images), share * targets + (1 - share) * targets[::-1]
+
+
+def beta(alpha: float, seed: tf.Tensor) -> tf.Tensor:
+    """Draws from the beta distribution with both parameters `alpha`."""
+    a, b = tf.unstack(tf.random.stateless_gamma((2,), seed, alpha))
+    return a / tf.maximum(a + b, 1e-12)

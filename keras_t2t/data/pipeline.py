@@ -1,0 +1,94 @@
+"""Batches for training and evaluation with tf.data: parallel, prefetched, and a pure function of the seed and the epoch."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_t2t.data.augment import Augmentation, decode, random_crop, random_erase, random_flip
+from keras_t2t.data.evaluation import evaluation_view
+from keras_t2t.data.mix import mix, smooth
+from keras_t2t.data.sources import Source
+
+
+def training_batches(
+    source,
+    size: tuple[int, int],
+    batch_size: int,
+    augmentation: Augmentation,
+    *,
+    seed: int = 0,
+    first_epoch: int = 0,
+    shard: tuple[int, int] = (0, 1),
+) -> tf.data.Dataset:
+    """Returns an endless dataset of (images, targets), one epoch after the other.
+
+    What an epoch holds depends on the seed and the number of the epoch alone, so that training can go on where it stopped.
+
+    Args:
+        source: a `Source` or a `StreamSource`.
+        size: (height, width) of the images.
+        batch_size: images in a batch of this shard; what is left of an epoch is dropped.
+        augmentation: what happens to the images.
+        seed: of everything random.
+        first_epoch: the epoch to begin with.
+        shard: (number of this one, how many there are), for several hosts.
+
+    Returns:
+        Images (B, H, W, 3), float32 in [0, 255], and targets (B, classes), float32.
+    """
+
+    def epoch_of(epoch):
+        epoch_seed = tf.random.experimental.stateless_fold_in(tf.constant([seed, shard[0]], "int64"), epoch)
+        order_seed = tf.random.experimental.stateless_fold_in(tf.constant([seed, -1], "int64"), epoch)
+
+        def view(number, element):
+            image, label = element
+            seeds = tf.random.experimental.stateless_split(tf.random.experimental.stateless_fold_in(epoch_seed, number), 3)
+            image = random_crop(image, size, augmentation, seeds[0])
+            image = random_flip(image, seeds[1]) if augmentation.flip else image
+            image = random_erase(image, augmentation.erase_rate, seeds[2]) if augmentation.erase_rate else image
+            return image, label
+
+        def mixed(number, batch):
+            targets = smooth(batch[1], len(source.classes), augmentation.label_smoothing)
+            return mix(batch[0], targets, augmentation, tf.random.experimental.stateless_fold_in(epoch_seed, -1 - number))
+
+        dataset = source.elements(order_seed, shard).enumerate()
+        dataset = dataset.map(view, tf.data.AUTOTUNE, deterministic=True)
+        dataset = dataset.batch(batch_size, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return dataset.enumerate().map(mixed, tf.data.AUTOTUNE, deterministic=True)
+
+    epochs = tf.data.Dataset.range(first_epoch, np.iinfo("int64").max)
+    return epochs.flat_map(epoch_of).prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation_batches(
+    source,
+    size: tuple[int, int],
+    batch_size: int,
+    *,
+    crop: float = 0.9,
+    interpolation: str = "bicubic",
+    shard: tuple[int, int] = (0, 1),
+) -> tf.data.Dataset:
+    """Returns a dataset of (images, targets) in order: each image once, resized and cropped from the centre.
+
+    Returns:
+        Images (B, H, W, 3), float32 in [0, 255], and one-hot targets (B, classes); the last batch may be smaller.
+    """
+
+    def view(image, label):
+        return evaluation_view(decode(image), size, crop, interpolation), tf.one_hot(label, len(source.classes))
+
+    dataset = source.elements(None, shard).map(view, tf.data.AUTOTUNE, deterministic=True)
+    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def cached(source: Source) -> Source:
+    """Returns the same source with its images decoded in memory, if they are of one size; as it is if they are not files."""
+    if not source.from_files:
+        return source
+    dataset = source.elements(None).map(lambda image, label: decode(image), tf.data.AUTOTUNE, deterministic=True)
+    pixels = list(dataset.as_numpy_iterator())
+    if len({image.shape for image in pixels}) > 1:
+        raise ValueError("Only images of one size can be cached; these have several")
+    return Source(np.stack(pixels), source.labels, source.classes)

@@ -1,0 +1,170 @@
+"""Where labelled images come from: folders, TensorFlow Datasets, arrays."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
+SHUFFLE_BUFFER = 10_000
+
+
+class DataError(ValueError):
+    """Data that cannot be trained on or evaluated with."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """Labelled images that can be asked for by number.
+
+    Attributes:
+        images: the paths of files, or pixels: array (N, H, W, 3) or (N, H, W, 1) in [0, 255].
+        labels: int array (N,): the numbers of the classes.
+        classes: names of the classes.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+    def __len__(self):
+        return len(self.labels)
+
+    @property
+    def from_files(self) -> bool:
+        """Whether the images are paths of files."""
+        return self.images.dtype.kind == "U"
+
+    def subset(self, indices) -> "Source":
+        """Returns the images of these numbers."""
+        return Source(self.images[indices], self.labels[indices], self.classes)
+
+    def elements(self, epoch_seed: tf.Tensor | None, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
+        """Returns a dataset of (image, label): bytes of a file or pixels, and the number of the class.
+
+        Args:
+            epoch_seed: seed (2,) of the order, None for the order of the numbers.
+            shard: (number of this one, how many there are); each takes every so-manyth image, when shuffled all equally many.
+        """
+        order = tf.range(len(self), dtype="int64")
+        if epoch_seed is not None:
+            order = tf.random.experimental.stateless_shuffle(order, epoch_seed)
+            order = order[: len(self) // shard[1] * shard[1]]
+        with tf.init_scope():  # captured, not written into the graph
+            images, labels = tf.constant(self.images), tf.constant(self.labels, "int64")
+        dataset = tf.data.Dataset.from_tensor_slices(order[shard[0] :: shard[1]])
+        return dataset.map(lambda i: (tf.io.read_file(images[i]) if self.from_files else images[i], labels[i]))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StreamSource:
+    """Labelled images that come one after the other, as those of TensorFlow Datasets do.
+
+    Attributes:
+        dataset: of (encoded bytes or pixels, number of the class).
+        size: how many there are.
+        classes: names of the classes.
+    """
+
+    dataset: tf.data.Dataset
+    size: int
+    classes: tuple[str, ...]
+
+    def __len__(self):
+        return self.size
+
+    def elements(self, epoch_seed: tf.Tensor | None, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
+        """As `Source.elements`; the order is shuffled within `SHUFFLE_BUFFER` images."""
+        if epoch_seed is None:
+            return self.dataset.shard(shard[1], shard[0])
+        dataset = self.dataset.take(self.size // shard[1] * shard[1]).shard(shard[1], shard[0])
+        return dataset.shuffle(SHUFFLE_BUFFER, seed=tf.cast(epoch_seed[0] + epoch_seed[1], "int64"))
+
+
+def from_arrays(images: np.ndarray, labels: np.ndarray, classes: Sequence[str] | None = None) -> Source:
+    """Returns a source of pixels.
+
+    Args:
+        images: (N, H, W, C) in [0, 255].
+        labels: integers (N,).
+        classes: names of the classes; by default their numbers.
+
+    Raises:
+        DataError: if there are not as many labels as images, or labels outside of the classes.
+    """
+    labels = np.asarray(labels).reshape(-1)
+    if len(images) != len(labels) or len(labels) == 0 or labels.dtype.kind not in "iu":
+        raise DataError(f"Expected an integer label for every image; received {len(images)} images and {len(labels)} labels")
+    classes = tuple(map(str, range(labels.max() + 1))) if classes is None else tuple(classes)
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise DataError(f"Expected labels from 0 to {len(classes) - 1}; received: {labels.min()} to {labels.max()}")
+    return Source(np.asarray(images), labels.astype("int64"), classes)
+
+
+def from_folder(folder: str | os.PathLike, validation_fraction: float = 0.2, seed: int = 0) -> dict[str, Source]:
+    """Returns the images of a folder with one subfolder for each class.
+
+    The folder may have `train` and `val` (or `validation`, or `test`) with the classes in each. If it does not, a part of every
+    class is held out.
+
+    Args:
+        folder: the folder.
+        validation_fraction: the part of each class to hold out where there is no split.
+        seed: of what is held out.
+
+    Returns:
+        Sources by `"train"`, `"val"`, and `"test"` where there is one.
+
+    Raises:
+        DataError: if there are no classes, only one, or one without images; says which.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"Expected a folder of images with one subfolder for each class; there is no folder {folder}")
+    names = {
+        SPLITS[path.name.lower()]: path for path in sorted(folder.iterdir()) if path.name.lower() in SPLITS and path.is_dir()
+    }
+    if "train" not in names:
+        return _stratified(_classes_of(folder), validation_fraction, seed)
+    sources = {split: _classes_of(path) for split, path in names.items()}
+    for split, source in sources.items():
+        if source.classes != sources["train"].classes:
+            difference = sorted(set(source.classes) ^ set(sources["train"].classes))
+            raise DataError(
+                f"Expected the same classes in {names['train']} and {names[split]}; only in one of them: {difference}"
+            )
+    if len(sources) == 1:
+        return _stratified(sources["train"], validation_fraction, seed)
+    if "val" not in sources:
+        sources["val"] = sources["test"]
+    return sources
+
+
+def _classes_of(folder):
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    files = [sorted(str(f) for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file()) for path in classes]
+    empty = [path.name for path, found in zip(classes, files, strict=True) if not found]
+    if len(classes) < 2 or empty:
+        problem = f"no images ({', '.join(SUFFIXES)}) in {empty}" if empty else f"{len(classes)} subfolders"
+        raise DataError(
+            f"Expected two or more subfolders of {folder}, one for each class, with images in each; found {problem}"
+        )
+    labels = np.repeat(np.arange(len(classes)), [len(found) for found in files])
+    return Source(np.array([path for found in files for path in found]), labels, tuple(path.name for path in classes))
+
+
+def _stratified(source, fraction, seed):
+    """Holds out a part of every class."""
+    rng, held_out = np.random.default_rng(seed), []
+    for label, name in enumerate(source.classes):
+        indices = rng.permutation(np.flatnonzero(source.labels == label))
+        if len(indices) < 2:
+            raise DataError(f"Expected two or more images of every class, to hold one out; {name!r} has {len(indices)}")
+        held_out.append(indices[: max(1, round(fraction * len(indices)))])
+    held_out = np.sort(np.concatenate(held_out))
+    rest = np.setdiff1d(np.arange(len(source)), held_out)
+    return {"train": source.subset(rest), "val": source.subset(held_out)}
