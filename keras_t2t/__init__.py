@@ -60,11 +60,12 @@ __all__ = [
     "load_checkpoint",
     "preprocess_input",
     "replace_head",
+    "training",
 ]
 
 
 def __getattr__(name):
     """Imports what needs TensorFlow, whatever the backend of Keras, only when it is asked for."""
-    if name == "data":
+    if name in ("data", "training"):
         return importlib.import_module(f"keras_t2t.{name}")
     raise AttributeError(f"module 'keras_t2t' has no attribute {name!r}")

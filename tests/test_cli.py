@@ -177,3 +177,68 @@ def test_the_module_and_the_script_run():
         assert result.returncode == 0
         for name in ("convert", "info", "predict"):
             assert name in result.stdout
+
+
+def write_colours(folder, count=6, size=(32, 32)):
+    for name, colour in {"blue": (10, 20, 200), "red": (200, 10, 20)}.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            image = np.full((*size, 3), colour, "uint8") + np.uint8(number)
+            tf.io.write_file(str(folder / name / f"{number}.png"), tf.io.encode_png(image))
+
+
+def test_data_check_names_the_files_that_cannot_be_read(run, tmp_path):
+    write_colours(tmp_path / "colours")
+    status, output, _ = run("data", "check", "colours")
+    assert status == 0
+    assert output == (
+        "train: 10 images of 2 classes, 0 of them cannot be read\nval: 2 images of 2 classes, 0 of them cannot be read\n"
+    )
+    (tmp_path / "colours" / "red" / "3.png").write_bytes(b"no image")
+    status, output, _ = run("data", "check", "colours")
+    assert status == 1
+    assert output.endswith("\ncolours/red/3.png\n")
+    assert run("data", "check", "none")[2].startswith("Error: Expected a folder of images with one subfolder for each class;")
+
+
+def test_train_then_evaluate(run, tmp_path):
+    write_colours(tmp_path / "colours")
+    arguments = ("--data", "colours", "--model", "t2t_vit_tiny_32", "--set", "epochs=2", "--set", "batch_size=5")
+    status, output, _ = run("train", *arguments, "--output", "run", "--show")
+    assert status == 0
+    assert "model: t2t_vit_tiny_32" in output and "epochs: 2" in output
+    status, output, error = run("train", *arguments, "--output", "run", "--set", "learning_rate=1e-2")
+    assert status == 0, error
+    assert output.endswith("Wrote run: model.keras, README.md, curves.png, log.csv\n")
+    assert "Made by `keras-t2t train --data colours" in (tmp_path / "run" / "README.md").read_text()
+    status, output, _ = run(
+        "evaluate", "run/model.keras", "--data", "colours", "--split", "train", "--picture", "confusion.png"
+    )
+    assert status == 0
+    model = keras.models.load_model("run/model.keras")
+    sources = keras_t2t.data.from_folder("colours")
+    images = np.stack([keras_t2t.data.evaluation_image(path, (32, 32), 1.0) for path in sources["train"].images])
+    accuracy = (model.predict(images, verbose=0).argmax(1) == sources["train"].labels).mean()
+    assert f"top-1 {accuracy:.4f}; 10 images" in output
+    assert (tmp_path / "confusion.png").stat().st_size > 5000
+    assert run("evaluate", "run/model.keras", "--data", "colours", "--split", "test")[2] == (
+        "Error: Expected a split of train, val; received: 'test'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--set", "epochs"), "Expected --set NAME=VALUE; received: 'epochs'"),
+        (("--set", "epoch=2"), r"Unknown settings \['epoch'\]; a recipe has"),
+        (("--recipe", "none"), "Expected one of the recipes imagenet_lite,"),
+        (("--data", "tfds:no_such_dataset"), "Cannot prepare the dataset 'no_such_dataset'"),
+        (("--model", "t2t_vit_15"), "Invalid variant: expected one of t2t_vit_7,"),
+    ],
+)
+def test_train_refuses(run, tmp_path, arguments, message):
+    write_colours(tmp_path / "colours")
+    status, _, error = run("train", "--data", "colours", "--output", "run", *arguments)
+    assert status == 1
+    assert re.search(f"Error: .*{message}", error)
+    assert not (tmp_path / "run").exists()

@@ -60,6 +60,7 @@ def test_public_names():
             "load_checkpoint",
             "preprocess_input",
             "replace_head",
+            "training",
         ]
     )
     assert all(hasattr(keras_t2t, name) for name in keras_t2t.__all__)

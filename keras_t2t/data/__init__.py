@@ -1,9 +1,19 @@
 """Images on their way to a model, with tf.data."""
 
 from keras_t2t.data.augment import Augmentation
-from keras_t2t.data.evaluation import evaluation_image
+from keras_t2t.data.evaluation import default_crop, evaluation_image
 from keras_t2t.data.pipeline import cached, evaluation_batches, training_batches
-from keras_t2t.data.sources import DataError, Source, StreamSource, from_arrays, from_folder
+from keras_t2t.data.sources import (
+    DataError,
+    Source,
+    StreamSource,
+    find_bad_files,
+    from_arrays,
+    from_folder,
+    from_tfds,
+    open_data,
+    without_bad_files,
+)
 
 __all__ = [
     "Augmentation",
@@ -11,9 +21,14 @@ __all__ = [
     "Source",
     "StreamSource",
     "cached",
+    "default_crop",
     "evaluation_batches",
     "evaluation_image",
+    "find_bad_files",
     "from_arrays",
     "from_folder",
+    "from_tfds",
+    "open_data",
     "training_batches",
+    "without_bad_files",
 ]

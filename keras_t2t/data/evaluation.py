@@ -7,6 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 
+def default_crop(size: tuple[int, int]) -> float:
+    """Returns the crop with which models for images of a size are usually measured: 0.9 of photographs, all of small ones."""
+    return 0.9 if 100 < max(size) < 384 else 1.0
+
+
 def evaluation_image(
     path: str | os.PathLike, size: tuple[int, int] = (224, 224), crop: float = 0.9, interpolation: str = "bicubic"
 ) -> np.ndarray:

@@ -6,7 +6,8 @@ import tensorflow as tf
 from keras_t2t.data.augment import Augmentation, decode, random_crop, random_erase, random_flip
 from keras_t2t.data.evaluation import evaluation_view
 from keras_t2t.data.mix import mix, smooth
-from keras_t2t.data.sources import Source
+from keras_t2t.data.rand_augment import rand_augment
+from keras_t2t.data.sources import DataError, Source
 
 
 def training_batches(
@@ -42,10 +43,15 @@ def training_batches(
 
         def view(number, element):
             image, label = element
-            seeds = tf.random.experimental.stateless_split(tf.random.experimental.stateless_fold_in(epoch_seed, number), 3)
+            seeds = tf.random.experimental.stateless_split(tf.random.experimental.stateless_fold_in(epoch_seed, number), 4)
             image = random_crop(image, size, augmentation, seeds[0])
-            image = random_flip(image, seeds[1]) if augmentation.flip else image
-            image = random_erase(image, augmentation.erase_rate, seeds[2]) if augmentation.erase_rate else image
+            if augmentation.flip:
+                image = random_flip(image, seeds[1])
+            if augmentation.rand_augment:
+                strength = augmentation.rand_augment_magnitude, augmentation.rand_augment_deviation
+                image = rand_augment(image, augmentation.rand_augment, *strength, seeds[2])
+            if augmentation.erase_rate:
+                image = random_erase(image, augmentation.erase_rate, seeds[3])
             return image, label
 
         def mixed(number, batch):
@@ -90,5 +96,5 @@ def cached(source: Source) -> Source:
     dataset = source.elements(None).map(lambda image, label: decode(image), tf.data.AUTOTUNE, deterministic=True)
     pixels = list(dataset.as_numpy_iterator())
     if len({image.shape for image in pixels}) > 1:
-        raise ValueError("Only images of one size can be cached; these have several")
+        raise DataError("Only images of one size can be cached; these have several")
     return Source(np.stack(pixels), source.labels, source.classes)

@@ -168,3 +168,81 @@ def _stratified(source, fraction, seed):
     held_out = np.sort(np.concatenate(held_out))
     rest = np.setdiff1d(np.arange(len(source)), held_out)
     return {"train": source.subset(rest), "val": source.subset(held_out)}
+
+
+def from_tfds(name: str, data_dir: str | os.PathLike | None = None) -> dict[str, StreamSource]:
+    """Returns the images of a dataset of TensorFlow Datasets, which is downloaded and prepared if need be.
+
+    Args:
+        name: such as `"imagenet2012"`, `"cifar10"`, `"oxford_flowers102"`.
+        data_dir: where it is or will be; by default where TensorFlow Datasets keeps it.
+
+    Returns:
+        Sources by `"train"`, `"val"` (its validation split, or its test split) and `"test"`.
+
+    Raises:
+        DataError: if there is no such dataset, or if it cannot be prepared, or if it has no images with labels.
+        ImportError: if tensorflow-datasets is not installed.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ImportError('Named datasets need tensorflow-datasets: pip install "keras-t2t[train]"') from error
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+        builder.download_and_prepare()
+    except Exception as error:  # of the registry, the network, the file system, and of every dataset's own making
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"Cannot prepare the dataset {name!r} of TensorFlow Datasets: {reason}") from error
+    features = builder.info.features
+    names = set(features.keys()) if hasattr(features, "keys") else set()
+    if not {"image", "label"} <= names:
+        raise DataError(f"Expected a dataset of images with labels; {name!r} has {sorted(names)}")
+    sources = {}
+    for split in builder.info.splits:
+        if split in SPLITS and SPLITS[split] not in sources:
+            dataset = builder.as_dataset(split, decoders={"image": tfds.decode.SkipDecoding()})
+            dataset = dataset.map(lambda element: (element["image"], element["label"]))
+            sources[SPLITS[split]] = StreamSource(
+                dataset, builder.info.splits[split].num_examples, tuple(features["label"].names)
+            )
+    if "train" not in sources or len(sources) < 2:
+        raise DataError(f"Expected a split for training and one for validation; {name!r} has {list(builder.info.splits)}")
+    return {"val": sources.get("test"), **sources} if "val" not in sources else sources
+
+
+def open_data(place: str, data_dir: str | os.PathLike | None = None, validation_fraction: float = 0.2, seed: int = 0) -> dict:
+    """Returns the sources of `"tfds:NAME"`, a dataset of TensorFlow Datasets, or of a folder.
+
+    Raises:
+        DataError: as `from_tfds` and `from_folder`.
+    """
+    if str(place).startswith("tfds:"):
+        return from_tfds(str(place).removeprefix("tfds:"), data_dir)
+    return from_folder(place, validation_fraction, seed)
+
+
+def find_bad_files(source: Source) -> list[str]:
+    """Returns the files of a source that cannot be decoded as images, after a try of each."""
+    images = tf.constant(source.images)
+
+    def try_one(number):
+        return number, tf.size(tf.io.decode_image(tf.io.read_file(images[number]), 3, expand_animations=False))
+
+    tried = tf.data.Dataset.range(len(source)).map(try_one, tf.data.AUTOTUNE, deterministic=False).ignore_errors()
+    good = {number for number, _ in tried.as_numpy_iterator()}
+    return [str(path) for number, path in enumerate(source.images) if number not in good]
+
+
+def without_bad_files(source: Source) -> tuple[Source, list[str]]:
+    """Returns the source without the files that cannot be decoded, and those files.
+
+    Raises:
+        DataError: if a class has no images left.
+    """
+    bad = set(find_bad_files(source))
+    rest = source.subset([number for number, path in enumerate(source.images) if str(path) not in bad])
+    empty = [name for label, name in enumerate(source.classes) if label not in rest.labels]
+    if empty:
+        raise DataError(f"No image of {empty} can be read")
+    return rest, sorted(bad)

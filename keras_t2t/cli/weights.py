@@ -1,4 +1,4 @@
-"""The command line: `python -m keras_t2t` or `keras-t2t`."""
+"""Commands for weights and predictions."""
 
 import math
 import pathlib
@@ -8,13 +8,13 @@ from typing import Annotated
 import keras
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from keras_t2t.applications import T2TViT
+from keras_t2t.cli.app import CropOption, app, print_table
 from keras_t2t.configs import VARIANTS, image_size_of, token_grid, variant_config, variant_of
-from keras_t2t.data import evaluation_image
+from keras_t2t.data import default_crop, evaluation_image
 from keras_t2t.imagenet import preprocess_input
 from keras_t2t.labels import dataset_labels
 from keras_t2t.layers import Predictions
@@ -26,29 +26,10 @@ from keras_t2t.weights.pretrained import cache_folder, converted_path
 from keras_t2t.weights.read import read_checkpoint
 from keras_t2t.weights.registry import SOURCES, sources_of
 
-app = typer.Typer(
-    name="keras-t2t",
-    help="T2T-ViT for Keras: published weights, predictions.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
 VariantOption = Annotated[str | None, typer.Option(help="The model, such as t2t_vit_14; by default what the weights fit.")]
 HeadsOption = Annotated[
     int | None, typer.Option(min=1, help="Attention heads of a model that is no variant; by default one for 64 channels.")
 ]
-CropOption = Annotated[
-    float | None, typer.Option(min=0.1, max=1.0, help="Side of the centre crop over that of the resized image.")
-]
-
-
-def main():
-    """Runs the command line. Errors of the user's are a line on standard error and the exit status 1."""
-    try:
-        app()
-    except (ValueError, OSError, ImportError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 @app.command()
@@ -102,7 +83,7 @@ def info(variant: Annotated[str | None, typer.Argument(help="One variant, for al
         published = ", ".join(f"{source.name} {source.top1:.2f}" for source in sources)
         cached = ", ".join(source.name for source in sources if _cached(source))
         table.add_row(name, f"{_parameters(name):,}", published or "none", cached)
-    _print(table)
+    print_table(table)
     print(f"Accuracies were published by others and not measured again here.\nCache: {cache_folder()}")
 
 
@@ -123,7 +104,7 @@ def _print_variant(name, config):
         table.add_row("held to", source.verified_by)
         table.add_row("licence", source.licence)
         table.add_row("cached", str(_cached(source) or "no"))
-        _print(table)
+        print_table(table)
 
 
 def _parameters(variant):
@@ -143,14 +124,14 @@ def predict(
     """Print the likeliest classes of an image."""
     model, source = _classifier(weights, variant)
     _, height, width, _ = model.input_shape
-    crop = crop or (source.crop if source else 0.9 if max(height, width) < 384 else 1.0)
+    crop = crop or (source.crop if source else default_crop((height, width)))
     scores = _scores(model, evaluation_image(image, (height, width), crop))
     labels = labels_of(model) or (dataset_labels("imagenet") if len(scores) == 1000 else range(len(scores)))
     print(f"{image.name}, as {model.name} sees it:")
     table = Table("class", "probability")
     for index in np.argsort(-scores, kind="stable")[:top]:
         table.add_row(Text(str(labels[index])), f"{scores[index]:.4f}")
-    _print(table)
+    print_table(table)
 
 
 def _classifier(weights, variant):
@@ -185,7 +166,3 @@ def _scores(model, pixels):
     if model.get_layer("predictions").activation is keras.activations.linear:
         scores = keras.ops.softmax(scores)
     return keras.ops.convert_to_numpy(scores)
-
-
-def _print(table):
-    Console(width=None if sys.stdout.isatty() else 200).print(table)

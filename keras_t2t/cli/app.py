@@ -1,0 +1,34 @@
+"""The application that the commands are added to."""
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    name="keras-t2t",
+    help="T2T-ViT for Keras: published weights, predictions, training.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+CropOption = Annotated[
+    float | None, typer.Option(min=0.1, max=1.0, help="Side of the centre crop over that of the resized image.")
+]
+
+
+def main():
+    """Runs the command line. Errors of the user's are a line on standard error and the exit status 1."""
+    try:
+        app()
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def print_table(table: Table):
+    """Prints a table, on a pipe as wide as it wants to be."""
+    Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -1,0 +1,100 @@
+"""Commands for training and evaluation."""
+
+import pathlib
+import sys
+from typing import Annotated
+
+import keras
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from keras_t2t.cli.app import CropOption, app, print_table
+from keras_t2t.data import default_crop, find_bad_files, open_data
+from keras_t2t.training import RECIPES, load_recipe
+from keras_t2t.training import train as train_model
+from keras_t2t.training.evaluate import draw_confusion
+from keras_t2t.training.evaluate import evaluate as evaluate_model
+
+DataOption = Annotated[
+    str, typer.Option(help="A folder with one subfolder for each class, with or without train and val; or tfds:NAME.")
+]
+DirOption = Annotated[pathlib.Path | None, typer.Option(help="Where TensorFlow Datasets keeps its data.")]
+data_app = typer.Typer(no_args_is_help=True)
+app.add_typer(data_app, name="data", help="Look at data before training.")
+
+
+@app.command()
+def train(
+    data: DataOption,
+    output: Annotated[pathlib.Path, typer.Option(help="A folder for everything; the same one goes on where it stopped.")],
+    recipe: Annotated[
+        str, typer.Option(help=f"One of {', '.join(RECIPES)}, finetune (for any folder), or a YAML file.")
+    ] = "finetune",
+    model: Annotated[str | None, typer.Option(help="Another variant than that of the recipe.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Published weights, or a file, for the body to start from.")] = None,
+    settings: Annotated[list[str], typer.Option("--set", help="A setting of the recipe, as NAME=VALUE.")] = (),
+    data_dir: DirOption = None,
+    show: Annotated[bool, typer.Option("--show", help="Print the recipe as YAML and stop.")] = False,
+):
+    """Train a classifier, or go on with an interrupted training."""
+    changes = dict(_pair(setting) for setting in settings)
+    base = load_recipe("imagenet" if recipe == "finetune" else recipe).replace(**changes)
+    sources = open_data(data, data_dir, base.validation_fraction, base.seed)
+    chosen = load_recipe(recipe, len(sources["train"]), model).replace(**changes)
+    if show:
+        print(chosen.to_yaml(), end="")
+        return
+    command = f"keras-t2t {' '.join(sys.argv[1:])}"
+    _, history = train_model(chosen, sources, output, weights, command)
+    table = Table("after the last epoch", "")
+    for name, value in history[-1].items():
+        table.add_row(name, f"{value:.5g}")
+    print_table(table)
+    print(f"Wrote {output}: model.keras, README.md, curves.png, log.csv")
+
+
+def _pair(setting):
+    name, equals, value = setting.partition("=")
+    if not equals:
+        raise ValueError(f"Expected --set NAME=VALUE; received: {setting!r}")
+    return name, value
+
+
+@app.command()
+def evaluate(
+    model: Annotated[pathlib.Path, typer.Argument(exists=True, help="A .keras file.")],
+    data: DataOption,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    crop: CropOption = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    picture: Annotated[pathlib.Path | None, typer.Option(help="A PNG for the confusion matrix.")] = None,
+    data_dir: DirOption = None,
+):
+    """Measure the accuracy of a model, overall and for each class."""
+    sources = open_data(data, data_dir)
+    if split not in sources:
+        raise ValueError(f"Expected a split of {', '.join(sources)}; received: {split!r}")
+    classifier = keras.saving.load_model(model, compile=False)
+    report = evaluate_model(classifier, sources[split], batch_size, crop or default_crop(classifier.input_shape[1:3]))
+    table = Table("class", "images", "accuracy")
+    for name, count, accuracy in zip(report.classes, report.confusion.sum(1), report.class_accuracies, strict=True):
+        table.add_row(Text(name), f"{count:,}", f"{accuracy:.4f}")
+    print_table(table)
+    top5 = "" if report.top5 is None else f", top-5 {report.top5:.4f}"
+    print(f"top-1 {report.top1:.4f}{top5}; {report.confusion.sum():,} images, {report.images_per_second:,.0f} images/s")
+    if picture:
+        draw_confusion(report, picture)
+        print(f"Wrote {picture}")
+
+
+@data_app.command()
+def check(folder: Annotated[str, typer.Argument(help="A folder of images.")]):
+    """Find the files of a folder that cannot be read, before training does."""
+    bad = []
+    for split, source in open_data(folder).items():
+        found = find_bad_files(source)
+        print(f"{split}: {len(source):,} images of {len(source.classes)} classes, {len(found)} of them cannot be read")
+        bad += found
+    print("".join(f"{path}\n" for path in dict.fromkeys(bad)), end="")
+    raise typer.Exit(1 if bad else 0)

@@ -1,0 +1,166 @@
+"""What happens between the epochs of a training: evaluation, state, records, progress."""
+
+import contextlib
+import csv
+import math
+import os
+import pathlib
+import time
+
+import keras
+import rich.progress
+
+from keras_t2t.training.checkpoints import save_state
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on."""
+
+
+def averages_of(optimizer) -> list[tuple]:
+    """Returns the (weight, moving average) pairs that an optimizer keeps; none without a moving average."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if not optimizer.use_ema:
+        return []
+    pairs = zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True)
+    return [(weight, average) for weight, average in pairs if average is not None]
+
+
+@contextlib.contextmanager
+def averaged_weights(model: keras.Model):
+    """Puts the moving average into the model for a while."""
+    pairs = averages_of(model.optimizer)
+    raw = [keras.ops.convert_to_numpy(weight.value) for weight, _ in pairs]
+    for weight, average in pairs:
+        weight.assign(average.value)
+    try:
+        yield
+    finally:
+        for (weight, _), value in zip(pairs, raw, strict=True):
+            weight.assign(value)
+
+
+class Evaluation(keras.callbacks.Callback):
+    """Adds `val_...` to the logs of some epochs, and `ema_val_...` for the moving average of the weights."""
+
+    def __init__(self, batches, every: int, epochs: int):
+        super().__init__()
+        self.batches, self.every, self.epochs = batches, every, epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every and epoch + 1 != self.epochs:
+            return
+        model = self.model
+        self._add(logs, "val_", model.evaluate(self.batches, verbose=0, return_dict=True))
+        if averages_of(model.optimizer):
+            with averaged_weights(model):
+                self._add(logs, "ema_val_", model.evaluate(self.batches, verbose=0, return_dict=True))
+
+    def _add(self, logs, prefix, results):
+        logs.update({f"{prefix}{name}": value for name, value in results.items()})
+
+
+class State(keras.callbacks.Callback):
+    """Writes the state and the log after every epoch, and the best weights.
+
+    Args:
+        folder: for `checkpoints/`, `log.csv` and `best.weights.h5`.
+        history: the logs of the epochs before.
+        keep: whether this process writes; only one of several does.
+    """
+
+    def __init__(self, folder: pathlib.Path, history: list[dict], keep: bool = True):
+        super().__init__()
+        self.folder, self.history, self.keep = folder, history, keep
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {"epoch": epoch + 1, "learning_rate": float(self.model.optimizer.learning_rate)}
+        row.update({name: float(value) for name, value in logs.items()})
+        best = max((accuracy_of(old) for old in self.history), default=-math.inf)
+        self.history.append(row)
+        if not self.keep:
+            return
+        if accuracy_of(row) > best:
+            self._save_best()
+        write_log(self.folder / "log.csv", self.history)
+        save_state(self.folder / "checkpoints", self.model, epoch + 1, self.history)
+
+    def _save_best(self):
+        temporary = self.folder / "best.part.weights.h5"
+        with averaged_weights(self.model):
+            model = keras.Model(self.model.input, self.model.output)  # without the optimizer
+            model.save_weights(temporary)
+        os.replace(temporary, self.folder / "best.weights.h5")
+
+
+def accuracy_of(row: dict) -> float:
+    """Returns the validation accuracy of an epoch, that of the moving average if there is one; -inf if it was not evaluated."""
+    return row.get("ema_val_accuracy", row.get("val_accuracy", -math.inf))
+
+
+def write_log(path: pathlib.Path, history: list[dict]):
+    """Writes the logs of all epochs as CSV, in one step."""
+    temporary = path.with_suffix(".part")
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    with temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(history)
+    os.replace(temporary, path)
+
+
+class StopWhenNotFinite(keras.callbacks.Callback):
+    """Ends the training at a loss that is no number.
+
+    Raises:
+        TrainingError: names the step, the learning rate, and the last state that is good.
+    """
+
+    def __init__(self, folder: pathlib.Path, steps: int):
+        super().__init__()
+        self.folder, self.steps = folder, steps
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not math.isfinite(logs["loss"]):
+            rate = float(self.model.optimizer.learning_rate)
+            states = sorted((self.folder / "checkpoints").glob("epoch-*.npz"))
+            raise TrainingError(
+                f"The loss is {logs['loss']} at step {self.epoch * self.steps + batch + 1} (epoch {self.epoch + 1}), learning "
+                f"rate {rate:.3g}. The last good checkpoint is {states[-1] if states else 'none'}; try a lower learning rate "
+                "or clip_norm"
+            )
+
+
+class Progress(keras.callbacks.Callback):
+    """A bar with images a second and the time that is left; on a pipe, a line for every epoch."""
+
+    def __init__(self, epochs: int, steps: int, batch_size: int):
+        super().__init__()
+        self.epochs, self.steps, self.batch_size = epochs, steps, batch_size
+
+    def on_train_begin(self, logs=None):
+        columns = ("{task.description}", rich.progress.BarColumn(), "{task.fields[text]}", rich.progress.TimeRemainingColumn())
+        self.bar = rich.progress.Progress(*columns)
+        self.task = self.bar.add_task("training", total=self.epochs * self.steps, text="")
+        if self.bar.console.is_terminal:
+            self.bar.start()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch, self.start = epoch, time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        rate = (batch + 1) * self.batch_size / (time.perf_counter() - self.start)
+        self.rate = f"{rate:,.0f} images/s"
+        text = f"loss {logs['loss']:.3f}, accuracy {logs['accuracy']:.3f}, {self.rate}"
+        done, name = self.epoch * self.steps + batch + 1, f"epoch {self.epoch + 1} of {self.epochs}"
+        self.bar.update(self.task, completed=done, description=name, text=text)
+
+    def on_epoch_end(self, epoch, logs=None):
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in logs.items())
+        self.bar.console.print(f"epoch {epoch + 1} of {self.epochs}: {shown}, {self.rate}", soft_wrap=True, highlight=False)
+
+    def on_train_end(self, logs=None):
+        self.bar.stop()

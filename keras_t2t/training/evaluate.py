@@ -1,0 +1,83 @@
+"""How good a classifier is: overall, for each class, and what it takes for what."""
+
+import dataclasses
+import pathlib
+import time
+
+import keras
+import numpy as np
+
+from keras_t2t.data import evaluation_batches
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationReport:
+    """What a classifier makes of labelled images.
+
+    Attributes:
+        classes: names of the classes.
+        confusion: int array (classes, classes): images of each class (row) that were taken for each class (column).
+        top5: part of the images whose class is among the five likeliest; None for five classes or fewer.
+        images_per_second: rate of the whole evaluation, reading and resizing included.
+    """
+
+    classes: tuple[str, ...]
+    confusion: np.ndarray
+    top5: float | None
+    images_per_second: float
+
+    @property
+    def top1(self) -> float:
+        """Part of the images that were taken for what they are."""
+        return self.confusion.trace() / self.confusion.sum()
+
+    @property
+    def class_accuracies(self) -> np.ndarray:
+        """The same for each class (classes,); nan for a class without images."""
+        with np.errstate(invalid="ignore"):
+            return self.confusion.diagonal() / self.confusion.sum(1)
+
+
+def evaluate(model: keras.Model, source, batch_size: int = 64, crop: float = 0.9) -> EvaluationReport:
+    """Classifies the images of a source.
+
+    Args:
+        model: a classifier with a fixed size of images.
+        source: a `Source` or `StreamSource`.
+        batch_size: images in a batch.
+        crop: side of the centre crop over that of the resized image.
+
+    Raises:
+        ValueError: if the model does not have as many classes as the source.
+    """
+    count = len(source.classes)
+    if model.output_shape[-1] != count:
+        raise ValueError(f"The model has {model.output_shape[-1]} classes and the data have {count}")
+    confusion, in_top5, start = np.zeros((count, count), "int64"), 0, time.perf_counter()
+    for images, targets in evaluation_batches(source, model.input_shape[1:3], batch_size, crop=crop):
+        scores = keras.ops.convert_to_numpy(model.predict_on_batch(images))
+        labels = np.argmax(targets, -1)
+        np.add.at(confusion, (labels, scores.argmax(-1)), 1)
+        in_top5 += (np.argsort(-scores, -1)[:, :5] == labels[:, None]).sum()
+    seconds = time.perf_counter() - start
+    return EvaluationReport(source.classes, confusion, in_top5 / len(source) if count > 5 else None, len(source) / seconds)
+
+
+def draw_confusion(report: EvaluationReport, path: pathlib.Path):
+    """Draws the confusion matrix as a PNG: each row as parts of its class."""
+    from matplotlib.figure import Figure
+
+    count = len(report.classes)
+    figure = Figure(figsize=(max(4, 0.45 * count + 2.5),) * 2, layout="constrained")
+    axes = figure.subplots()
+    parts = report.confusion / np.maximum(report.confusion.sum(1, keepdims=True), 1)
+    image = axes.imshow(parts, cmap="cividis", vmin=0, vmax=1)
+    if count <= 30:
+        axes.set_xticks(range(count), report.classes, rotation=60, ha="right")
+        axes.set_yticks(range(count), report.classes)
+        for row, column in np.argwhere(parts >= 0.005):
+            colour = "black" if parts[row, column] > 0.5 else "white"
+            axes.text(column, row, f"{100 * parts[row, column]:.0f}", ha="center", va="center", color=colour, fontsize=8)
+    axes.set(xlabel="taken for", ylabel="is")
+    figure.colorbar(image, shrink=0.7, label="part of the class")
+    figure.savefig(path, dpi=120)

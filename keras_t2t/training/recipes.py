@@ -1,0 +1,237 @@
+"""Training recipes: flat, typed, frozen; printed, saved as YAML, changed by name.
+
+Sources: section 4 of the paper, and `main.py`, `transfer_learning.py` and the README of the reference implementation.
+"""
+
+import dataclasses
+import os
+import pathlib
+import typing
+
+from keras_t2t.configs import image_size_of, variant_config
+from keras_t2t.data.augment import CROPS, Augmentation
+from keras_t2t.data.evaluation import default_crop
+
+OPTIMIZERS = ("adamw", "sgd")
+DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe(Augmentation):
+    """How a model is trained. The defaults are those of T2T-ViT-14 on ImageNet. Fields of `Augmentation` come on top.
+
+    Attributes:
+        model: the variant, a key of `configs.VARIANTS`.
+        image_size: height and width of the images in pixels.
+        epochs: epochs of warm-up and cosine.
+        warmup_epochs: epochs in which the learning rate rises in a line.
+        cooldown_epochs: epochs at the final learning rate, after the others.
+        batch_size: images in a step, over all devices.
+        optimizer: `"adamw"` or `"sgd"`.
+        learning_rate: the highest.
+        warmup_learning_rate: the first.
+        final_learning_rate: the last.
+        momentum: of SGD.
+        weight_decay: of all weights but biases, norms, the class token and the positions.
+        clip_norm: greatest norm of all gradients together; 0 for no limit.
+        accumulation_steps: batches whose gradients are averaged into one step.
+        body_rate: learning rate of all but the head over that of the head.
+        layer_decay: learning rate of each block over that of the next one.
+        freeze_body: whether only the head is trained.
+        drop_rate, drop_path_rate: see `T2TConfig`.
+        ema: decay of the moving average of the weights; 0 for none. It rises to this with (1 + step) / (10 + step).
+        class_weights: whether rare classes count more, so that all classes count the same.
+        early_stopping: epochs without a better validation accuracy after which training ends; 0 for never.
+        dtype: policy of Keras: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"` (with a scaled loss).
+        jit_compile: whether to compile with XLA.
+        eval_crop: side of the centre crop over that of the resized image, in evaluation.
+        evaluate_every: epochs between evaluations.
+        validation_fraction: part of each class that is held out where the data have no split.
+        cache: whether to hold the decoded images in memory; they must be of one size.
+        skip_bad_files: whether to leave out files that cannot be read, instead of raising an error.
+        seed: of everything random.
+    """
+
+    model: str = "t2t_vit_14"
+    image_size: int = 224
+    epochs: int = 300
+    warmup_epochs: int = 10
+    cooldown_epochs: int = 10
+    batch_size: int = 512
+    optimizer: str = "adamw"
+    learning_rate: float = 5e-4
+    warmup_learning_rate: float = 1e-6
+    final_learning_rate: float = 1e-5
+    momentum: float = 0.9
+    weight_decay: float = 0.05
+    clip_norm: float = 0.0
+    accumulation_steps: int = 1
+    body_rate: float = 1.0
+    layer_decay: float = 1.0
+    freeze_body: bool = False
+    drop_rate: float = 0.0
+    drop_path_rate: float = 0.1
+    ema: float = 0.99996
+    class_weights: bool = False
+    early_stopping: int = 0
+    dtype: str = "float32"
+    jit_compile: bool = False
+    eval_crop: float = 0.9
+    evaluate_every: int = 1
+    validation_fraction: float = 0.2
+    cache: bool = False
+    skip_bad_files: bool = False
+    seed: int = 0
+
+    def __post_init__(self):
+        variant_config(self.model)
+        for name, choices in {"crop_kind": CROPS, "optimizer": OPTIMIZERS, "dtype": DTYPES}.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"Expected {name} to be one of {choices}; received: {name}={getattr(self, name)!r}")
+        for name in ("image_size", "epochs", "batch_size", "accumulation_steps", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Expected {name} to be positive; received: {name}={getattr(self, name)!r}")
+        for name in ("erase_rate", "mix_rate", "switch_rate", "label_smoothing", "validation_fraction", "ema"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"Expected {name} to be in [0, 1]; received: {name}={getattr(self, name)!r}")
+
+    @property
+    def total_epochs(self) -> int:
+        return self.epochs + self.cooldown_epochs
+
+    def replace(self, **changes) -> "Recipe":
+        """Returns the recipe with changes; values may be text, as on a command line.
+
+        Raises:
+            ValueError: for a name that is no field, or a value that its type cannot have.
+        """
+        types = typing.get_type_hints(type(self))
+        unknown = sorted(set(changes) - set(types))
+        if unknown:
+            raise ValueError(f"Unknown settings {unknown}; a recipe has: {', '.join(types)}")
+        return dataclasses.replace(self, **{name: _as_type(name, value, types[name]) for name, value in changes.items()})
+
+    def to_yaml(self) -> str:
+        """Returns the recipe as YAML, one line for each setting."""
+        import yaml
+
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()}
+        return yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
+
+
+def _as_type(name, value, kind):
+    """Returns a value as its field has it, from text if need be."""
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
+        if typing.get_origin(kind) is tuple:
+            values = value.strip("()[] ").split(",") if isinstance(value, str) else value
+            low, high = map(float, values)
+            return low, high
+        if kind is int and float(value) != int(float(value)):
+            raise ValueError
+        return kind(float(value)) if kind is int else kind(value)
+    except (KeyError, TypeError, ValueError):
+        expected = "two numbers" if typing.get_origin(kind) is tuple else f"of type {kind.__name__}"
+        raise ValueError(f"Expected {name} to be {expected}; received: {name}={value!r}") from None
+
+
+_SMALL_IMAGES = {"crop_kind": "padded", "rand_augment": 0, "mixup": 0.0, "cutmix": 0.0, "erase_rate": 0.0, "eval_crop": 1.0}
+_TRANSFER = Recipe(
+    epochs=60,
+    warmup_epochs=0,
+    cooldown_epochs=0,
+    batch_size=64,
+    optimizer="sgd",
+    learning_rate=0.05,
+    final_learning_rate=2e-4,
+    weight_decay=5e-4,
+    body_rate=0.01,
+    drop_path_rate=0.0,
+    ema=0.0,
+    label_smoothing=0.0,
+    crop_padding=28,
+    **_SMALL_IMAGES,
+)
+
+RECIPES: dict[str, Recipe] = {
+    # From scratch on ImageNet: 310 epochs, 8 GPUs; the authors report 71.7, 75.2 and 76.5% top-1 for 7, 10 and 12.
+    "imagenet_lite": Recipe(model="t2t_vit_7", learning_rate=1e-3, weight_decay=0.03),
+    # 81.5% top-1.
+    "imagenet": Recipe(),
+    # 81.9 and 82.3% top-1, for t2t_vit_19 and t2t_vit_24.
+    "imagenet_large": Recipe(model="t2t_vit_19", weight_decay=0.065),
+    # 83.3% top-1 at 384x384, starting from the weights of 224x224.
+    "imagenet_384": Recipe(image_size=384, eval_crop=1.0, epochs=30, warmup_epochs=0, cooldown_epochs=0, learning_rate=1e-5),
+    # From published ImageNet weights to small images resized to 224x224; the authors report 98.3 and 88.4% on CIFAR.
+    "transfer": _TRANSFER,
+    # From scratch on 32x32 images, such as those of CIFAR-10.
+    "small_images": Recipe(
+        model="t2t_vit_tiny_32",
+        image_size=32,
+        epochs=60,
+        warmup_epochs=3,
+        cooldown_epochs=0,
+        batch_size=128,
+        learning_rate=1.5e-3,
+        weight_decay=0.05,
+        drop_path_rate=0.0,
+        ema=0.999,
+        evaluate_every=5,
+        cache=True,
+        **_SMALL_IMAGES,
+    ),
+}
+
+
+def finetune(images: int, model: str = "t2t_vit_14") -> Recipe:
+    """Returns a recipe for fine-tuning on so many images: few of them get more epochs, and smaller batches."""
+    batch_size = 16 if images < 500 else 32 if images < 5000 else 64
+    return Recipe(
+        model=model,
+        image_size=image_size_of(model),
+        epochs=min(max(round(1500 * batch_size / images), 5), 60),
+        warmup_epochs=1,
+        cooldown_epochs=0,
+        batch_size=batch_size,
+        learning_rate=1e-3,
+        final_learning_rate=1e-6,
+        body_rate=0.2,
+        layer_decay=0.8,
+        clip_norm=1.0,
+        drop_path_rate=0.05,
+        ema=0.99,
+        crop_scale=(0.4, 1.0),
+        mixup=0.0,
+        cutmix=0.0,
+        rand_augment_magnitude=5.0,
+        erase_rate=0.1,
+        eval_crop=default_crop((image_size_of(model),) * 2),
+    )
+
+
+def load_recipe(name: str | os.PathLike, images: int = 0, model: str | None = None) -> Recipe:
+    """Returns one of `RECIPES`, the one in a YAML file, or `"finetune"` for so many images; with another model if one is named.
+
+    Raises:
+        ValueError: if there is neither, or for an unknown setting.
+    """
+    if str(name) == "finetune" and images:
+        return finetune(images, model or "t2t_vit_14")
+    recipe = RECIPES.get(str(name)) or _from_yaml(name)
+    if model in (None, recipe.model):
+        return recipe
+    size = image_size_of(model)
+    return recipe.replace(model=model, image_size=size, eval_crop=default_crop((size, size)))
+
+
+def _from_yaml(name) -> Recipe:
+    path = pathlib.Path(name)
+    if not path.is_file():
+        raise ValueError(f"Expected one of the recipes {', '.join(RECIPES)}, finetune, or a YAML file; received: {str(name)!r}")
+    import yaml
+
+    values = yaml.safe_load(path.read_text())
+    if not isinstance(values, dict):
+        raise ValueError(f"Expected settings by name in {path}")
+    return Recipe().replace(**values)

@@ -1,0 +1,60 @@
+"""What a training leaves for people: the learning curves and the model card."""
+
+import pathlib
+
+from keras_t2t.training.recipes import Recipe
+
+
+def draw_curves(history: list[dict], path: pathlib.Path):
+    """Draws loss, accuracy and learning rate over the epochs as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    panels = {
+        "loss": {"loss": "training", "val_loss": "validation", "ema_val_loss": "validation, averaged weights"},
+        "accuracy": {"accuracy": "training", "val_accuracy": "validation", "ema_val_accuracy": "validation, averaged weights"},
+        "learning rate": {"learning_rate": None},
+    }
+    for axes, (title, curves) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for (name, label), style in zip(curves.items(), ("-", "--", "-."), strict=False):
+            points = [(row["epoch"], row[name]) for row in history if name in row]
+            if points:
+                axes.plot(*zip(*points, strict=True), style, label=label, marker="." if len(points) < 30 else None)
+        axes.set(xlabel="epoch", title=title)
+        axes.grid(alpha=0.3)
+        if title != "learning rate":
+            axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def model_card(recipe: Recipe, sources: dict, history: list[dict], command: str) -> str:
+    """Returns the model card as Markdown: what it is, how it was made, and what it reached."""
+    last = history[-1]
+    figures = [f"| {name} | {last[name]:.4f} |" for name in last if name.startswith(("val_", "ema_val_"))]
+    counts = ", ".join(f"{len(source):,} in {split}" for split, source in sources.items())
+    lines = [
+        f"# {recipe.model} on {len(sources['train'].classes)} classes",
+        "",
+        f"Made by `{command}`.",
+        "",
+        f"- Images: {counts}; {recipe.image_size}x{recipe.image_size} pixels, normalised inside the model.",
+        f"- Classes: {', '.join(sources['train'].classes)}.",
+        f"- Epochs: {last['epoch']:.0f} of {recipe.total_epochs}.",
+        "- `model.keras` has the moving average of the weights."
+        if recipe.ema
+        else "- `model.keras` has the weights of the last step.",
+        "",
+        "| after the last epoch | |",
+        "|---|---|",
+        *figures,
+        "",
+        "Figures are of the validation images; `ema_` marks those of averaged weights.",
+        "",
+        "## Recipe",
+        "",
+        "```yaml",
+        recipe.to_yaml().rstrip(),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)

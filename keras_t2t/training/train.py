@@ -1,0 +1,170 @@
+"""A training from a recipe, from the first epoch or from where it stopped, to a model that predicts."""
+
+import dataclasses
+import os
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_t2t.applications import T2TViT
+from keras_t2t.configs import variant_config
+from keras_t2t.data import cached, evaluation_batches, find_bad_files, training_batches, without_bad_files
+from keras_t2t.data.sources import DataError
+from keras_t2t.models import replace_head
+from keras_t2t.training.callbacks import Evaluation, Progress, State, StopWhenNotFinite, accuracy_of, averaged_weights
+from keras_t2t.training.checkpoints import restore_state
+from keras_t2t.training.optimizers import make_optimizer
+from keras_t2t.training.recipes import Recipe
+from keras_t2t.training.report import draw_curves, model_card
+from keras_t2t.training.schedules import WarmUpCosine
+
+
+def train(
+    recipe: Recipe, sources: dict, output: str | os.PathLike, weights=None, command: str = "keras_t2t.training.train"
+) -> tuple[keras.Model, list[dict]]:
+    """Trains a model, or goes on with a training that was interrupted.
+
+    Args:
+        recipe: how to train.
+        sources: `"train"` and `"val"` images, as `keras_t2t.data.from_folder` returns them.
+        output: a folder for `checkpoints/`, `log.csv`, `tensorboard/`, `best.weights.h5`, and in the end `model.keras`,
+            `curves.png` and `README.md`, the model card. If it has the state of the same training, that goes on.
+        weights: what the body starts from: see `keras_t2t.T2TViT`.
+        command: what the model card says the model was made by.
+
+    Returns:
+        The trained model, with the moving average of the weights if the recipe has one, and the logs of all epochs.
+
+    Raises:
+        DataError: if there are too few images.
+        TrainingError: at a loss that is not finite.
+        ValueError: for a recipe that contradicts itself or the state in `output`.
+    """
+    output = pathlib.Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    check_same_recipe(recipe, output / "recipe.yaml")
+    keras.utils.set_random_seed(recipe.seed)
+    sources = {split: _readable(recipe, split, source) for split, source in sources.items()}
+    if recipe.cache:
+        sources = {split: cached(source) for split, source in sources.items()}
+    steps = len(sources["train"]) // recipe.batch_size
+    if steps == 0:
+        raise DataError(
+            f"Expected at least one batch of {recipe.batch_size} images to train on; found {len(sources['train'])} images"
+        )
+    model = compiled_model(recipe, sources["train"].classes, steps, weights)
+    done, history = restore_state(output / "checkpoints", model)
+    try:
+        fit(model, recipe, sources, output, steps, done, history)
+    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
+        bad = [path for source in sources.values() if getattr(source, "from_files", False) for path in find_bad_files(source)]
+        if not bad:
+            raise
+        raise DataError(f"{len(bad)} files cannot be read, such as {bad[0]}; remove them, or set skip_bad_files") from error
+    final = build_model(recipe, sources["train"].classes, "softmax", training=False)
+    with averaged_weights(model):
+        final.set_weights(model.get_weights())
+    final.save(output / "model.part.keras")
+    os.replace(output / "model.part.keras", output / "model.keras")
+    draw_curves(history, output / "curves.png")
+    (output / "README.md").write_text(model_card(recipe, sources, history, command))
+    return final, history
+
+
+def _readable(recipe, split, source):
+    """The source without the files that cannot be read, if the recipe asks for it."""
+    if not recipe.skip_bad_files or not getattr(source, "from_files", False):
+        return source
+    source, bad = without_bad_files(source)
+    print(f"{split}: {len(bad)} files cannot be read and are left out{': ' if bad else ''}{', '.join(bad[:3])}")
+    return source
+
+
+def check_same_recipe(recipe: Recipe, path: pathlib.Path):
+    """Writes a recipe, or raises `ValueError` if another one stands there."""
+    text = recipe.to_yaml()
+    if path.exists() and path.read_text() != text:
+        changed = sorted(set(text.splitlines()) ^ set(path.read_text().splitlines()))
+        raise ValueError(
+            f"{path.parent} has a training by another recipe; take another folder. What differs: {'; '.join(changed)}"
+        )
+    path.write_text(text)
+
+
+def build_model(recipe: Recipe, classes, activation=None, weights=None, training=True) -> keras.Model:
+    """Returns the classifier of a recipe, with a fresh head."""
+    rates = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate} if training else {}
+    body = T2TViT(
+        dataclasses.replace(variant_config(recipe.model), **rates),
+        include_top=False,
+        weights=weights,
+        input_shape=(recipe.image_size, recipe.image_size, 3),
+        pooling="token",
+        name=recipe.model,
+        dtype=recipe.dtype if training else None,
+    )
+    return replace_head(body, list(classes), activation)
+
+
+def compiled_model(recipe: Recipe, classes, steps: int, weights=None) -> keras.Model:
+    """Returns the model of a recipe with its optimizer, ready to be trained."""
+    model = build_model(recipe, classes, weights=weights)
+    if recipe.freeze_body:
+        for layer in model.layers:
+            layer.trainable = layer.name == "head"
+    schedule = WarmUpCosine(
+        recipe.learning_rate,
+        recipe.warmup_learning_rate,
+        recipe.final_learning_rate,
+        recipe.warmup_epochs * steps,
+        recipe.epochs * steps,
+    )
+    metrics = [keras.metrics.CategoricalAccuracy("accuracy")]
+    if len(classes) > 5:
+        metrics.append(keras.metrics.TopKCategoricalAccuracy(5, "top5"))
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    model.compile(make_optimizer(recipe, model, schedule), loss, metrics=metrics, jit_compile=recipe.jit_compile)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def fit(model, recipe, sources, output, steps, done, history):
+    """Trains from the first epoch that is not done."""
+    size = (recipe.image_size, recipe.image_size)
+    batches = training_batches(sources["train"], size, recipe.batch_size, recipe, seed=recipe.seed, first_epoch=done)
+    validation = evaluation_batches(
+        sources["val"], size, recipe.batch_size, crop=recipe.eval_crop, interpolation=recipe.interpolation
+    )
+    callbacks = [
+        Evaluation(validation, recipe.evaluate_every, recipe.total_epochs),
+        State(output, history),
+        StopWhenNotFinite(output, steps),
+        Progress(recipe.total_epochs, steps, recipe.batch_size),
+        keras.callbacks.TensorBoard(output / "tensorboard"),
+    ]
+    if recipe.early_stopping:
+        callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: _stop_early(model, recipe, history)))
+    model.fit(
+        batches,
+        steps_per_epoch=steps,
+        initial_epoch=done,
+        epochs=recipe.total_epochs,
+        callbacks=callbacks,
+        class_weight=balanced(sources["train"].labels) if recipe.class_weights else None,
+        shuffle=False,
+        verbose=0,
+    )
+
+
+def _stop_early(model, recipe, history):
+    best = int(np.argmax([accuracy_of(row) for row in history]))
+    if len(history) - 1 - best >= recipe.early_stopping:
+        model.stop_training = True
+
+
+def balanced(labels: np.ndarray) -> dict[int, float]:
+    """Returns weights that make all classes count the same, 1 on average over the images."""
+    classes, counts = np.unique(labels, return_counts=True)
+    return {int(label): len(labels) / (len(classes) * count) for label, count in zip(classes, counts, strict=True)}

@@ -1,0 +1,166 @@
+"""Random changes against PIL, the formulas, and counts over many draws."""
+
+import dataclasses
+
+import numpy as np
+import PIL.Image
+import PIL.ImageEnhance
+import PIL.ImageOps
+import pytest
+import tensorflow as tf
+
+from keras_t2t.data.augment import Augmentation, random_crop, random_erase, random_flip
+from keras_t2t.data.mix import beta, cutmix, mix, mixup, smooth
+from keras_t2t.data.rand_augment import CHANGES, GREY, rand_augment
+
+Y, X = np.mgrid[:60, :80]
+PHOTOGRAPH = np.clip(
+    127 + 60 * np.stack([np.sin(X / 9 + i) * np.cos(Y / 7 - i) + ((X // 31 + Y // 23 + i) % 2) for i in range(3)], -1), 0, 255
+).astype("uint8")
+PIL_PHOTOGRAPH = PIL.Image.fromarray(PHOTOGRAPH)
+NOTHING = Augmentation(crop_kind="none", flip=False, rand_augment=0, erase_rate=0.0, mixup=0.0, cutmix=0.0, label_smoothing=0.0)
+
+
+def affine(*matrix):
+    return PIL_PHOTOGRAPH.transform(PIL_PHOTOGRAPH.size, PIL.Image.AFFINE, matrix, PIL.Image.BILINEAR, fillcolor=tuple(GREY))
+
+
+PIL_AT_HALF = {
+    "auto_contrast": lambda: PIL.ImageOps.autocontrast(PIL_PHOTOGRAPH),
+    "equalize": lambda: PIL.ImageOps.equalize(PIL_PHOTOGRAPH),
+    "invert": lambda: PIL.ImageOps.invert(PIL_PHOTOGRAPH),
+    "rotate": lambda: PIL_PHOTOGRAPH.rotate(15, PIL.Image.BILINEAR, fillcolor=tuple(GREY)),
+    "posterize": lambda: PIL.ImageOps.posterize(PIL_PHOTOGRAPH, 2),
+    "solarize": lambda: PIL.ImageOps.solarize(PIL_PHOTOGRAPH, 128),
+    "solarize_add": lambda: np.where(PHOTOGRAPH < 128, np.minimum(PHOTOGRAPH.astype(int) + 55, 255), PHOTOGRAPH),
+    "color": lambda: PIL.ImageEnhance.Color(PIL_PHOTOGRAPH).enhance(1.45),
+    "contrast": lambda: PIL.ImageEnhance.Contrast(PIL_PHOTOGRAPH).enhance(1.45),
+    "brightness": lambda: PIL.ImageEnhance.Brightness(PIL_PHOTOGRAPH).enhance(1.45),
+    "sharpness": lambda: PIL.ImageEnhance.Sharpness(PIL_PHOTOGRAPH).enhance(1.45),
+    "shear_x": lambda: affine(1, 0.15, 0, 0, 1, 0),
+    "shear_y": lambda: affine(1, 0, 0, 0.15, 1, 0),
+    "translate_x": lambda: affine(1, 0, 0.225 * 80, 0, 1, 0),
+    "translate_y": lambda: affine(1, 0, 0, 0, 1, 0.225 * 60),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changes_are_those_of_pil(name):
+    half = tf.constant(0.5)
+    changed = np.clip(CHANGES[name](tf.constant(PHOTOGRAPH, "float32"), half, half), 0, 255)
+    difference = np.abs(changed - np.asarray(PIL_AT_HALF[name](), "float32"))
+    # The means of contrast are of different greys; what is moved differs by half a pixel at the edge of the image.
+    assert np.median(difference) < 1.5
+    assert difference.mean() < 1.5
+
+
+def test_rand_augment_changes_about_three_quarters_and_repeats_itself():
+    image = tf.constant(PHOTOGRAPH)
+    function = tf.function(lambda seed: rand_augment(image, 2, 9.0, 0.5, seed))
+    results = [function(tf.constant([3, i])).numpy() for i in range(200)]
+    unchanged = np.mean([np.array_equal(result, PHOTOGRAPH) for result in results])
+    assert 0.13 < unchanged < 0.4  # one half of one half, and changes that change nothing here
+    assert len({result.tobytes() for result in results}) > 100
+    assert all(result.min() >= 0 and result.max() <= 255 for result in results)
+    np.testing.assert_array_equal(function(tf.constant([3, 7])), results[7])
+
+
+@pytest.mark.parametrize("encoded", [True, False])
+@pytest.mark.parametrize("suffix", ["JPEG", "PNG"])
+def test_a_resized_crop_is_a_part_of_the_image(encoded, suffix, tmp_path):
+    """Pixels that say where they are, one colour for each axis, tell which part was taken."""
+    ramp = np.stack([X * 3, Y * 4, np.full_like(X, 128)], -1).astype("uint8")
+    PIL.Image.fromarray(ramp).save(
+        tmp_path / "ramp", suffix, **({"quality": 100, "subsampling": 0} if suffix == "JPEG" else {})
+    )
+    image = tf.io.read_file(str(tmp_path / "ramp")) if encoded else tf.constant(ramp)
+    augmentation = dataclasses.replace(NOTHING, crop_kind="resized", interpolation="bilinear")
+    crop = tf.function(lambda seed: random_crop(image, (32, 32), augmentation, seed))
+    areas, ratios = [], []
+    for number in range(60):
+        view = crop(tf.constant([5, number])).numpy()
+        assert view.shape == (32, 32, 3)
+        width, height = np.ptp(view[16, :, 0]) / 3 + 1, np.ptp(view[:, 16, 1]) / 4 + 1
+        areas.append(width * height / (60 * 80))
+        ratios.append(width / height)
+    assert 0.05 < min(areas) < 0.25 and 0.75 < max(areas) < 1.05
+    assert min(ratios) > 0.65 and max(ratios) < 1.5
+
+
+def test_a_padded_crop_shifts_over_black():
+    image = np.full((8, 8, 3), 200, "uint8")
+    augmentation = dataclasses.replace(NOTHING, crop_kind="padded", crop_padding=2)
+    shifts = set()
+    for number in range(80):
+        view = random_crop(tf.constant(image), (8, 8), augmentation, tf.constant([1, number])).numpy()
+        rows, columns = np.flatnonzero(view[:, :, 0].any(1)), np.flatnonzero(view[:, :, 0].any(0))
+        assert (view[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] == 200).all()
+        shifts.add((8 - len(rows), 8 - len(columns)))
+    assert shifts == {(i, j) for i in range(3) for j in range(3)}
+
+
+def test_half_of_the_images_are_mirrored():
+    results = [random_flip(tf.constant(PHOTOGRAPH), tf.constant([2, i])).numpy() for i in range(200)]
+    mirrored = [np.array_equal(result, PHOTOGRAPH[:, ::-1]) for result in results]
+    assert 70 < sum(mirrored) < 130
+    assert all(m or np.array_equal(r, PHOTOGRAPH) for m, r in zip(mirrored, results, strict=True))
+
+
+def test_erasing_fills_one_rectangle_with_noise():
+    image = tf.fill((40, 50, 3), 1000.0)
+    erase = tf.function(lambda seed: random_erase(image, 0.25, seed))
+    areas, values = [], []
+    for number in range(400):
+        inside = (result := erase(tf.constant([4, number])).numpy())[..., 0] != 1000
+        if inside.any():
+            rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+            assert inside.sum() == len(rows) * len(columns) == (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
+            areas.append(inside.mean())
+            values.append(result[inside])
+    assert 70 < len(areas) < 130
+    assert min(areas) > 0.015 and max(areas) < 0.35
+    values = np.concatenate(values) / 255
+    np.testing.assert_allclose(values.mean(0), [0.485, 0.456, 0.406], atol=0.01)
+    np.testing.assert_allclose(values.std(0), [0.229, 0.224, 0.225], atol=0.01)
+
+
+def test_smoothing_spreads_over_all_classes():
+    np.testing.assert_allclose(
+        smooth(tf.constant([2, 0]), 4, 0.2), [[0.05, 0.05, 0.85, 0.05], [0.85, 0.05, 0.05, 0.05]], atol=1e-6
+    )
+
+
+def test_mixup_and_cutmix():
+    rng = np.random.default_rng(0)
+    images, targets = rng.uniform(0, 255, (5, 12, 16, 3)).astype("float32"), np.eye(5, dtype="float32")
+    mixed, shares = mixup(tf.constant(images), tf.constant(targets), 0.3)
+    np.testing.assert_allclose(mixed, 0.3 * images + 0.7 * images[::-1], rtol=1e-5)
+    np.testing.assert_allclose(shares, 0.3 * targets + 0.7 * targets[::-1], rtol=1e-5)
+    for number in range(20):
+        cut, shares = (r.numpy() for r in cutmix(tf.constant(images), tf.constant(targets), 0.6, tf.constant([1, number])))
+        foreign = (cut[0] == images[4]).all(-1)
+        assert ((cut[0] == images[0]).all(-1) | foreign).all()
+        rows, columns = np.flatnonzero(foreign.any(1)), np.flatnonzero(foreign.any(0))
+        assert foreign.sum() == len(rows) * len(columns)  # a rectangle
+        np.testing.assert_allclose(shares[0], [1 - foreign.mean(), 0, 0, 0, foreign.mean()], atol=1e-6)
+        assert foreign.mean() <= 0.4 + 0.1
+
+
+def test_a_batch_is_mixed_by_one_or_the_other():
+    images, targets = tf.random.stateless_uniform((4, 8, 8, 3), [1, 1]), tf.eye(4)
+    augmentation = dataclasses.replace(NOTHING, mixup=0.8, cutmix=1.0, mix_rate=0.8, switch_rate=0.5)
+    kinds = {"none": 0, "cut": 0, "mixed": 0}
+    for number in range(200):
+        mixed, _ = mix(images, targets, augmentation, tf.constant([2, number]))
+        same = np.isclose(mixed[0], images[0]).all(-1)
+        swapped = np.isclose(mixed[0], images[3]).all(-1)
+        kinds["none" if same.all() else "cut" if (same | swapped).all() else "mixed"] += 1
+    assert 20 < kinds["none"] < 70 and 50 < kinds["cut"] < 110 and 50 < kinds["mixed"] < 110
+    assert mix(images, targets, NOTHING, tf.constant([2, 1]))[0] is images
+
+
+def test_beta_has_the_moments_of_the_beta_distribution():
+    for alpha in (0.8, 1.0):
+        draws = np.array([beta(alpha, tf.constant([3, i])) for i in range(1500)])
+        assert abs(draws.mean() - 0.5) < 0.04
+        assert abs(draws.var() - 1 / (4 * (2 * alpha + 1))) < 0.012

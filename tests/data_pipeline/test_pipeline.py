@@ -1,0 +1,70 @@
+"""Batches are a pure function of seed and epoch, and evaluation sees every image once."""
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from keras_t2t.data import Augmentation, DataError, cached, evaluation_batches, from_arrays, from_folder, training_batches
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (23, 16, 12, 3), dtype="uint8")
+SOURCE = from_arrays(IMAGES, np.arange(23) % 5)
+PLAIN = Augmentation(crop_kind="none", flip=False, rand_augment=0, erase_rate=0.0, mixup=0.0, cutmix=0.0, label_smoothing=0.0)
+
+
+def batches(count, augmentation=PLAIN, size=(16, 12), **kwargs):
+    dataset = training_batches(SOURCE, size, 5, augmentation, **kwargs)
+    return [(images.numpy(), targets.numpy()) for images, targets in dataset.take(count)]
+
+
+def test_an_epoch_has_every_image_at_most_once_with_its_own_label():
+    epoch = batches(4)
+    images, targets = (np.concatenate(parts) for parts in zip(*epoch, strict=True))
+    numbers = [int(np.flatnonzero((image == IMAGES).all((1, 2, 3)))[0]) for image in images]
+    assert len(set(numbers)) == 20
+    np.testing.assert_array_equal(targets.argmax(1), np.array(numbers) % 5)
+    np.testing.assert_array_equal(targets.sum(1), 1)
+
+
+def test_an_interrupted_training_sees_what_it_would_have_seen():
+    through, resumed = batches(12, Augmentation(), seed=4), batches(8, Augmentation(), seed=4, first_epoch=1)
+    for (images, targets), (again, same) in zip(through[4:], resumed, strict=True):
+        np.testing.assert_array_equal(images, again)
+        np.testing.assert_array_equal(targets, same)
+    assert not np.array_equal(through[0][0], through[4][0])
+    assert not np.array_equal(through[0][0], batches(1, Augmentation(), seed=5)[0][0])
+
+
+def test_all_augmentations_together():
+    images, targets = batches(1, Augmentation(), size=(24, 20))[0]
+    assert images.shape == (5, 24, 20, 3) and images.dtype == np.float32
+    assert images.min() > -300 and images.max() < 600  # the noise of erasing leaves [0, 255]
+    np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-5)
+
+
+def test_shards_share_an_epoch():
+    shards = [batches(2, shard=(i, 2)) for i in range(2)]
+    seen = [{image.tobytes() for images, _ in shard for image in images} for shard in shards]
+    assert len(seen[0] | seen[1]) == 20
+
+
+def test_evaluation_sees_every_image_once_in_order():
+    dataset = evaluation_batches(SOURCE, (16, 12), 5, crop=1.0)
+    images, targets = (np.concatenate(parts) for parts in zip(*dataset.as_numpy_iterator(), strict=True))
+    np.testing.assert_array_equal(images, IMAGES)
+    np.testing.assert_array_equal(targets.argmax(1), SOURCE.labels)
+
+
+def test_the_cache_holds_decoded_images_of_one_size(tmp_path):
+    for number, image in enumerate(IMAGES[:6]):
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        PIL.Image.fromarray(image).save(tmp_path / "ab"[number % 2] / f"{number}.png")
+    source = from_folder(tmp_path)["train"]
+    pixels = cached(source)
+    assert not pixels.from_files
+    for path, image in zip(source.images, pixels.images, strict=True):
+        np.testing.assert_array_equal(image, np.asarray(PIL.Image.open(path)))
+    assert cached(pixels) is pixels
+    PIL.Image.fromarray(IMAGES[7][:9]).save(tmp_path / "a" / "8.png")
+    PIL.Image.fromarray(IMAGES[7][:9]).save(tmp_path / "a" / "9.png")
+    with pytest.raises(DataError, match="Only images of one size can be cached"):
+        cached(from_folder(tmp_path)["train"])

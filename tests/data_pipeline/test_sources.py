@@ -1,0 +1,160 @@
+"""Folders, arrays, and datasets of TensorFlow Datasets: what is found, how it is split, and what is refused."""
+
+import os
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+
+from keras_t2t.data import DataError, find_bad_files, from_arrays, from_folder, from_tfds, without_bad_files
+
+COUNTS = {"daisy": 10, "rose": 3, "tulip": 25}
+
+
+def write_images(folder, counts=COUNTS, size=(9, 7)):
+    """Writes one-coloured images; the red of each is its number within the class."""
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            PIL.Image.new("RGB", size, (number, 0, 0)).save(folder / name / f"{number:03d}.png")
+
+
+def files(source):
+    return [os.path.relpath(path, os.path.commonpath(list(source.images))) for path in source.images]
+
+
+def test_a_folder_without_split_holds_out_a_part_of_every_class(tmp_path):
+    write_images(tmp_path)
+    sources = from_folder(tmp_path, validation_fraction=0.2, seed=3)
+    assert sources["train"].classes == sources["val"].classes == ("daisy", "rose", "tulip")
+    assert np.bincount(sources["val"].labels).tolist() == [2, 1, 5]
+    assert np.bincount(sources["train"].labels).tolist() == [8, 2, 20]
+    assert not set(files(sources["train"])) & set(files(sources["val"]))
+    for source in sources.values():
+        assert all(
+            os.path.basename(os.path.dirname(p)) == source.classes[n] for p, n in zip(source.images, source.labels, strict=True)
+        )
+    again, other = (from_folder(tmp_path, 0.2, seed)["val"] for seed in (3, 4))
+    assert files(again) == files(sources["val"]) != files(other)
+
+
+@pytest.mark.parametrize(("names", "expected"), [(("train", "val", "test"), (38, 20, 6)), (("train", "test"), (38, 6, 6))])
+def test_a_folder_with_split(names, expected, tmp_path):
+    for name, scale in zip(names, (1, 0.5, 0.2) if len(names) == 3 else (1, 0.2), strict=True):
+        write_images(tmp_path / name, {label: max(1, round(count * scale)) for label, count in COUNTS.items()})
+    sources = from_folder(tmp_path)
+    lengths = tuple(len(sources[split]) for split in ("train", "val", "test"))
+    assert lengths == (38, *(len(list((tmp_path / n).rglob("*.png"))) for n in (names[1], names[-1])))
+    assert lengths[0] == expected[0]
+
+
+def test_what_no_one_can_train_on_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"there is no folder .*none"):
+        from_folder(tmp_path / "none")
+    with pytest.raises(DataError, match="found 0 subfolders"):
+        from_folder(tmp_path)
+    write_images(tmp_path, {"daisy": 2})
+    with pytest.raises(
+        DataError, match=r"two or more subfolders of .*, one for each class, with images in each; found 1 subfolders"
+    ):
+        from_folder(tmp_path)
+    (tmp_path / "rose").mkdir()
+    (tmp_path / "rose" / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"found no images \(\.jpg, \.jpeg, \.png, \.bmp, \.gif\) in \['rose'\]"):
+        from_folder(tmp_path)
+    write_images(tmp_path, {"lily": 1})
+    os.rmdir(tmp_path / "rose") if not list((tmp_path / "rose").iterdir()) else os.remove(tmp_path / "rose" / "notes.txt")
+    os.rmdir(tmp_path / "rose")
+    with pytest.raises(DataError, match="two or more images of every class, to hold one out; 'lily' has 1"):
+        from_folder(tmp_path)
+
+
+def test_splits_have_the_same_classes(tmp_path):
+    write_images(tmp_path / "train", {"daisy": 1, "rose": 1})
+    write_images(tmp_path / "val", {"daisy": 1, "tulip": 1})
+    with pytest.raises(DataError, match=r"same classes in .*train and .*val; only in one of them: \['rose', 'tulip'\]"):
+        from_folder(tmp_path)
+
+
+def test_arrays():
+    images = np.zeros((4, 5, 6, 3), "uint8")
+    assert from_arrays(images, [[0], [1], [1], [2]]).classes == ("0", "1", "2")
+    with pytest.raises(DataError, match="4 images and 3 labels"):
+        from_arrays(images, [0, 1, 2])
+    with pytest.raises(DataError, match="labels from 0 to 1; received: -1 to 2"):
+        from_arrays(images, [0, 1, 2, -1], ["a", "b"])
+
+
+def test_every_order_has_every_image_once_and_shards_share_them():
+    source = from_arrays(np.arange(11, dtype="uint8").reshape(11, 1, 1, 1), np.arange(11))
+
+    def order(seed, shard=(0, 1)):
+        return [int(label) for _, label in source.elements(seed, shard).as_numpy_iterator()]
+
+    assert order(None) == list(range(11))
+    first, second = order([1, 2]), order([1, 3])
+    assert sorted(first) == sorted(second) == list(range(11))
+    assert first != second and first == order([1, 2])
+    halves = [order([1, 2], (i, 2)) for i in range(2)]
+    assert [len(half) for half in halves] == [5, 5]
+    assert sorted(halves[0] + halves[1]) == sorted(first[:10])
+
+
+def test_bad_files_are_found_and_left_out(tmp_path):
+    write_images(tmp_path)
+    photograph = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype="uint8"))
+    for name, mode in [("cmyk.jpg", "CMYK"), ("grey.jpg", "L"), ("palette.png", "P"), ("alpha.png", "RGBA"), ("bit.png", "1")]:
+        photograph.convert(mode).save(tmp_path / "rose" / name)
+    photograph.save(tmp_path / "rose" / "animated.gif", save_all=True, append_images=[photograph.rotate(90)])
+    PIL.Image.fromarray(np.arange(12, dtype="uint16").reshape(3, 4) * 5000).save(tmp_path / "rose" / "sixteen.png")
+    photograph.save(tmp_path / "whole.jpg")
+    (tmp_path / "rose" / "broken.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:600])
+    (tmp_path / "rose" / "empty.png").touch()
+    (tmp_path / "tulip" / "text.jpeg").write_text("no image")
+    source = from_folder(tmp_path)["train"]
+    source = source.subset(np.arange(len(source)))
+    everything = {**from_folder(tmp_path)}
+    found = sorted(os.path.basename(path) for part in ("train", "val") for path in find_bad_files(everything[part]))
+    assert found == ["broken.jpg", "empty.png", "text.jpeg"]
+    rest, bad = without_bad_files(everything["train"])
+    assert len(rest) + len(bad) == len(everything["train"])
+    assert find_bad_files(rest) == []
+
+
+def test_a_class_of_bad_files_is_refused(tmp_path):
+    write_images(tmp_path, {"daisy": 3})
+    (tmp_path / "rose").mkdir()
+    for number in range(5):
+        (tmp_path / "rose" / f"{number}.jpg").touch()
+    with pytest.raises(DataError, match=r"No image of \['rose'\] can be read"):
+        without_bad_files(from_folder(tmp_path)["train"])
+
+
+def test_tensorflow_datasets(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class TinyShapes(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=["disc", "square"])}
+            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, manager):
+            return {"train": self._generate_examples(7), "test": self._generate_examples(3)}
+
+        def _generate_examples(self, count):
+            for number in range(count):
+                yield number, {"image": np.full((5, 6, 3), number, "uint8"), "label": number % 2}
+
+    sources = from_tfds("tiny_shapes", tmp_path)
+    assert {split: len(source) for split, source in sources.items()} == {"val": 3, "train": 7, "test": 3}
+    assert sources["train"].classes == ("disc", "square")
+    elements = [(int(tf.io.decode_image(image)[0, 0, 0]), int(label)) for image, label in sources["train"].elements(None)]
+    assert sorted(elements) == [(number, number % 2) for number in range(7)]
+    shuffled = [[int(tf.io.decode_image(i)[0, 0, 0]) for i, _ in sources["train"].elements([4, epoch])] for epoch in (0, 1, 0)]
+    assert shuffled[0] == shuffled[2] != shuffled[1]
+    assert sorted(shuffled[1]) == list(range(7))
+    with pytest.raises(DataError, match="Cannot prepare the dataset 'no_such_dataset' of TensorFlow Datasets: "):
+        from_tfds("no_such_dataset", tmp_path)

@@ -1,0 +1,41 @@
+"""Accuracies and confusion against counts by hand."""
+
+import keras
+import numpy as np
+import PIL.Image
+import pytest
+
+from keras_t2t.data import from_arrays
+from keras_t2t.training.evaluate import draw_confusion, evaluate
+
+
+def brightness_model(classes):
+    """Takes an image of the grey level 20 * n for class n."""
+    inputs = keras.Input((8, 8, 3))
+    level = keras.layers.GlobalAveragePooling2D()(inputs)
+    level = keras.ops.mean(level, -1, keepdims=True) / 20
+    scores = -keras.ops.abs(level - keras.ops.reshape(keras.ops.arange(classes, dtype="float32"), (1, -1)))
+    return keras.Model(inputs, scores)
+
+
+def test_counts(tmp_path):
+    seen, labels = [0, 1, 1, 2, 6, 0, 3], [0, 1, 1, 1, 0, 0, 3]
+    images = np.stack([np.full((8, 8, 3), 20 * level, "uint8") for level in seen])
+    report = evaluate(brightness_model(7), from_arrays(images, labels, list("abcdefg")), batch_size=3, crop=1.0)
+    expected = np.zeros((7, 7), int)
+    for label, level in zip(labels, seen, strict=True):
+        expected[label, level] += 1
+    np.testing.assert_array_equal(report.confusion, expected)
+    assert report.top1 == pytest.approx(5 / 7)
+    assert report.top5 == pytest.approx(6 / 7)  # class 0 is the last of the seven for an image of 6
+    np.testing.assert_allclose(report.class_accuracies, [2 / 3, 2 / 3, np.nan, 1, np.nan, np.nan, np.nan])
+    assert report.images_per_second > 0
+    draw_confusion(report, tmp_path / "confusion.png")
+    assert min(PIL.Image.open(tmp_path / "confusion.png").size) > 400
+
+
+def test_five_classes_have_no_top5_and_others_are_refused():
+    images = np.zeros((2, 8, 8, 3), "uint8")
+    assert evaluate(brightness_model(3), from_arrays(images, [0, 2], list("abc")), crop=1.0).top5 is None
+    with pytest.raises(ValueError, match="The model has 4 classes and the data have 3"):
+        evaluate(brightness_model(4), from_arrays(images, [0, 2], list("abc")))

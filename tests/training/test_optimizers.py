@@ -1,0 +1,139 @@
+"""Optimizers, schedule and moving average against the formulas; which weights decay, and at which rates they learn."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+
+import keras_t2t
+from keras_t2t.configs import VARIANTS
+from keras_t2t.training.optimizers import learning_rate_factors, make_optimizer
+from keras_t2t.training.recipes import RECIPES, Recipe
+from keras_t2t.training.schedules import WarmUpCosine
+from tests.conftest import SMALL_CONFIGS, variant_model
+
+
+def small_model():
+    keras.utils.set_random_seed(1)
+    body = keras_t2t.T2TViT(
+        keras_t2t.T2TConfig(**SMALL_CONFIGS["convolution"]), include_top=False, pooling="token", input_shape=(31, 23, 3)
+    )
+    return keras_t2t.replace_head(body, 4, None)
+
+
+def descend(recipe, steps, rate=1e-2, schedule=None):
+    """Applies made-up gradients; returns weights before, gradients of every step, weights after, paths, optimizer."""
+    model = small_model()
+    optimizer = make_optimizer(recipe, model, schedule or rate)
+    optimizer.build(model.trainable_variables)
+    before = [np.array(weight) for weight in model.trainable_weights]
+    rng = np.random.default_rng(2)
+    gradients = [[rng.standard_normal(weight.shape).astype("float32") for weight in before] for _ in range(steps)]
+    history = []
+    for step in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor(gradient) for gradient in step], model.trainable_variables)
+        history.append([np.array(weight) for weight in model.trainable_weights])
+    return before, gradients, history, [weight.path for weight in model.trainable_weights], optimizer
+
+
+def decays(path):
+    return path.endswith("/kernel")
+
+
+def factor(path, recipe, depth=2):
+    """The learning rate of a weight over that of the head, by hand: two blocks, the norm above them."""
+    if path.startswith("head/"):
+        return 1.0
+    level = {"block0": 2, "block1": 1, "norm": 0}.get(path.split("/")[0], depth + 1)
+    return recipe.body_rate * recipe.layer_decay**level
+
+
+@pytest.mark.parametrize("changes", [{}, {"body_rate": 0.1, "layer_decay": 0.7}])
+def test_adamw(changes):
+    recipe = Recipe(weight_decay=0.3, ema=0.0, **changes)
+    before, gradients, history, paths, _ = descend(recipe, 5)
+    for i, path in enumerate(paths):
+        weight, m, v, rate = before[i].astype("float64"), 0.0, 0.0, 1e-2 * factor(path, recipe)
+        for t, step in enumerate(gradients, 1):
+            weight = weight * (1 - rate * 0.3 * decays(path))
+            m, v = 0.9 * m + 0.1 * step[i], 0.999 * v + 0.001 * step[i] ** 2
+            weight = weight - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        # Keras adds epsilon before the correction of the bias, which shows where a gradient is next to nothing.
+        np.testing.assert_allclose(history[-1][i], weight, rtol=2e-4, atol=2e-5, err_msg=path)
+
+
+def test_sgd():
+    recipe = RECIPES["transfer"].replace(weight_decay=0.3)
+    before, gradients, history, paths, _ = descend(recipe, 4)
+    for i, path in enumerate(paths):
+        weight, velocity, rate = before[i].astype("float64"), 0.0, 1e-2 * (1.0 if path.startswith("head/") else 0.01)
+        for step in gradients:
+            velocity = 0.9 * velocity + step[i] + 0.3 * decays(path) * weight  # as PyTorch has it, at a constant rate
+            weight = weight - rate * velocity
+        np.testing.assert_allclose(history[-1][i], weight, rtol=2e-4, atol=2e-6, err_msg=path)
+
+
+def test_the_moving_average_warms_up():
+    recipe = Recipe(ema=0.7, weight_decay=0.0)
+    before, _, history, _, optimizer = descend(recipe, 25)
+    averages = [np.array(average) for average in optimizer._model_variables_moving_average]
+    for i in range(len(averages)):
+        average = before[i].astype("float64")
+        for step, weights in enumerate(history):
+            momentum = min(0.7, (1 + step) / (10 + step))
+            average = momentum * average + (1 - momentum) * weights[i]
+        np.testing.assert_allclose(averages[i], average, rtol=1e-4, atol=1e-5)
+    assert (1 + 24) / (10 + 24) > 0.7 > 1 / 10  # both parts were reached
+
+
+def test_gradients_are_clipped_together_and_accumulated():
+    before, gradients, history, _, _ = descend(RECIPES["transfer"].replace(clip_norm=1.0, body_rate=1.0, weight_decay=0.0), 1)
+    norm = math.sqrt(sum((gradient**2).sum() for gradient in gradients[0]))
+    assert norm > 1
+    np.testing.assert_allclose(history[0][3], before[3] - 1e-2 * gradients[0][3] / norm, rtol=1e-4, atol=1e-7)
+    recipe = RECIPES["transfer"].replace(accumulation_steps=3, body_rate=1.0, weight_decay=0.0)
+    before, gradients, history, _, _ = descend(recipe, 3)
+    np.testing.assert_array_equal(history[1][0], before[0])
+    mean = np.mean([step[0] for step in gradients], 0)
+    np.testing.assert_allclose(history[2][0], before[0] - 1e-2 * mean, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_decays(variant):
+    """Biases, norms, the class token, the positions and the ghost operations' scales do not; every matrix does."""
+    model = variant_model(variant)
+    optimizer = make_optimizer(Recipe(), model, 1e-3)
+    optimizer.build(model.trainable_variables)
+    decayed = {weight.path for weight in model.trainable_weights if optimizer._use_weight_decay(weight)}
+    expected = {weight.path for weight in model.trainable_weights if len(weight.shape) == 2 and "table" not in weight.path}
+    assert decayed == expected
+    assert {"class_token/token", "norm/gamma", "head/bias"} <= {w.path for w in model.trainable_weights} - decayed
+
+
+def test_rates_of_layers():
+    model = variant_model("t2t_vit_7")
+    factors = learning_rate_factors(model, 0.5, 0.9)
+    assert factors["norm/gamma"] == 0.5
+    assert factors["block6/mlp/fc1/kernel"] == pytest.approx(0.5 * 0.9)
+    assert factors["block0/mlp/fc1/kernel"] == pytest.approx(0.5 * 0.9**7)
+    assert factors["tokens_to_token/projection/kernel"] == factors["class_token/token"] == pytest.approx(0.5 * 0.9**8)
+    assert "head/kernel" not in factors
+    assert learning_rate_factors(model, 1.0, 1.0) == {}
+
+
+def test_schedule():
+    schedule = WarmUpCosine(1e-3, 1e-6, 1e-5, warmup_steps=10, cosine_steps=110)
+    for step, expected in {
+        0: 1e-6,
+        5: 1e-6 + (1e-3 - 1e-6) / 2,
+        10: 1e-3,
+        35: 1e-5 + (1e-3 - 1e-5) * (1 + math.sqrt(0.5)) / 2,
+        60: (1e-3 + 1e-5) / 2,
+        110: 1e-5,
+        150: 1e-5,
+    }.items():
+        assert float(schedule(step)) == pytest.approx(expected, rel=1e-4)
+    copy = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(schedule))
+    assert float(copy(42)) == float(schedule(42))
+    assert float(WarmUpCosine(0.1, 0.0, 0.0, 0, 10)(0)) == pytest.approx(0.1)

@@ -1,0 +1,76 @@
+"""Recipes are printed, saved, changed by name, and refuse what they do not know."""
+
+import pytest
+
+from keras_t2t.configs import VARIANTS
+from keras_t2t.training import RECIPES, Recipe, load_recipe
+from keras_t2t.training.recipes import finetune
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_yaml_round_trip(name, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(RECIPES[name].to_yaml())
+    assert load_recipe(tmp_path / "recipe.yaml") == RECIPES[name] == load_recipe(name)
+    assert RECIPES[name].model in VARIANTS
+
+
+def test_the_published_recipes():
+    """As the README of the reference implementation and section 4 of the paper have them."""
+    lite, middle, large = RECIPES["imagenet_lite"], RECIPES["imagenet"], RECIPES["imagenet_large"]
+    assert (lite.learning_rate, middle.learning_rate, large.learning_rate) == (1e-3, 5e-4, 5e-4)
+    assert (lite.weight_decay, middle.weight_decay, large.weight_decay) == (0.03, 0.05, 0.065)
+    for recipe in (lite, middle, large):
+        assert (recipe.epochs, recipe.warmup_epochs, recipe.cooldown_epochs, recipe.batch_size) == (300, 10, 10, 512)
+        assert (recipe.warmup_learning_rate, recipe.final_learning_rate, recipe.ema) == (1e-6, 1e-5, 0.99996)
+        assert (recipe.mixup, recipe.cutmix, recipe.switch_rate, recipe.label_smoothing) == (0.8, 1.0, 0.5, 0.1)
+        assert (recipe.rand_augment, recipe.rand_augment_magnitude, recipe.rand_augment_deviation) == (2, 9, 0.5)
+        assert (recipe.erase_rate, recipe.drop_path_rate, recipe.eval_crop) == (0.25, 0.1, 0.9)
+    transfer = RECIPES["transfer"]
+    assert (transfer.optimizer, transfer.momentum, transfer.learning_rate, transfer.weight_decay) == ("sgd", 0.9, 0.05, 5e-4)
+    assert (transfer.epochs, transfer.final_learning_rate, transfer.body_rate) == (60, 2e-4, 0.01)
+
+
+def test_changes_from_text():
+    recipe = Recipe().replace(epochs="12", learning_rate="3e-4", cache="true", crop_scale="0.2,0.9", model="t2t_vit_7")
+    assert (recipe.epochs, recipe.learning_rate, recipe.cache, recipe.crop_scale) == (12, 3e-4, True, (0.2, 0.9))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epoch": 3}, r"Unknown settings \['epoch'\]; a recipe has: crop_kind, .*, epochs,"),
+        ({"epochs": "many"}, "Expected epochs to be of type int; received: epochs='many'"),
+        ({"epochs": 1.5}, "Expected epochs to be of type int; received: epochs=1.5"),
+        ({"epochs": 0}, "Expected epochs to be positive; received: epochs=0"),
+        ({"cache": "perhaps"}, "Expected cache to be of type bool"),
+        ({"crop_scale": "0.5"}, "Expected crop_scale to be two numbers; received: crop_scale='0.5'"),
+        ({"optimizer": "adam"}, r"Expected optimizer to be one of \('adamw', 'sgd'\); received: optimizer='adam'"),
+        ({"model": "t2t_vit_15"}, "expected one of t2t_vit_7,"),
+        ({"label_smoothing": 2}, r"Expected label_smoothing to be in \[0, 1\]; received: label_smoothing=2.0"),
+    ],
+)
+def test_what_no_recipe_can_have_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe().replace(**changes)
+
+
+def test_names_and_files_that_are_not_there(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"one of the recipes imagenet_lite, .*, finetune, or a YAML file; received: 'imagenet21k'"
+    ):
+        load_recipe("imagenet21k")
+    (tmp_path / "x.yaml").write_text("- 1")
+    with pytest.raises(ValueError, match=r"Expected settings by name in .*x\.yaml"):
+        load_recipe(tmp_path / "x.yaml")
+
+
+def test_another_model_brings_its_image_size():
+    recipe = load_recipe("imagenet", model="t2t_vit_tiny_32")
+    assert (recipe.image_size, recipe.eval_crop) == (32, 1.0)
+
+
+def test_fine_tuning_depends_on_the_number_of_images():
+    few, some, many = (finetune(images) for images in (100, 3000, 100_000))
+    assert (few.epochs, some.epochs, many.epochs) == (60, 16, 5)
+    assert (few.batch_size, some.batch_size, many.batch_size) == (16, 32, 64)
+    assert load_recipe("finetune", 3000, "t2t_vit_7").model == "t2t_vit_7"

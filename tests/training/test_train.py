@@ -1,0 +1,238 @@
+"""Whole trainings: what they leave behind, going on after an interruption, and errors that say what to do."""
+
+import csv
+import os
+import random
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import PIL.Image
+import pytest
+
+import keras_t2t
+from keras_t2t.configs import VARIANTS
+from keras_t2t.data import DataError, from_arrays, from_folder
+from keras_t2t.training import load_recipe, train
+from keras_t2t.training.callbacks import TrainingError
+from keras_t2t.training.checkpoints import restore_state
+from keras_t2t.training.train import balanced, build_model, compiled_model
+
+SMALL = {"epochs": 3, "warmup_epochs": 1, "batch_size": 8, "evaluate_every": 1, "drop_path_rate": 0.2, "drop_rate": 0.1}
+TINY = load_recipe("small_images").replace(**SMALL, cache=False, ema=0.9)
+MICRO = keras_t2t.T2TConfig(soft_splits=((3, 2, 1), (3, 2, 1)), token_dim=8, embed_dim=24, depth=1, num_heads=2, mlp_ratio=1.0)
+with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(VARIANTS, "micro", MICRO)  # takes no time to compile
+    RECIPE = TINY.replace(model="micro")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def micro():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(VARIANTS, "micro", MICRO)
+        yield
+
+
+def colours(count, seed):
+    """Images that are mostly red, green or blue, with noise."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count)
+    images = rng.integers(0, 128, (count, 32, 32, 3))
+    images[np.arange(count), :, :, labels] += 100
+    return from_arrays(images.astype("uint8"), labels, ["red", "green", "blue"])
+
+
+SOURCES = {"train": colours(44, 0), "val": colours(18, 1)}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A training from beginning to end."""
+    folder = tmp_path_factory.mktemp("finished")
+    model, history = train(RECIPE, SOURCES, folder, command="a test")
+    return folder, model, history
+
+
+def state(folder):
+    with np.load(sorted((folder / "checkpoints").glob("*.npz"))[-1]) as file:
+        return dict(file)
+
+
+def assert_same_state(folder, other):
+    first, second = state(folder), state(other)
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+def test_what_a_training_leaves(finished):
+    folder, model, history = finished
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md", "best.weights.h5", "checkpoints", "curves.png", "log.csv", "model.keras", "recipe.yaml", "tensorboard",
+    }  # fmt: skip
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    with (folder / "log.csv").open() as file:
+        assert [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)] == history
+    assert (folder / "recipe.yaml").read_text() == RECIPE.to_yaml()
+    assert load_recipe(folder / "recipe.yaml") == RECIPE
+    assert PIL.Image.open(folder / "curves.png").size[0] > 1000
+    card = (folder / "README.md").read_text()
+    assert "Made by `a test`" in card and f"| ema_val_accuracy | {history[-1]['ema_val_accuracy']:.4f} |" in card
+    loaded = keras.models.load_model(folder / "model.keras")
+    assert keras_t2t.labels_of(loaded) == ("red", "green", "blue")
+    images = SOURCES["val"].images
+    np.testing.assert_array_equal(loaded.predict(images, verbose=0), model.predict(images, verbose=0))
+    assert len(list((folder / "checkpoints").iterdir())) == 2
+
+
+def test_the_model_has_the_moving_average_and_the_log_says_how_good_it_is(finished):
+    folder, model, history = finished
+    accuracy = (model.predict(SOURCES["val"].images, verbose=0).argmax(1) == SOURCES["val"].labels).mean()
+    assert accuracy == pytest.approx(history[-1]["ema_val_accuracy"], abs=1e-6)
+    trained = compiled_model(RECIPE, SOURCES["train"].classes, 5)
+    assert restore_state(folder / "checkpoints", trained)[0] == 3
+    raw = np.array(trained.get_layer("norm").gamma)
+    assert not np.allclose(raw, model.get_layer("norm").gamma)
+    results = trained.evaluate(SOURCES["val"].images, np.eye(3)[SOURCES["val"].labels], verbose=0, return_dict=True)
+    assert results["accuracy"] == pytest.approx(history[-1]["val_accuracy"], abs=1e-6)
+    best = build_model(RECIPE, SOURCES["train"].classes, "softmax", training=False)
+    best.load_weights(folder / "best.weights.h5")
+
+
+def test_going_on_is_the_same_as_not_stopping(finished, tmp_path, monkeypatch):
+    stop = tmp_path / "stopped"
+
+    def interrupt(*arguments):
+        if len(list((stop / "checkpoints").glob("*.npz"))) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_t2t.training.callbacks.Progress.on_epoch_end", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(RECIPE, SOURCES, stop)
+    monkeypatch.undo()
+    model, history = train(RECIPE, SOURCES, stop)
+    assert_same_state(stop, finished[0])
+    assert history == finished[2]
+    for weight, expected in zip(model.get_weights(), finished[1].get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    again, _ = train(RECIPE, SOURCES, stop)  # nothing is left to do
+    np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
+
+
+def test_a_damaged_state_is_refused_and_the_one_before_used(finished, tmp_path):
+    import shutil
+
+    shutil.copytree(finished[0], tmp_path / "damaged")
+    newest = sorted((tmp_path / "damaged" / "checkpoints").glob("*.npz"))[-1]
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    with pytest.warns(UserWarning, match="epoch-00003.npz is damaged and was not used"):
+        train(RECIPE, SOURCES, tmp_path / "damaged")
+    assert_same_state(tmp_path / "damaged", finished[0])
+
+
+def test_killed_at_any_moment(tmp_path):
+    """Through the command line, killed where it happens to be, until it gets through."""
+    for split, source in SOURCES.items():
+        for number, (image, label) in enumerate(zip(source.images, source.labels, strict=True)):
+            folder = tmp_path / "data" / split / source.classes[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            PIL.Image.fromarray(image).save(folder / f"{number:03d}.png")
+    (tmp_path / "recipe.yaml").write_text(TINY.replace(epochs=4, evaluate_every=2).to_yaml())
+    command = [sys.executable, "-m", "keras_t2t", "train", "--data", "data", "--recipe", "recipe.yaml", "--output"]
+    through = subprocess.run([*command, "through"], cwd=tmp_path, capture_output=True, text=True)
+    assert through.returncode == 0, through.stderr[-2000:]
+    assert "Wrote through: model.keras, README.md, curves.png, log.csv" in through.stdout
+    moments, kills = random.Random(5), 0
+    while True:
+        process = subprocess.Popen([*command, "killed"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        done = len(list((tmp_path / "killed" / "checkpoints").glob("*.npz"))) if (tmp_path / "killed").exists() else 0
+        deadline = time.monotonic() + 120
+        while process.poll() is None and kills < 3 and time.monotonic() < deadline:
+            states = list((tmp_path / "killed" / "checkpoints").glob("*.npz"))
+            if len(states) > done or (states and states[-1].stat().st_mtime > time.time() - 1):
+                time.sleep(moments.uniform(0, 0.5))
+                process.kill()
+                kills += 1
+            time.sleep(0.02)
+        process.communicate()
+        if process.returncode == 0:
+            break
+    assert kills >= 2
+    assert_same_state(tmp_path / "killed", tmp_path / "through")
+
+
+def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path):
+    bad = RECIPE.replace(learning_rate=1e30, warmup_learning_rate=1e30, ema=0, evaluate_every=3)
+    with pytest.raises(
+        TrainingError, match=r"The loss is (nan|inf) at step \d+ \(epoch 1\), learning rate 1e\+30\. .* is none; try"
+    ):
+        train(bad, SOURCES, tmp_path)
+
+
+def test_another_recipe_needs_another_folder(finished):
+    with pytest.raises(
+        ValueError, match=r"a training by another recipe; take another folder. What differs: epochs: 3; epochs: 9"
+    ):
+        train(RECIPE.replace(epochs=9), SOURCES, finished[0])
+
+
+def test_too_few_images(tmp_path):
+    with pytest.raises(DataError, match="at least one batch of 64 images to train on; found 44 images"):
+        train(RECIPE.replace(batch_size=64), SOURCES, tmp_path)
+
+
+def test_files_that_cannot_be_read_are_named_or_left_out(tmp_path, capsys):
+    for name in ("red", "blue"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(12):
+            colour = (200, number, 0) if name == "red" else (0, number, 200)
+            PIL.Image.new("RGB", (32, 32), colour).save(tmp_path / "data" / name / f"{number}.png")
+    sources = from_folder(tmp_path / "data")
+    bad = sources["val"].images[0]
+    open(bad, "wb").close()
+    short = RECIPE.replace(epochs=1)
+    with pytest.raises(DataError, match=f"1 files cannot be read, such as {bad}; remove them, or set skip_bad_files"):
+        train(short, sources, tmp_path / "one")
+    train(short.replace(skip_bad_files=True), sources, tmp_path / "two")
+    assert f"val: 1 files cannot be read and are left out: {bad}" in capsys.readouterr().out
+
+
+def test_frozen_bodies_stay_and_heads_learn(tmp_path):
+    recipe = RECIPE.replace(freeze_body=True, epochs=1, ema=0)
+    keras.utils.set_random_seed(recipe.seed)
+    before = build_model(recipe, SOURCES["train"].classes)
+    model, _ = train(recipe, SOURCES, tmp_path)
+    for weight, old in zip(model.weights, before.weights, strict=True):
+        assert np.array_equal(weight, old) == (not weight.path.startswith("head/")), weight.path
+
+
+@pytest.mark.parametrize("changes", [{"dtype": "mixed_bfloat16"}, {"dtype": "mixed_float16"}, {"jit_compile": True}])
+def test_precisions_and_xla(changes, tmp_path):
+    few = {split: source.subset(np.arange(8)) for split, source in SOURCES.items()}  # 16 bits are slow on a CPU
+    model, history = train(RECIPE.replace(epochs=1, **changes), few, tmp_path)
+    assert np.isfinite(history[-1]["loss"]) and "ema_val_accuracy" in history[-1]
+    assert {weight.dtype for weight in model.weights} == {"float32"}
+
+
+def test_early_stopping(tmp_path):
+    recipe = RECIPE.replace(
+        learning_rate=0.0, warmup_learning_rate=0.0, final_learning_rate=0.0, epochs=9, early_stopping=2, ema=0
+    )
+    assert len(train(recipe, SOURCES, tmp_path)[1]) == 3
+
+
+def test_weights_of_classes_make_them_count_the_same():
+    weights = balanced(np.array([0, 0, 0, 1, 2, 2]))
+    assert weights == {0: pytest.approx(2 / 3), 1: 2.0, 2: 1.0}
+
+
+def test_training_starts_from_weights(finished, tmp_path):
+    start = finished[0] / "model.keras"
+    recipe = RECIPE.replace(learning_rate=0.0, warmup_learning_rate=0.0, final_learning_rate=0.0, epochs=1, ema=0)
+    model, _ = train(recipe, SOURCES, tmp_path, weights=str(start))
+    np.testing.assert_array_equal(model.get_layer("block0").mlp.fc1.kernel, finished[1].get_layer("block0").mlp.fc1.kernel)
+    assert os.path.exists(tmp_path / "model.keras")
