@@ -206,5 +206,5 @@ def test_refuses_channels_first():
 def test_a_variant_can_be_named():
     assert keras_t2t.config_of(keras_t2t.T2TViT("t2t_vit_10", include_top=False)) == VARIANTS["t2t_vit_10"]
     for unknown in ("t2t_vit_15", None, 14):
-        with pytest.raises(ValueError, match=rf"expected one of t2t_vit_7, .*, vit_small_16; received: {unknown!r}"):
+        with pytest.raises(ValueError, match=rf"expected one of t2t_vit_7, .*, t2t_vit_tiny_32; received: {unknown!r}"):
             keras_t2t.T2TViT(unknown)
