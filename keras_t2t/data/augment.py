@@ -116,15 +116,20 @@ def random_erase(image: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
 
     The rectangle has 1/50 to 1/3 of the area and a ratio of sides of 3/10 to 10/3 (Zhong et al. 2020).
     """
-    height, width, channels = image.shape
     seeds = tf.random.experimental.stateless_split(seed, 2)
-    chance, area, ratio, y, x = tf.unstack(tf.random.stateless_uniform((5,), seeds[0]))
+    chance, *place = tf.unstack(tf.random.stateless_uniform((5,), seeds[0]))
+    return tf.cond(chance < rate, lambda: _erase(image, *place, seeds[1]), lambda: image)
+
+
+def _erase(image, area, ratio, y, x, seed):
+    """Four numbers in [0, 1) say where."""
+    height, width, channels = image.shape
     area = (1 / 50 + area * (1 / 3 - 1 / 50)) * height * width
     ratio = tf.exp((2 * ratio - 1) * tf.math.log(10 / 3))
     extent = tf.minimum(tf.sqrt([area * ratio, area / ratio]), [float(height), float(width)])
     top, left = tf.unstack(tf.floor(tf.stack([y, x]) * ([height + 1.0, width + 1.0] - tf.round(extent))))
     bottom, right = tf.unstack(tf.stack([top, left]) + tf.round(extent))
     rows, columns = tf.range(float(height))[:, None, None], tf.range(float(width))[None, :, None]
-    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right) & (chance < rate)
-    noise = 255 * (tf.constant(MEAN) + tf.constant(STD) * tf.random.stateless_normal((height, width, channels), seeds[1]))
+    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+    noise = 255 * (tf.constant(MEAN) + tf.constant(STD) * tf.random.stateless_normal((height, width, channels), seed))
     return tf.where(inside, noise, image)
