@@ -11,8 +11,9 @@ from rich.text import Text
 
 from keras_t2t.cli.app import CropOption, app, print_table
 from keras_t2t.data import default_crop, find_bad_files, open_data
-from keras_t2t.training import RECIPES, load_recipe
+from keras_t2t.training import RECIPES, load_recipe, make_strategy
 from keras_t2t.training import train as train_model
+from keras_t2t.training.distribution import STRATEGIES
 from keras_t2t.training.evaluate import draw_confusion
 from keras_t2t.training.evaluate import evaluate as evaluate_model
 
@@ -35,9 +36,12 @@ def train(
     weights: Annotated[str | None, typer.Option(help="Published weights, or a file, for the body to start from.")] = None,
     settings: Annotated[list[str], typer.Option("--set", help="A setting of the recipe, as NAME=VALUE.")] = (),
     data_dir: DirOption = None,
+    strategy: Annotated[str, typer.Option(help=f"How to use several devices: {', '.join(STRATEGIES)}.")] = "none",
+    cpu_devices: Annotated[int, typer.Option(min=0, help="Divide the CPU into so many devices, to try a strategy.")] = 0,
     show: Annotated[bool, typer.Option("--show", help="Print the recipe as YAML and stop.")] = False,
 ):
     """Train a classifier, or go on with an interrupted training."""
+    engine = make_strategy(strategy, cpu_devices)
     changes = dict(_pair(setting) for setting in settings)
     base = load_recipe("imagenet" if recipe == "finetune" else recipe).replace(**changes)
     sources = open_data(data, data_dir, base.validation_fraction, base.seed)
@@ -45,8 +49,10 @@ def train(
     if show:
         print(chosen.to_yaml(), end="")
         return
+    if engine:
+        print(f"Training on {engine.num_replicas_in_sync} devices")
     command = f"keras-t2t {' '.join(sys.argv[1:])}"
-    _, history = train_model(chosen, sources, output, weights, command)
+    _, history = train_model(chosen, sources, output, weights, engine, command)
     table = Table("after the last epoch", "")
     for name, value in history[-1].items():
         table.add_row(name, f"{value:.5g}")

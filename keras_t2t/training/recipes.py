@@ -33,12 +33,12 @@ class Recipe(Augmentation):
         final_learning_rate: the last.
         momentum: of SGD.
         weight_decay: of all weights but biases, norms, the class token and the positions.
-        clip_norm: greatest norm of all gradients together; 0 for no limit.
+        clip_norm: greatest norm of all gradients together; 0 for no limit. With several devices Keras clips the part of each.
         accumulation_steps: batches whose gradients are averaged into one step.
         body_rate: learning rate of all but the head over that of the head.
         layer_decay: learning rate of each block over that of the next one.
         freeze_body: whether only the head is trained.
-        drop_rate, drop_path_rate: see `T2TConfig`.
+        token_drop_rate, drop_rate, drop_path_rate: see `T2TConfig`.
         ema: decay of the moving average of the weights; 0 for none. It rises to this with (1 + step) / (10 + step).
         class_weights: whether rare classes count more, so that all classes count the same.
         early_stopping: epochs without a better validation accuracy after which training ends; 0 for never.
@@ -69,6 +69,7 @@ class Recipe(Augmentation):
     body_rate: float = 1.0
     layer_decay: float = 1.0
     freeze_body: bool = False
+    token_drop_rate: float = 0.1
     drop_rate: float = 0.0
     drop_path_rate: float = 0.1
     ema: float = 0.99996

@@ -1,5 +1,6 @@
 """A training from a recipe, from the first epoch or from where it stopped, to a model that predicts."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -22,7 +23,12 @@ from keras_t2t.training.schedules import WarmUpCosine
 
 
 def train(
-    recipe: Recipe, sources: dict, output: str | os.PathLike, weights=None, command: str = "keras_t2t.training.train"
+    recipe: Recipe,
+    sources: dict,
+    output: str | os.PathLike,
+    weights=None,
+    strategy=None,
+    command: str = "keras_t2t.training.train",
 ) -> tuple[keras.Model, list[dict]]:
     """Trains a model, or goes on with a training that was interrupted.
 
@@ -32,6 +38,7 @@ def train(
         output: a folder for `checkpoints/`, `log.csv`, `tensorboard/`, `best.weights.h5`, and in the end `model.keras`,
             `curves.png` and `README.md`, the model card. If it has the state of the same training, that goes on.
         weights: what the body starts from: see `keras_t2t.T2TViT`.
+        strategy: a `tf.distribute.Strategy`, over whose devices every batch is divided; see `make_strategy`.
         command: what the model card says the model was made by.
 
     Returns:
@@ -54,7 +61,8 @@ def train(
         raise DataError(
             f"Expected at least one batch of {recipe.batch_size} images to train on; found {len(sources['train'])} images"
         )
-    model = compiled_model(recipe, sources["train"].classes, steps, weights)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model = compiled_model(recipe, sources["train"].classes, steps, weights)
     done, history = restore_state(output / "checkpoints", model)
     try:
         fit(model, recipe, sources, output, steps, done, history)
@@ -95,7 +103,8 @@ def check_same_recipe(recipe: Recipe, path: pathlib.Path):
 
 def build_model(recipe: Recipe, classes, activation=None, weights=None, training=True) -> keras.Model:
     """Returns the classifier of a recipe, with a fresh head."""
-    rates = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate} if training else {}
+    names = ("token_drop_rate", "drop_rate", "drop_path_rate") if training else ()
+    rates = {name: getattr(recipe, name) for name in names}
     body = T2TViT(
         dataclasses.replace(variant_config(recipe.model), **rates),
         include_top=False,

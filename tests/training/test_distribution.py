@@ -1,0 +1,40 @@
+"""Several devices of one machine give the training of one, through the command line."""
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from keras_t2t.training import make_strategy
+
+
+def test_two_devices_are_as_good_as_one(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, colour in {"blue": (0, 0, 1), "red": (1, 0, 0)}.items():
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(12):
+            image = rng.integers(0, 128, (32, 32, 3)) + 100 * np.array(colour)
+            PIL.Image.fromarray(image.astype("uint8")).save(tmp_path / "data" / name / f"{number}.png")
+    settings = {"epochs": 2, "batch_size": 8, "rand_augment": 0, "drop_path_rate": 0.0, "token_drop_rate": 0.0, "clip_norm": 0}
+    command = [sys.executable, "-m", "keras_t2t", "train", "--data", "data", "--model", "t2t_vit_tiny_32"]
+    command += [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    logs = {}
+    for name, arguments in {"one": [], "two": ["--strategy", "mirrored", "--cpu-devices", "2"]}.items():
+        result = subprocess.run([*command, *arguments, "--output", name], cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr[-2000:]
+        assert ("Training on 2 devices" in result.stdout) == (name == "two")
+        with (tmp_path / name / "log.csv").open() as file:
+            logs[name] = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    for one, two in zip(logs["one"], logs["two"], strict=True):
+        assert one.keys() == two.keys()
+        for key in one:
+            assert two[key] == pytest.approx(one[key], rel=1e-3), key
+    assert len(logs["two"]) == 2
+
+
+def test_unknown_strategies_are_refused():
+    with pytest.raises(ValueError, match=r"Expected a strategy of \('none', 'mirrored', 'tpu'\); received: 'horovod'"):
+        make_strategy("horovod")
