@@ -40,7 +40,7 @@ def T2TViT(
     _check_arguments(include_top, weights, source, pooling, classes, classifier_activation)
     images = _image_input(config, include_top, source, input_tensor, input_shape)
     x = _normalise(images, dtype) if include_preprocessing else images
-    table_size = _table_size(weights, source, config)
+    table_size = _table_size(weights, source, config) if None in images.shape[1:3] else image_size_of(None)
     x, grid = encode(x, config, table_size=table_size, class_token_only=include_top or pooling == "token", dtype=dtype)
     if include_top:
         x = classify(x[:, 0], classes, classifier_activation, dataset_labels(source.dataset) if source else None, dtype)

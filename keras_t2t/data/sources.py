@@ -10,7 +10,7 @@ import tensorflow as tf
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
-SHUFFLE_BUFFER = 10_000
+SHUFFLE_BUFFER = 5_000
 
 
 class DataError(ValueError):
@@ -73,16 +73,23 @@ class StreamSource:
     dataset: tf.data.Dataset
     size: int
     classes: tuple[str, ...]
+    from_files = False
 
     def __len__(self):
         return self.size
 
     def elements(self, epoch_seed: tf.Tensor | None, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
-        """As `Source.elements`; the order is shuffled within `SHUFFLE_BUFFER` images."""
+        """As `Source.elements`; the order is shuffled within each `SHUFFLE_BUFFER` images."""
         if epoch_seed is None:
             return self.dataset.shard(shard[1], shard[0])
         dataset = self.dataset.take(self.size // shard[1] * shard[1]).shard(shard[1], shard[0])
-        return dataset.shuffle(SHUFFLE_BUFFER, seed=tf.cast(epoch_seed[0] + epoch_seed[1], "int64"))
+
+        def shuffled(number, window):  # `Dataset.shuffle` takes no seed that changes from epoch to epoch
+            seed = tf.random.experimental.stateless_fold_in(epoch_seed, number)
+            order = tf.random.experimental.stateless_shuffle(tf.range(tf.shape(window[1])[0]), seed)
+            return tf.gather(window[0], order), tf.gather(window[1], order)
+
+        return dataset.batch(SHUFFLE_BUFFER).enumerate().map(shuffled).unbatch()
 
 
 def from_arrays(images: np.ndarray, labels: np.ndarray, classes: Sequence[str] | None = None) -> Source:

@@ -66,20 +66,17 @@ class State(keras.callbacks.Callback):
     Args:
         folder: for `checkpoints/`, `log.csv` and `best.weights.h5`.
         history: the logs of the epochs before.
-        keep: whether this process writes; only one of several does.
     """
 
-    def __init__(self, folder: pathlib.Path, history: list[dict], keep: bool = True):
+    def __init__(self, folder: pathlib.Path, history: list[dict]):
         super().__init__()
-        self.folder, self.history, self.keep = folder, history, keep
+        self.folder, self.history = folder, history
 
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1, "learning_rate": float(self.model.optimizer.learning_rate)}
         row.update({name: float(value) for name, value in logs.items()})
         best = max((accuracy_of(old) for old in self.history), default=-math.inf)
         self.history.append(row)
-        if not self.keep:
-            return
         if accuracy_of(row) > best:
             self._save_best()
         write_log(self.folder / "log.csv", self.history)

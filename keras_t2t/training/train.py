@@ -54,6 +54,8 @@ def train(
     check_same_recipe(recipe, output / "recipe.yaml")
     keras.utils.set_random_seed(recipe.seed)
     sources = {split: _readable(recipe, split, source) for split, source in sources.items()}
+    if recipe.class_weights and not hasattr(sources["train"], "labels"):
+        raise DataError("class_weights needs the labels of all images at once: a folder or arrays, not a stream")
     if recipe.cache:
         sources = {split: cached(source) for split, source in sources.items()}
     steps = len(sources["train"]) // recipe.batch_size
@@ -67,7 +69,7 @@ def train(
     try:
         fit(model, recipe, sources, output, steps, done, history)
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
-        bad = [path for source in sources.values() if getattr(source, "from_files", False) for path in find_bad_files(source)]
+        bad = [path for source in sources.values() if source.from_files for path in find_bad_files(source)]
         if not bad:
             raise
         raise DataError(f"{len(bad)} files cannot be read, such as {bad[0]}; remove them, or set skip_bad_files") from error
@@ -83,7 +85,7 @@ def train(
 
 def _readable(recipe, split, source):
     """The source without the files that cannot be read, if the recipe asks for it."""
-    if not recipe.skip_bad_files or not getattr(source, "from_files", False):
+    if not recipe.skip_bad_files or not source.from_files:
         return source
     source, bad = without_bad_files(source)
     print(f"{split}: {len(bad)} files cannot be read and are left out{': ' if bad else ''}{', '.join(bad[:3])}")

@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from keras_t2t.data import DataError, find_bad_files, from_arrays, from_folder, from_tfds, without_bad_files
+from keras_t2t.data import DataError, cached, find_bad_files, from_arrays, from_folder, from_tfds, without_bad_files
 
 COUNTS = {"daisy": 10, "rose": 3, "tulip": 25}
 
@@ -153,6 +153,7 @@ def test_tensorflow_datasets(tmp_path):
     assert sources["train"].classes == ("disc", "square")
     elements = [(int(tf.io.decode_image(image)[0, 0, 0]), int(label)) for image, label in sources["train"].elements(None)]
     assert sorted(elements) == [(number, number % 2) for number in range(7)]
+    assert cached(sources["train"]) is sources["train"]  # a stream is left as it is
     shuffled = [[int(tf.io.decode_image(i)[0, 0, 0]) for i, _ in sources["train"].elements([4, epoch])] for epoch in (0, 1, 0)]
     assert shuffled[0] == shuffled[2] != shuffled[1]
     assert sorted(shuffled[1]) == list(range(7))

@@ -15,7 +15,7 @@ def test_yaml_round_trip(name, tmp_path):
 
 
 def test_the_published_recipes():
-    """As the README of the reference implementation and section 4 of the paper have them."""
+    """As they were published with the paper."""
     lite, middle, large = RECIPES["imagenet_lite"], RECIPES["imagenet"], RECIPES["imagenet_large"]
     assert (lite.learning_rate, middle.learning_rate, large.learning_rate) == (1e-3, 5e-4, 5e-4)
     assert (lite.weight_decay, middle.weight_decay, large.weight_decay) == (0.03, 0.05, 0.065)

@@ -14,7 +14,7 @@ import pytest
 
 import keras_t2t
 from keras_t2t.configs import VARIANTS
-from keras_t2t.data import DataError, from_arrays, from_folder
+from keras_t2t.data import DataError, StreamSource, from_arrays, from_folder
 from keras_t2t.training import load_recipe, train
 from keras_t2t.training.callbacks import TrainingError
 from keras_t2t.training.checkpoints import restore_state
@@ -178,6 +178,14 @@ def test_another_recipe_needs_another_folder(finished):
         ValueError, match=r"a training by another recipe; take another folder. What differs: epochs: 3; epochs: 9"
     ):
         train(RECIPE.replace(epochs=9), SOURCES, finished[0])
+
+
+def test_a_stream_has_no_weights_of_classes(tmp_path):
+    stream = {split: StreamSource(source.elements(None), len(source), source.classes) for split, source in SOURCES.items()}
+    with pytest.raises(DataError, match="class_weights needs the labels of all images at once"):
+        train(RECIPE.replace(class_weights=True), stream, tmp_path / "weighted")
+    _, history = train(RECIPE.replace(cache=True, epochs=1), stream, tmp_path / "plain")
+    assert len(history) == 1
 
 
 def test_too_few_images(tmp_path):
