@@ -13,7 +13,7 @@ from keras_t2t.cli.app import CropOption, app, print_table
 from keras_t2t.data import default_crop, find_bad_files, open_data
 from keras_t2t.training import RECIPES, load_recipe, make_strategy
 from keras_t2t.training import train as train_model
-from keras_t2t.training.distribution import STRATEGIES
+from keras_t2t.training.distribution import STRATEGIES, device_count, this_process
 from keras_t2t.training.evaluate import draw_confusion
 from keras_t2t.training.evaluate import evaluate as evaluate_model
 
@@ -38,10 +38,15 @@ def train(
     data_dir: DirOption = None,
     strategy: Annotated[str, typer.Option(help=f"How to use several devices: {', '.join(STRATEGIES)}.")] = "none",
     cpu_devices: Annotated[int, typer.Option(min=0, help="Divide the CPU into so many devices, to try a strategy.")] = 0,
+    coordinator: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the first of several processes, or auto (TPU pods, Slurm, MPI).")
+    ] = None,
+    processes: Annotated[int | None, typer.Option(help="How many processes there are.")] = None,
+    process: Annotated[int | None, typer.Option(help="The number of this one, from 0.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the recipe as YAML and stop.")] = False,
 ):
     """Train a classifier, or go on with an interrupted training."""
-    engine = make_strategy(strategy, cpu_devices)
+    engine = make_strategy(strategy, cpu_devices, coordinator, processes, process)
     changes = dict(_pair(setting) for setting in settings)
     base = load_recipe("imagenet" if recipe == "finetune" else recipe).replace(**changes)
     sources = open_data(data, data_dir, base.validation_fraction, base.seed)
@@ -50,9 +55,11 @@ def train(
         print(chosen.to_yaml(), end="")
         return
     if engine:
-        print(f"Training on {engine.num_replicas_in_sync} devices")
+        print(f"Training on {device_count(engine)} devices of {this_process()[1]} processes")
     command = f"keras-t2t {' '.join(sys.argv[1:])}"
     _, history = train_model(chosen, sources, output, weights, engine, command)
+    if this_process()[0] > 0:
+        return
     table = Table("after the last epoch", "")
     for name, value in history[-1].items():
         table.add_row(name, f"{value:.5g}")

@@ -2,7 +2,7 @@
 
 from keras_t2t.data.augment import Augmentation
 from keras_t2t.data.evaluation import default_crop, evaluation_image
-from keras_t2t.data.pipeline import cached, evaluation_batches, training_batches
+from keras_t2t.data.pipeline import cached, evaluation_batches, padded_evaluation_batches, training_batches
 from keras_t2t.data.sources import (
     DataError,
     Source,
@@ -29,6 +29,7 @@ __all__ = [
     "from_folder",
     "from_tfds",
     "open_data",
+    "padded_evaluation_batches",
     "training_batches",
     "without_bad_files",
 ]

@@ -4,6 +4,7 @@ Sources: section 4.1 of the paper, which takes its augmentation from DeiT (Touvr
 """
 
 import dataclasses
+import functools
 
 import tensorflow as tf
 
@@ -101,8 +102,12 @@ def _random_resized_crop(image, size, augmentation, seed):
 
 
 def _resize(pixels, size, interpolation):
+    """Resizes to `size`; antialiased if more than half of the pixels of a line go, since then some would not be seen."""
     if tuple(pixels.shape[:2]) != tuple(size):
-        pixels = tf.clip_by_value(tf.image.resize(pixels, size, interpolation, antialias=True), 0, 255)
+        shrinks = tf.reduce_any(tf.shape(pixels)[:2] > 2 * tf.constant(size))
+        resize = functools.partial(tf.image.resize, pixels, size, interpolation)
+        pixels = tf.cond(shrinks, lambda: resize(antialias=True), resize)
+        pixels = tf.clip_by_value(pixels, 0, 255)
     return tf.ensure_shape(tf.cast(pixels, "float32"), (*size, 3))
 
 
@@ -127,9 +132,11 @@ def _erase(image, area, ratio, y, x, seed):
     area = (1 / 50 + area * (1 / 3 - 1 / 50)) * height * width
     ratio = tf.exp((2 * ratio - 1) * tf.math.log(10 / 3))
     extent = tf.minimum(tf.sqrt([area * ratio, area / ratio]), [float(height), float(width)])
-    top, left = tf.unstack(tf.floor(tf.stack([y, x]) * ([height + 1.0, width + 1.0] - tf.round(extent))))
-    bottom, right = tf.unstack(tf.stack([top, left]) + tf.round(extent))
-    rows, columns = tf.range(float(height))[:, None, None], tf.range(float(width))[None, :, None]
-    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
-    noise = 255 * (tf.constant(MEAN) + tf.constant(STD) * tf.random.stateless_normal((height, width, channels), seed))
-    return tf.where(inside, noise, image)
+    extent = tf.cast(tf.round(extent), "int32")
+    room = tf.constant([height, width]) - extent
+    begin = tf.cast(tf.floor(tf.stack([y, x]) * tf.cast(room + 1, "float32")), "int32")
+    around = tf.concat([tf.stack([begin, room - begin], 1), [[0, 0]]], 0)
+    noise = tf.random.stateless_normal((extent[0], extent[1], channels), seed)
+    patch = tf.pad(255 * (tf.constant(MEAN) + tf.constant(STD) * noise), around)
+    kept = tf.pad(tf.zeros_like(noise), around, constant_values=1.0)
+    return tf.ensure_shape(image * kept + patch, (height, width, channels))

@@ -40,7 +40,7 @@ def mix(images: tf.Tensor, targets: tf.Tensor, augmentation: Augmentation, seed:
 
 def mixup(images, targets, share):
     """Returns `share` of each image and target plus the rest of its partner."""
-    return share * images + (1 - share) * images[::-1], share * targets + (1 - share) * targets[::-1]
+    return blend(share, images), blend(share, targets)
 
 
 def cutmix(images, targets, share, seed):
@@ -56,7 +56,13 @@ def cutmix(images, targets, share, seed):
     rows, columns = tf.range(float(height))[:, None, None], tf.range(float(width))[None, :, None]
     inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
     share = 1 - (bottom - top) * (right - left) / (height * width)
-    return tf.where(inside, images[::-1], images), share * targets + (1 - share) * targets[::-1]
+    kept = tf.repeat(1 - tf.cast(inside, "float32"), images.shape[3], 2)  # a product that repeats channels is slow
+    return blend(kept, images), blend(share, targets)
+
+
+def blend(share, values):
+    """Returns `share` of each value of a batch plus the rest of its partner."""
+    return share * values + (1 - share) * tf.reverse(values, [0])  # `values[::-1]` takes twenty times as long
 
 
 def beta(alpha: float, seed: tf.Tensor) -> tf.Tensor:

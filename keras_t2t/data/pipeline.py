@@ -1,5 +1,7 @@
 """Batches for training and evaluation with tf.data: parallel, prefetched, and a pure function of the seed and the epoch."""
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
@@ -23,6 +25,7 @@ def training_batches(
     """Returns an endless dataset of (images, targets), one epoch after the other.
 
     What an epoch holds depends on the seed and the number of the epoch alone, so that training can go on where it stopped.
+    Shards share an epoch, and each image changes as it would without shards; only mixing stays within a shard.
 
     Args:
         source: a `Source` or a `StreamSource`.
@@ -38,12 +41,13 @@ def training_batches(
     """
 
     def epoch_of(epoch):
-        epoch_seed = tf.random.experimental.stateless_fold_in(tf.constant([seed, shard[0]], "int64"), epoch)
+        epoch_seed = tf.random.experimental.stateless_fold_in(tf.constant([seed, 0], "int64"), epoch)
         order_seed = tf.random.experimental.stateless_fold_in(tf.constant([seed, -1], "int64"), epoch)
 
         def view(number, element):
             image, label = element
-            seeds = tf.random.experimental.stateless_split(tf.random.experimental.stateless_fold_in(epoch_seed, number), 4)
+            image_seed = tf.random.experimental.stateless_fold_in(epoch_seed, number * shard[1] + shard[0])
+            seeds = tf.random.experimental.stateless_split(image_seed, 4)
             image = random_crop(image, size, augmentation, seeds[0])
             if augmentation.flip:
                 image = random_flip(image, seeds[1])
@@ -56,7 +60,8 @@ def training_batches(
 
         def mixed(number, batch):
             targets = smooth(batch[1], len(source.classes), augmentation.label_smoothing)
-            return mix(batch[0], targets, augmentation, tf.random.experimental.stateless_fold_in(epoch_seed, -1 - number))
+            mix_seed = tf.random.experimental.stateless_fold_in(epoch_seed, -1 - number * shard[1] - shard[0])
+            return mix(batch[0], targets, augmentation, mix_seed)
 
         dataset = source.elements(order_seed, shard).enumerate()
         dataset = dataset.map(view, tf.data.AUTOTUNE, deterministic=True)
@@ -74,19 +79,43 @@ def evaluation_batches(
     *,
     crop: float = 0.9,
     interpolation: str = "bicubic",
-    shard: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Returns a dataset of (images, targets) in order: each image once, resized and cropped from the centre.
 
     Returns:
         Images (B, H, W, 3), float32 in [0, 255], and one-hot targets (B, classes); the last batch may be smaller.
     """
+    return _evaluation_views(source, size, crop, interpolation).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def padded_evaluation_batches(
+    source,
+    size: tuple[int, int],
+    batch_size: int,
+    *,
+    crop: float = 0.9,
+    interpolation: str = "bicubic",
+    shard: tuple[int, int] = (0, 1),
+) -> tf.data.Dataset:
+    """Returns the part of `evaluation_batches` for one of several processes, filled up so that all get the same batches.
+
+    Returns:
+        Images, targets, and weights (B,) that are 0 for what was filled up, and 1 on average over all processes.
+    """
+    rows = math.ceil(len(source) / (shard[1] * batch_size)) * batch_size
+    weight = rows * shard[1] / len(source)
+    views = _evaluation_views(source, size, crop, interpolation, shard).map(lambda *view: (*view, weight))
+    filling = (tf.zeros((*size, 3)), tf.zeros(len(source.classes)), 0.0)
+    views = views.concatenate(tf.data.Dataset.from_tensors(filling).repeat()).take(rows)
+    return views.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def _evaluation_views(source, size, crop, interpolation, shard=(0, 1)):
 
     def view(image, label):
         return evaluation_view(decode(image), size, crop, interpolation), tf.one_hot(label, len(source.classes))
 
-    dataset = source.elements(None, shard).map(view, tf.data.AUTOTUNE, deterministic=True)
-    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    return source.elements(None, shard).map(view, tf.data.AUTOTUNE, deterministic=True)
 
 
 def cached(source: Source) -> Source:

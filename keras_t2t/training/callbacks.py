@@ -8,9 +8,11 @@ import pathlib
 import time
 
 import keras
+import numpy as np
 import rich.progress
+import tensorflow as tf
 
-from keras_t2t.training.checkpoints import save_state
+from keras_t2t.training.checkpoints import last_state, save_state
 
 
 class TrainingError(RuntimeError):
@@ -26,13 +28,19 @@ def averages_of(optimizer) -> list[tuple]:
     return [(weight, average) for weight, average in pairs if average is not None]
 
 
+def averaged_values(model: keras.Model) -> list[np.ndarray]:
+    """Returns the weights of a model as `get_weights` does, with the moving average of those that have one."""
+    averages = {id(weight): average for weight, average in averages_of(model.optimizer)}
+    return [keras.ops.convert_to_numpy(averages.get(id(weight), weight).value) for weight in model.weights]
+
+
 @contextlib.contextmanager
 def averaged_weights(model: keras.Model):
-    """Puts the moving average into the model for a while."""
+    """Puts the moving average into the model for a while; all processes have to."""
     pairs = averages_of(model.optimizer)
-    raw = [keras.ops.convert_to_numpy(weight.value) for weight, _ in pairs]
+    raw = [keras.ops.copy(weight.value) for weight, _ in pairs]
     for weight, average in pairs:
-        weight.assign(average.value)
+        weight.assign(keras.ops.copy(average.value))
     try:
         yield
     finally:
@@ -64,29 +72,41 @@ class State(keras.callbacks.Callback):
     """Writes the state and the log after every epoch, and the best weights.
 
     Args:
-        folder: for `checkpoints/`, `log.csv` and `best.weights.h5`.
-        history: the logs of the epochs before.
+        folder: for `checkpoints/`, `log.csv`, `tensorboard/` and `best.weights.h5`.
+        history: the logs of the epochs before; those to come are appended.
+        final: the model for the best weights.
+        writes: whether this is the process that writes.
     """
 
-    def __init__(self, folder: pathlib.Path, history: list[dict]):
+    def __init__(self, folder: pathlib.Path, history: list[dict], final: keras.Model, writes: bool = True):
         super().__init__()
-        self.folder, self.history = folder, history
+        self.folder, self.history, self.final, self.writes = folder, history, final, writes
 
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1, "learning_rate": float(self.model.optimizer.learning_rate)}
         row.update({name: float(value) for name, value in logs.items()})
         best = max((accuracy_of(old) for old in self.history), default=-math.inf)
         self.history.append(row)
+        if not self.writes:
+            return
         if accuracy_of(row) > best:
             self._save_best()
         write_log(self.folder / "log.csv", self.history)
+        self._write_tensorboard(row)
         save_state(self.folder / "checkpoints", self.model, epoch + 1, self.history)
+
+    def _write_tensorboard(self, row):
+        """Keras' own callback computes on the devices, which processes may only do together."""
+        writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
+        with writer.as_default(step=row["epoch"]):
+            for name, value in row.items():
+                tf.summary.scalar(name, value)
+        writer.close()
 
     def _save_best(self):
         temporary = self.folder / "best.part.weights.h5"
-        with averaged_weights(self.model):
-            model = keras.Model(self.model.input, self.model.output)  # without the optimizer
-            model.save_weights(temporary)
+        self.final.set_weights(averaged_values(self.model))
+        self.final.save_weights(temporary)
         os.replace(temporary, self.folder / "best.weights.h5")
 
 
@@ -123,10 +143,9 @@ class StopWhenNotFinite(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if not math.isfinite(logs["loss"]):
             rate = float(self.model.optimizer.learning_rate)
-            states = sorted((self.folder / "checkpoints").glob("epoch-*.npz"))
             raise TrainingError(
                 f"The loss is {logs['loss']} at step {self.epoch * self.steps + batch + 1} (epoch {self.epoch + 1}), learning "
-                f"rate {rate:.3g}. The last good checkpoint is {states[-1] if states else 'none'}; try a lower learning rate "
+                f"rate {rate:.3g}. The last good checkpoint is {last_state(self.folder)}; try a lower learning rate "
                 "or clip_norm"
             )
 

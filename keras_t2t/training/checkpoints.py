@@ -64,6 +64,12 @@ def _variables(model):
     return {f"{i:05d} {path}": variable for i, (path, variable) in enumerate(zip(paths, variables, strict=True))}
 
 
+def last_state(output: pathlib.Path) -> str:
+    """Returns the path of the newest state of a training, or `"none"`."""
+    states = _states(output / "checkpoints")
+    return str(states[0]) if states else "none"
+
+
 def _states(folder):
     """The states in a folder, the newest first."""
     return sorted((path for path in folder.glob("epoch-*.npz") if re.fullmatch(r"epoch-\d+\.npz", path.name)), reverse=True)

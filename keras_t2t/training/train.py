@@ -11,11 +11,34 @@ import tensorflow as tf
 
 from keras_t2t.applications import T2TViT
 from keras_t2t.configs import variant_config
-from keras_t2t.data import cached, evaluation_batches, find_bad_files, training_batches, without_bad_files
+from keras_t2t.data import (
+    cached,
+    evaluation_batches,
+    find_bad_files,
+    padded_evaluation_batches,
+    training_batches,
+    without_bad_files,
+)
 from keras_t2t.data.sources import DataError
 from keras_t2t.models import replace_head
-from keras_t2t.training.callbacks import Evaluation, Progress, State, StopWhenNotFinite, accuracy_of, averaged_weights
-from keras_t2t.training.checkpoints import restore_state
+from keras_t2t.training.callbacks import (
+    Evaluation,
+    Progress,
+    State,
+    StopWhenNotFinite,
+    TrainingError,
+    accuracy_of,
+    averaged_values,
+)
+from keras_t2t.training.checkpoints import last_state, restore_state
+from keras_t2t.training.distribution import (
+    building_scope,
+    check_equal_everywhere,
+    device_count,
+    is_lost_connection,
+    this_process,
+    training_scope,
+)
 from keras_t2t.training.optimizers import make_optimizer
 from keras_t2t.training.recipes import Recipe
 from keras_t2t.training.report import draw_curves, model_card
@@ -38,7 +61,8 @@ def train(
         output: a folder for `checkpoints/`, `log.csv`, `tensorboard/`, `best.weights.h5`, and in the end `model.keras`,
             `curves.png` and `README.md`, the model card. If it has the state of the same training, that goes on.
         weights: what the body starts from: see `keras_t2t.T2TViT`.
-        strategy: a `tf.distribute.Strategy`, over whose devices every batch is divided; see `make_strategy`.
+        strategy: over whose devices every batch is divided: see `make_strategy`. Where it has several processes, the first one
+            writes, and all of them read the same `output` and the same data.
         command: what the model card says the model was made by.
 
     Returns:
@@ -46,12 +70,16 @@ def train(
 
     Raises:
         DataError: if there are too few images.
-        TrainingError: at a loss that is not finite.
+        TrainingError: at a loss that is not finite, or when another process has ended.
         ValueError: for a recipe that contradicts itself or the state in `output`.
     """
-    output = pathlib.Path(output)
+    output, process = pathlib.Path(output), this_process()
     output.mkdir(parents=True, exist_ok=True)
-    check_same_recipe(recipe, output / "recipe.yaml")
+    check_same_recipe(recipe, output / "recipe.yaml", writes=process[0] == 0)
+    if recipe.batch_size % device_count(strategy):
+        raise ValueError(
+            f"Expected a batch_size that divides over {device_count(strategy)} devices; received: {recipe.batch_size}"
+        )
     keras.utils.set_random_seed(recipe.seed)
     sources = {split: _readable(recipe, split, source) for split, source in sources.items()}
     if recipe.class_weights and not hasattr(sources["train"], "labels"):
@@ -63,24 +91,40 @@ def train(
         raise DataError(
             f"Expected at least one batch of {recipe.batch_size} images to train on; found {len(sources['train'])} images"
         )
-    with strategy.scope() if strategy else contextlib.nullcontext():
+    with building_scope(strategy):
         model = compiled_model(recipe, sources["train"].classes, steps, weights)
-    done, history = restore_state(output / "checkpoints", model)
+    final = build_model(recipe, sources["train"].classes, "softmax", training=False)
+    with training_scope(strategy):
+        done, history = restore_state(output / "checkpoints", model)
+        check_equal_everywhere(done, "number of finished epochs")
+        with errors_explained(sources, output):
+            fit(model, final, recipe, sources, output, steps, done, history)
+    final.set_weights(averaged_values(model))
+    if process[0] == 0:
+        final.save(output / "model.part.keras")
+        os.replace(output / "model.part.keras", output / "model.keras")
+        draw_curves(history, output / "curves.png")
+        (output / "README.md").write_text(model_card(recipe, sources, history, command))
+    return final, history
+
+
+@contextlib.contextmanager
+def errors_explained(sources, output):
+    """Turns errors of the engines into ones that say what to do."""
     try:
-        fit(model, recipe, sources, output, steps, done, history)
+        yield
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
         bad = [path for source in sources.values() if source.from_files for path in find_bad_files(source)]
         if not bad:
             raise
         raise DataError(f"{len(bad)} files cannot be read, such as {bad[0]}; remove them, or set skip_bad_files") from error
-    final = build_model(recipe, sources["train"].classes, "softmax", training=False)
-    with averaged_weights(model):
-        final.set_weights(model.get_weights())
-    final.save(output / "model.part.keras")
-    os.replace(output / "model.part.keras", output / "model.keras")
-    draw_curves(history, output / "curves.png")
-    (output / "README.md").write_text(model_card(recipe, sources, history, command))
-    return final, history
+    except Exception as error:
+        if not is_lost_connection(error):
+            raise
+        raise TrainingError(
+            "Another process has ended, or cannot be reached. Start all of them again, with the same commands; the last good "
+            f"checkpoint is {last_state(output)}"
+        ) from error
 
 
 def _readable(recipe, split, source):
@@ -92,7 +136,7 @@ def _readable(recipe, split, source):
     return source
 
 
-def check_same_recipe(recipe: Recipe, path: pathlib.Path):
+def check_same_recipe(recipe: Recipe, path: pathlib.Path, writes: bool = True):
     """Writes a recipe, or raises `ValueError` if another one stands there."""
     text = recipe.to_yaml()
     if path.exists() and path.read_text() != text:
@@ -100,7 +144,10 @@ def check_same_recipe(recipe: Recipe, path: pathlib.Path):
         raise ValueError(
             f"{path.parent} has a training by another recipe; take another folder. What differs: {'; '.join(changed)}"
         )
-    path.write_text(text)
+    if writes:
+        temporary = path.with_suffix(".part")
+        temporary.write_text(text)
+        os.replace(temporary, path)
 
 
 def build_model(recipe: Recipe, classes, activation=None, weights=None, training=True) -> keras.Model:
@@ -136,25 +183,29 @@ def compiled_model(recipe: Recipe, classes, steps: int, weights=None) -> keras.M
     if len(classes) > 5:
         metrics.append(keras.metrics.TopKCategoricalAccuracy(5, "top5"))
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-    model.compile(make_optimizer(recipe, model, schedule), loss, metrics=metrics, jit_compile=recipe.jit_compile)
+    optimizer = make_optimizer(recipe, model, schedule)
+    model.compile(optimizer, loss, weighted_metrics=metrics, jit_compile=recipe.jit_compile)
     model.optimizer.build(model.trainable_variables)
     return model
 
 
-def fit(model, recipe, sources, output, steps, done, history):
+def fit(model, final, recipe, sources, output, steps, done, history):
     """Trains from the first epoch that is not done."""
-    size = (recipe.image_size, recipe.image_size)
-    batches = training_batches(sources["train"], size, recipe.batch_size, recipe, seed=recipe.seed, first_epoch=done)
-    validation = evaluation_batches(
-        sources["val"], size, recipe.batch_size, crop=recipe.eval_crop, interpolation=recipe.interpolation
-    )
+    size, process = (recipe.image_size, recipe.image_size), this_process()
+    batch_size = recipe.batch_size // process[1]
+    batches = training_batches(sources["train"], size, batch_size, recipe, seed=recipe.seed, first_epoch=done, shard=process)
+    view = {"crop": recipe.eval_crop, "interpolation": recipe.interpolation}
+    if keras.distribution.distribution():  # takes whole batches only
+        validation = padded_evaluation_batches(sources["val"], size, batch_size, **view, shard=process)
+    else:
+        validation = evaluation_batches(sources["val"], size, batch_size, **view)
     callbacks = [
         Evaluation(validation, recipe.evaluate_every, recipe.total_epochs),
-        State(output, history),
+        State(output, history, final, writes=process[0] == 0),
         StopWhenNotFinite(output, steps),
-        Progress(recipe.total_epochs, steps, recipe.batch_size),
-        keras.callbacks.TensorBoard(output / "tensorboard"),
     ]
+    if process[0] == 0:
+        callbacks.append(Progress(recipe.total_epochs, steps, recipe.batch_size))
     if recipe.early_stopping:
         callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: _stop_early(model, recipe, history)))
     model.fit(

@@ -1,10 +1,21 @@
 """Batches are a pure function of seed and epoch, and evaluation sees every image once."""
 
+import dataclasses
+
 import numpy as np
 import PIL.Image
 import pytest
 
-from keras_t2t.data import Augmentation, DataError, cached, evaluation_batches, from_arrays, from_folder, training_batches
+from keras_t2t.data import (
+    Augmentation,
+    DataError,
+    cached,
+    evaluation_batches,
+    from_arrays,
+    from_folder,
+    padded_evaluation_batches,
+    training_batches,
+)
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 16, 12, 3), dtype="uint8")
 SOURCE = from_arrays(IMAGES, np.arange(23) % 5)
@@ -41,10 +52,13 @@ def test_all_augmentations_together():
     np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-5)
 
 
-def test_shards_share_an_epoch():
-    shards = [batches(2, shard=(i, 2)) for i in range(2)]
+def test_shards_share_an_epoch_and_change_each_image_as_one_process_would():
+    alone = dataclasses.replace(Augmentation(), mixup=0.0, cutmix=0.0)
+    whole = {image.tobytes() for images, _ in batches(4, alone) for image in images}
+    shards = [batches(2, alone, shard=(i, 2)) for i in range(2)]
     seen = [{image.tobytes() for images, _ in shard for image in images} for shard in shards]
     assert len(seen[0] | seen[1]) == 20
+    assert seen[0] | seen[1] == whole
 
 
 def test_evaluation_sees_every_image_once_in_order():
@@ -52,6 +66,18 @@ def test_evaluation_sees_every_image_once_in_order():
     images, targets = (np.concatenate(parts) for parts in zip(*dataset.as_numpy_iterator(), strict=True))
     np.testing.assert_array_equal(images, IMAGES)
     np.testing.assert_array_equal(targets.argmax(1), SOURCE.labels)
+
+
+def test_padded_evaluation_gives_every_process_the_same_batches_and_the_right_mean():
+    values, batch_counts = [], []
+    for number in range(3):  # 8, 8 and 7 images in 2 batches of 5 each
+        padded = list(padded_evaluation_batches(SOURCE, (16, 12), 5, crop=1.0, shard=(number, 3)).as_numpy_iterator())
+        batch_counts.append([len(weights) for _, _, weights in padded])
+        values += [np.concatenate([images.mean((1, 2, 3)) * weights for images, _, weights in padded])]
+        seen = np.concatenate([targets.argmax(1)[weights > 0] for _, targets, weights in padded])
+        np.testing.assert_array_equal(seen, SOURCE.labels[number::3])
+    assert batch_counts == [[5, 5]] * 3
+    np.testing.assert_allclose(np.mean(values), IMAGES.mean(), rtol=1e-5)
 
 
 def test_the_cache_holds_decoded_images_of_one_size(tmp_path):

@@ -36,5 +36,5 @@ def test_two_devices_are_as_good_as_one(tmp_path):
 
 
 def test_unknown_strategies_are_refused():
-    with pytest.raises(ValueError, match=r"Expected a strategy of \('none', 'mirrored', 'tpu'\); received: 'horovod'"):
+    with pytest.raises(ValueError, match=r"Expected a strategy of \('none', 'mirrored', 'tpu', 'jax'\); received: 'horovod'"):
         make_strategy("horovod")

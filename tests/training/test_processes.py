@@ -1,0 +1,93 @@
+"""Two processes on loopback, through the command line, give the training of one, also after one of them was killed."""
+
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import PIL.Image
+import pytest
+
+EPOCHS = 6
+SETTINGS = {"epochs": EPOCHS, "batch_size": 8, "drop_path_rate": 0.0, "token_drop_rate": 0.0, "optimizer": "sgd", "ema": 0.0}
+TIMEOUT = 600
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def start(folder, output, processes=1):
+    """Starts training processes on the pictures in a folder."""
+    command = [sys.executable, "-m", "keras_t2t", "train", "--data", "data", "--output", output, "--model", "t2t_vit_tiny_32"]
+    command += [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
+    coordinator, started = f"localhost:{free_port()}", []
+    for number in range(processes):
+        several = ["--coordinator", coordinator, "--processes", str(processes), "--process", str(number)]
+        started.append(
+            subprocess.Popen(
+                [*command, "--strategy", "jax", *(several if processes > 1 else [])],
+                cwd=folder,
+                env={**os.environ, "KERAS_BACKEND": "jax"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return started
+
+
+def finish(started):
+    """Waits for processes; returns the standard output of each."""
+    outputs = [process.communicate(timeout=TIMEOUT) for process in started]
+    for process, (_, errors) in zip(started, outputs, strict=True):
+        assert process.returncode == 0, errors[-2000:]
+    return [output for output, _ in outputs]
+
+
+def read_log(folder):
+    with (folder / "log.csv").open() as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("processes"), np.random.default_rng(0)
+    for name, colour in {"blue": (0, 0, 1), "red": (1, 0, 0)}.items():
+        (folder / "data" / name).mkdir(parents=True)
+        for number in range(13):  # 10 to train on and 3 held out, so that evaluation is filled up
+            image = rng.integers(0, 128, (32, 32, 3)) + 100 * np.array(colour)
+            PIL.Image.fromarray(image.astype("uint8")).save(folder / "data" / name / f"{number}.png")
+    return folder
+
+
+def test_two_processes_and_a_killed_one(folder):
+    finish(start(folder, "one"))
+    alone = read_log(folder / "one")
+    first, second = start(folder, "two", 2)
+    deadline = time.monotonic() + TIMEOUT
+    while not (folder / "two" / "log.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    second.send_signal(signal.SIGKILL)
+    output, errors = first.communicate(timeout=TIMEOUT)
+    second.communicate()
+    finished = len(read_log(folder / "two"))
+    assert first.returncode == 1 and finished < EPOCHS, errors[-2000:]
+    assert "Training on 2 devices of 2 processes" in output
+    assert "Error: Another process has ended, or cannot be reached. Start all of them again, with the same commands" in errors
+    assert f"the last good checkpoint is two/checkpoints/epoch-{finished:05d}.npz" in errors
+
+    outputs = finish(start(folder, "two", 2))
+    assert "Wrote two" in outputs[0] and "Wrote" not in outputs[1]
+    together = read_log(folder / "two")
+    assert [row["epoch"] for row in together] == list(range(1, EPOCHS + 1))
+    for one, two in zip(alone, together, strict=True):
+        for key in one:
+            assert two[key] == pytest.approx(one[key], rel=1e-4), key
+    assert (folder / "two" / "model.keras").exists()
