@@ -1,7 +1,7 @@
 """Trains a small T2T-ViT on handwritten digits, saves it, loads it back and reads held-out digits with it.
 
-    ./scripts/demo                                    the same as python examples/digits.py, after setting up .venv
-    ./scripts/demo --epochs 5 --output my_digits.keras
+    python examples/digits.py
+    python examples/digits.py --epochs 5 --output my_digits.keras
 
 Expect 97% of the held-out digits read correctly after one to two minutes on 2 cores. The 1,797 digits are real scans, reduced
 to 8x8 pixels, that come with scikit-learn (UCI "Optical Recognition of Handwritten Digits").

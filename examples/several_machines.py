@@ -4,8 +4,8 @@
     KERAS_BACKEND=jax python examples/several_machines.py flowers --coordinator 10.0.0.1:9911 --processes 2 --process 1
 
 All of them read the same data and the same output, on storage that they share; each takes its part of every batch, and the
-first one writes. If one ends, the others do too, and say so; started again, all go on from the last finished epoch. On TPU pods and under
-Slurm or MPI, `--coordinator auto` is enough. `keras-t2t train --strategy jax` does the same from the shell.
+first one writes. If one ends, the others do too, and say so; started again, all go on from the last finished epoch. On TPU pods
+and under Slurm or MPI, `--coordinator auto` is enough. `keras-t2t train --strategy jax` does the same from the shell.
 """
 
 import argparse

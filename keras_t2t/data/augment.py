@@ -54,9 +54,13 @@ class Augmentation:
 
 
 def decode(image: tf.Tensor, channels: int = 3) -> tf.Tensor:
-    """Returns the pixels (H, W, channels) of an encoded image or of pixels."""
+    """Returns the pixels (H, W, channels) of an encoded image or of pixels; those of a JPEG as PIL decodes it."""
     if image.dtype == tf.string:
-        return tf.io.decode_image(image, channels, expand_animations=False)
+        return tf.cond(
+            tf.io.is_jpeg(image),
+            lambda: tf.io.decode_jpeg(image, channels, dct_method="INTEGER_ACCURATE"),
+            lambda: tf.io.decode_image(image, channels, expand_animations=False),
+        )
     return tf.image.grayscale_to_rgb(image) if image.shape[-1] == 1 and channels == 3 else image
 
 

@@ -1,8 +1,11 @@
 """One image for evaluation: geometry, greys, and the resize of PIL."""
 
+import pathlib
+
 import numpy as np
 import PIL.Image
 import pytest
+import sklearn.datasets
 
 from keras_t2t.data import evaluation_image
 
@@ -17,16 +20,28 @@ def photograph(height, width):
 @pytest.mark.parametrize(("height", "width"), [(500, 375), (301, 640), (90, 97)])
 @pytest.mark.parametrize(("size", "crop"), [((224, 224), 0.9), ((384, 384), 1.0), ((64, 64), 0.875)])
 def test_the_resize_is_that_of_pil(height, width, size, crop, tmp_path):
-    image = PIL.Image.fromarray(photograph(height, width))
-    image.save(tmp_path / "x.png")
-    short = int(size[0] / crop)
-    scale = short / min(height, width)
-    resized = image.resize((max(short, round(width * scale)), max(short, round(height * scale))), PIL.Image.BICUBIC)
-    left, top = (resized.width - size[1]) // 2, (resized.height - size[0]) // 2
-    expected = np.asarray(resized.crop((left, top, left + size[1], top + size[0])), "float32")
+    PIL.Image.fromarray(photograph(height, width)).save(tmp_path / "x.png")
     pixels = evaluation_image(tmp_path / "x.png", size, crop)
     assert pixels.dtype == np.uint8
-    assert np.abs(pixels - expected).mean() < 0.5
+    assert np.abs(pixels - view_of_pil(tmp_path / "x.png", size, crop)).mean() < 0.5
+
+
+def view_of_pil(path, size, crop):
+    """The same view made by PIL, as timm makes it."""
+    image = PIL.Image.open(path)
+    short = int(size[0] / crop)
+    scale = short / min(image.size)
+    resized = image.resize([max(short, round(side * scale)) for side in image.size], PIL.Image.BICUBIC)
+    left, top = (resized.width - size[1]) // 2, (resized.height - size[0]) // 2
+    return np.asarray(resized.crop((left, top, left + size[1], top + size[0])), "float32")
+
+
+@pytest.mark.parametrize(("size", "crop"), [((224, 224), 0.9), ((384, 384), 1.0), ((64, 64), 0.875)])
+@pytest.mark.parametrize("name", ["china.jpg", "flower.jpg"])
+def test_real_photographs_are_as_pil_decodes_and_resizes_them(name, size, crop):
+    path = pathlib.Path(sklearn.datasets.__file__).parent / "images" / name  # 640x427, of scikit-learn
+    difference = np.abs(evaluation_image(path, size, crop) - view_of_pil(path, size, crop))
+    assert difference.mean() < 0.5
 
 
 def test_a_size_that_is_no_square_covers_the_image(tmp_path):

@@ -1,0 +1,42 @@
+"""Trains a T2T-ViT on ImageNet from scratch by the authors' recipe, on all devices of this machine.
+
+    python examples/imagenet.py --data-dir /data/tensorflow_datasets
+    python examples/imagenet.py --model t2t_vit_24 --output runs/t2t_vit_24
+
+ImageNet has to be downloaded by hand, as TensorFlow Datasets says when it does not find it. The authors report 81.5% top-1 for
+T2T-ViT-14 after 310 epochs; that has not been tried with this package. For several machines see `several_machines.py`.
+"""
+
+import argparse
+
+from keras_t2t.data import open_data
+from keras_t2t.training import load_recipe, make_strategy, train
+
+RECIPES = {"t2t_vit_7": "imagenet_lite", "t2t_vit_10": "imagenet_lite", "t2t_vit_12": "imagenet_lite"}
+RECIPES |= {"t2t_vit_19": "imagenet_large", "t2t_vit_24": "imagenet_large"}
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="tfds:imagenet2012")
+    parser.add_argument("--data-dir", help="where TensorFlow Datasets keeps its data")
+    parser.add_argument("--output", default="runs/imagenet")
+    parser.add_argument("--model", default="t2t_vit_14")
+    parser.add_argument("--epochs", type=int, help="instead of 300, without cool-down")
+    parser.add_argument("--batch-size", type=int, default=512, help="over all devices")
+    parser.add_argument("--dtype", default="float32", help="or mixed_bfloat16, mixed_float16")
+    options = parser.parse_args(arguments)
+
+    strategy = make_strategy("mirrored")
+    sources = open_data(options.data, options.data_dir)
+    recipe = load_recipe(RECIPES.get(options.model, "imagenet"), model=options.model)
+    recipe = recipe.replace(batch_size=options.batch_size, dtype=options.dtype)
+    if options.epochs:
+        recipe = recipe.replace(epochs=options.epochs, warmup_epochs=0, cooldown_epochs=0)
+    _, history = train(recipe, sources, options.output, strategy=strategy)
+    last = history[-1]
+    print(f"Top-1 {last['val_accuracy']:.2%}, of the moving average {last['ema_val_accuracy']:.2%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The examples of training, in a reduced form: drawn pictures, one epoch."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import PIL.Image
+import pytest
+
+from examples import cifar10, imagenet
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+
+
+def draw(folder, splits=("train", "test"), count=12):
+    rng = np.random.default_rng(0)
+    for split in splits:
+        for name, colour in {"blue": (10, 20, 200), "red": (200, 10, 20)}.items():
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                image = np.clip(rng.normal(colour, 20, (32, 32, 3)), 0, 255).astype("uint8")
+                PIL.Image.fromarray(image).save(folder / split / name / f"{number}.png")
+
+
+def test_cifar10(tmp_path, capsys):
+    draw(tmp_path / "data")
+    arguments = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "run"), "--batch-size", "8"]
+    cifar10.main([*arguments, "--epochs", "3", "1"])
+    assert "Test accuracy " in capsys.readouterr().out
+    small, large = (keras.models.load_model(tmp_path / run / "model.keras") for run in ("run-24", "run"))
+    assert small.input_shape[1:3] == (24, 24) and large.input_shape[1:3] == (32, 32)
+    before, after = (model.get_layer("block4").get_weights()[-1] for model in (small, large))
+    assert 0 < np.abs(before - after).max() < 0.1  # the second training went on from the first
+
+
+def test_imagenet(tmp_path, capsys):
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class TinyColours(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=["blue", "red"])}
+            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, manager):
+            return {"train": self._generate_examples(16), "validation": self._generate_examples(6)}
+
+        def _generate_examples(self, count):
+            for number in range(count):
+                pixels = np.zeros((40, 52, 3), "uint8")
+                pixels[..., 2 * (1 - number % 2)] = 200
+                yield number, {"image": pixels, "label": number % 2}
+
+    data = ["--data", "tfds:tiny_colours", "--data-dir", str(tmp_path / "tfds")]
+    imagenet.main(
+        [*data, "--output", str(tmp_path / "run"), "--model", "t2t_vit_tiny_32", "--epochs", "1", "--batch-size", "8"]
+    )
+    assert "of the moving average" in capsys.readouterr().out
+    assert "seed: 0" in (tmp_path / "run" / "recipe.yaml").read_text()
+    assert keras.models.load_model(tmp_path / "run" / "model.keras").output_shape == (None, 2)
+
+
+def test_several_machines(tmp_path):
+    draw(tmp_path, ["data"])
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        coordinator = f"localhost:{listener.getsockname()[1]}"
+    command = [sys.executable, "examples/several_machines.py", str(tmp_path / "data"), "--output", str(tmp_path / "run")]
+    command += ["--model", "t2t_vit_tiny_32", "--epochs", "1", "--coordinator", coordinator, "--processes", "2", "--process"]
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(REPOSITORY)}
+    started = [
+        subprocess.Popen([*command, str(i)], cwd=REPOSITORY, env=environment, stdout=-1, stderr=-1, text=True) for i in range(2)
+    ]
+    outputs = [process.communicate(timeout=600) for process in started]
+    assert [process.returncode for process in started] == [0, 0], outputs
+    assert "Held-out accuracy " in outputs[0][0] and "Held-out" not in outputs[1][0]
+    assert keras.models.load_model(tmp_path / "run" / "model.keras").output_shape == (None, 2)
