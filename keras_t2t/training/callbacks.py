@@ -89,11 +89,17 @@ class State(keras.callbacks.Callback):
         self.history.append(row)
         if not self.writes:
             return
-        if accuracy_of(row) > best:
-            self._save_best()
-        write_log(self.folder / "log.csv", self.history)
-        self._write_tensorboard(row)
-        save_state(self.folder / "checkpoints", self.model, epoch + 1, self.history)
+        try:
+            if accuracy_of(row) > best:
+                self._save_best()
+            write_log(self.folder / "log.csv", self.history)
+            self._write_tensorboard(row)
+            save_state(self.folder / "checkpoints", self.model, epoch + 1, self.history)
+        except (OSError, RuntimeError) as error:  # of the file system, of HDF5
+            raise TrainingError(
+                f"Cannot write to {self.folder}: {error}. Make room there, then start the same command again; the last good "
+                f"checkpoint is {last_state(self.folder)}"
+            ) from error
 
     def _write_tensorboard(self, row):
         """Keras' own callback computes on the devices, which processes may only do together."""

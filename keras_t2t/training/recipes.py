@@ -9,7 +9,7 @@ import os
 import pathlib
 import typing
 
-from keras_t2t.configs import image_size_of, variant_config
+from keras_t2t.configs import image_size_of, token_grid, variant_config
 from keras_t2t.data.augment import CROPS, Augmentation
 from keras_t2t.data.evaluation import default_crop
 
@@ -86,13 +86,13 @@ class Recipe(Augmentation):
     seed: int = 0
 
     def __post_init__(self):
-        variant_config(self.model)
         for name, choices in {"crop_kind": CROPS, "optimizer": OPTIMIZERS, "dtype": DTYPES}.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"Expected {name} to be one of {choices}; received: {name}={getattr(self, name)!r}")
         for name in ("image_size", "epochs", "batch_size", "accumulation_steps", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Expected {name} to be positive; received: {name}={getattr(self, name)!r}")
+        token_grid(variant_config(self.model).soft_splits, self.image_size, self.image_size)
         for name in ("erase_rate", "mix_rate", "switch_rate", "label_smoothing", "validation_fraction", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"Expected {name} to be in [0, 1]; received: {name}={getattr(self, name)!r}")

@@ -123,7 +123,7 @@ def errors_explained(sources, output):
             raise
         raise TrainingError(
             "Another process has ended, or cannot be reached. Start all of them again, with the same commands; the last good "
-            f"checkpoint is {last_state(output)}"
+            f"checkpoint is {last_state(output)}. JAX says: {str(error).splitlines()[0]}"
         ) from error
 
 

@@ -46,6 +46,7 @@ def test_changes_from_text():
         ({"crop_scale": "0.5"}, "Expected crop_scale to be two numbers; received: crop_scale='0.5'"),
         ({"optimizer": "adam"}, r"Expected optimizer to be one of \('adamw', 'sgd'\); received: optimizer='adam'"),
         ({"model": "t2t_vit_15"}, "expected one of t2t_vit_7,"),
+        ({"image_size": 2}, r"images or token grids large enough for one token .* received: height=2, width=2"),
         ({"label_smoothing": 2}, r"Expected label_smoothing to be in \[0, 1\]; received: label_smoothing=2.0"),
     ],
 )

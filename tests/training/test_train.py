@@ -3,6 +3,8 @@
 import csv
 import os
 import random
+import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -171,6 +173,22 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path):
         TrainingError, match=r"The loss is (nan|inf) at step \d+ \(epoch 1\), learning rate 1e\+30\. .* is none; try"
     ):
         train(bad, SOURCES, tmp_path)
+
+
+def test_a_full_disk_ends_with_what_to_do_and_the_same_command_goes_on(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    for path in sorted((tmp_path / "run" / "checkpoints").glob("*.npz"))[-1:]:
+        path.unlink()  # one epoch is left to do
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # no file may be larger
+    try:
+        message = r"Cannot write to .*run: .*\. Make room there, .* checkpoint is .*epoch-\d+\.npz"
+        with pytest.raises(TrainingError, match=message):
+            train(RECIPE, SOURCES, tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    train(RECIPE, SOURCES, tmp_path / "run")
+    assert_same_state(tmp_path / "run", finished[0])
 
 
 def test_another_recipe_needs_another_folder(finished):
