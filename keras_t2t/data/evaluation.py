@@ -19,8 +19,8 @@ def evaluation_image(
 ) -> np.ndarray:
     """Reads an image, resizes it until its shorter side is that of `size` over `crop`, and crops the centre.
 
-    Decoding is that of PIL (libjpeg with its accurate transform), and resizing is antialiased as PIL's, which rounds between the
-    two directions: results differ by less than half a grey level on average.
+    Decoding is that of PIL (libjpeg with its accurate transform). Resizing is antialiased as PIL's is, which rounds between the
+    two directions: the results differ by less than half a grey level on average.
 
     Args:
         path: a JPEG, PNG, BMP or GIF file (of an animation, the first frame); grey images become RGB.
