@@ -13,7 +13,7 @@ from keras_t2t.data import open_data
 from keras_t2t.training import load_recipe, make_strategy, train
 
 RECIPES = {"t2t_vit_7": "imagenet_lite", "t2t_vit_10": "imagenet_lite", "t2t_vit_12": "imagenet_lite"}
-RECIPES |= {"t2t_vit_19": "imagenet_large", "t2t_vit_24": "imagenet_large"}
+RECIPES |= {f"t2t_vit_{depth}": "imagenet_large" for depth in ("19", "24", "t_19", "t_24")}
 
 
 def main(arguments=None):

@@ -12,6 +12,7 @@ import argparse
 
 from keras_t2t.data import open_data
 from keras_t2t.training import load_recipe, make_strategy, train
+from keras_t2t.training.distribution import this_process
 
 
 def main(arguments=None):
@@ -31,7 +32,7 @@ def main(arguments=None):
     if options.epochs:
         recipe = recipe.replace(epochs=options.epochs)
     _, history = train(recipe, sources, options.output, strategy=strategy)
-    if not options.process:
+    if this_process()[0] == 0:
         print(f"Held-out accuracy {history[-1]['ema_val_accuracy']:.1%}")
 
 

@@ -207,7 +207,7 @@ def test_train_then_evaluate(run, tmp_path):
     status, output, _ = run("train", *arguments, "--output", "run", "--show")
     assert status == 0
     assert "model: t2t_vit_tiny_32" in output and "epochs: 2" in output
-    status, output, error = run("train", *arguments, "--output", "run", "--set", "learning_rate=1e-2")
+    status, output, error = run("train", *arguments, "--output", "run", "--set", "learning_rate=1e-2", "--set", "seed=3")
     assert status == 0, error
     assert output.endswith("Wrote run: model.keras, README.md, curves.png, log.csv\n")
     assert "Made by `keras-t2t train --data colours" in (tmp_path / "run" / "README.md").read_text()
@@ -216,7 +216,9 @@ def test_train_then_evaluate(run, tmp_path):
     )
     assert status == 0
     model = keras.models.load_model("run/model.keras")
-    sources = keras_t2t.data.from_folder("colours")
+    assert "Held-out images and crop are those of run/recipe.yaml\n" in output
+    sources = keras_t2t.data.from_folder("colours", seed=3)
+    assert set(sources["train"].images) != set(keras_t2t.data.from_folder("colours").get("train").images)
     images = np.stack([keras_t2t.data.evaluation_image(path, (32, 32), 1.0) for path in sources["train"].images])
     accuracy = (model.predict(images, verbose=0).argmax(1) == sources["train"].labels).mean()
     assert f"top-1 {accuracy:.4f}; 10 images" in output
@@ -224,6 +226,15 @@ def test_train_then_evaluate(run, tmp_path):
     assert run("evaluate", "run/model.keras", "--data", "colours", "--split", "test")[2] == (
         "Error: Expected a split of train, val; received: 'test'\n"
     )
+    (tmp_path / "colours" / "blue").rename(tmp_path / "colours" / "azure")
+    _, output, _ = run("evaluate", "run/model.keras", "--data", "colours")
+    assert "Note: the model calls the classes blue, red, the data azure, red\n" in output
+
+
+def test_recipes_can_be_seen_without_data(run):
+    status, output, _ = run("train", "--recipe", "imagenet_384", "--model", "t2t_vit_19", "--show")
+    assert status == 0 and "model: t2t_vit_19\nimage_size: 384\n" in output
+    assert run("train", "--show")[2] == "Error: Expected --data and --output; to --show the recipe finetune, --data\n"
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,15 @@ from rich.text import Text
 
 from keras_t2t.cli.app import CropOption, app, print_table
 from keras_t2t.data import default_crop, find_bad_files, open_data
-from keras_t2t.training import RECIPES, load_recipe, make_strategy
+from keras_t2t.data.sources import bad_files_named
+from keras_t2t.models import labels_of
+from keras_t2t.training import RECIPES, Recipe, load_recipe, make_strategy
 from keras_t2t.training import train as train_model
 from keras_t2t.training.distribution import STRATEGIES, device_count, this_process
 from keras_t2t.training.evaluate import draw_confusion
 from keras_t2t.training.evaluate import evaluate as evaluate_model
 
-DataOption = Annotated[
-    str, typer.Option(help="A folder with one subfolder for each class, with or without train and val; or tfds:NAME.")
-]
+DATA_HELP = "A folder with one subfolder for each class, with or without train and val; or tfds:NAME."
 DirOption = Annotated[pathlib.Path | None, typer.Option(help="Where TensorFlow Datasets keeps its data.")]
 data_app = typer.Typer(no_args_is_help=True)
 app.add_typer(data_app, name="data", help="Look at data before training.")
@@ -27,8 +27,10 @@ app.add_typer(data_app, name="data", help="Look at data before training.")
 
 @app.command()
 def train(
-    data: DataOption,
-    output: Annotated[pathlib.Path, typer.Option(help="A folder for everything; the same one goes on where it stopped.")],
+    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
+    output: Annotated[
+        pathlib.Path | None, typer.Option(help="A folder for everything; the same one goes on where it stopped.")
+    ] = None,
     recipe: Annotated[
         str, typer.Option(help=f"One of {', '.join(RECIPES)}, finetune (for any folder), or a YAML file.")
     ] = "finetune",
@@ -46,8 +48,13 @@ def train(
     show: Annotated[bool, typer.Option("--show", help="Print the recipe as YAML and stop.")] = False,
 ):
     """Train a classifier, or go on with an interrupted training."""
-    engine = make_strategy(strategy, cpu_devices, coordinator, processes, process)
     changes = dict(_pair(setting) for setting in settings)
+    if show and recipe != "finetune":
+        print(load_recipe(recipe, model=model).replace(**changes).to_yaml(), end="")
+        return
+    if data is None or (output is None and not show):
+        raise ValueError("Expected --data and --output; to --show the recipe finetune, --data")
+    engine = make_strategy(strategy, cpu_devices, coordinator, processes, process)
     base = load_recipe("imagenet" if recipe == "finetune" else recipe).replace(**changes)
     sources = open_data(data, data_dir, base.validation_fraction, base.seed)
     chosen = load_recipe(recipe, len(sources["train"]), model).replace(**changes)
@@ -77,7 +84,7 @@ def _pair(setting):
 @app.command()
 def evaluate(
     model: Annotated[pathlib.Path, typer.Argument(exists=True, help="A .keras file.")],
-    data: DataOption,
+    data: Annotated[str, typer.Option(help=DATA_HELP)],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     crop: CropOption = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
@@ -85,11 +92,18 @@ def evaluate(
     data_dir: DirOption = None,
 ):
     """Measure the accuracy of a model, overall and for each class."""
-    sources = open_data(data, data_dir)
+    classifier = keras.saving.load_model(model, compile=False)
+    recipe = _recipe_beside(model) or Recipe(eval_crop=default_crop(classifier.input_shape[1:3]))
+    sources = open_data(data, data_dir, recipe.validation_fraction, recipe.seed)
     if split not in sources:
         raise ValueError(f"Expected a split of {', '.join(sources)}; received: {split!r}")
-    classifier = keras.saving.load_model(model, compile=False)
-    report = evaluate_model(classifier, sources[split], batch_size, crop or default_crop(classifier.input_shape[1:3]))
+    names = tuple(labels_of(classifier) or sources[split].classes)
+    if names != sources[split].classes:
+        print(f"Note: the model calls the classes {_some(names)}, the data {_some(sources[split].classes)}")
+    with bad_files_named(sources[split]):
+        report = evaluate_model(
+            classifier, sources[split], batch_size, crop=crop or recipe.eval_crop, interpolation=recipe.interpolation
+        )
     table = Table("class", "images", "accuracy")
     for name, count, accuracy in zip(report.classes, report.confusion.sum(1), report.class_accuracies, strict=True):
         table.add_row(Text(name), f"{count:,}", f"{accuracy:.4f}")
@@ -99,6 +113,19 @@ def evaluate(
     if picture:
         draw_confusion(report, picture)
         print(f"Wrote {picture}")
+
+
+def _some(names):
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _recipe_beside(model):
+    """The recipe that a model was trained by, which says what was held out and how images were cropped."""
+    path = model.parent / "recipe.yaml"
+    if not path.is_file():
+        return None
+    print(f"Held-out images and crop are those of {path}")
+    return load_recipe(path)
 
 
 @data_app.command()

@@ -5,6 +5,7 @@ Sources: section 4.1 of the paper, which takes its augmentation from DeiT (Touvr
 
 import dataclasses
 import functools
+import math
 
 import tensorflow as tf
 
@@ -84,25 +85,37 @@ def _random_resized_crop(image, size, augmentation, seed):
     is_jpeg = encoded and tf.io.is_jpeg(image)
     pixels = tf.cond(is_jpeg, lambda: tf.zeros((0, 0, 3), "uint8"), lambda: decode(image)) if encoded else decode(image)
     shape = tf.cond(is_jpeg, lambda: tf.io.extract_jpeg_shape(image), lambda: tf.shape(pixels)) if encoded else tf.shape(pixels)
-    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-        shape,
-        tf.zeros((1, 0, 4)),
-        seed,
-        area_range=augmentation.crop_scale,
-        aspect_ratio_range=augmentation.crop_ratio,
-        max_attempts=10,
-        use_image_if_no_bounding_boxes=True,
-    )
-    window = tf.concat([begin[:2], extent[:2]], 0)
+    window = random_window(shape, augmentation.crop_scale, augmentation.crop_ratio, seed)
 
     def slice_pixels():
-        return tf.slice(pixels, begin, tf.concat([extent[:2], [3]], 0))
+        return tf.slice(pixels, [window[0], window[1], 0], [window[2], window[3], 3])
 
     if encoded:
         view = tf.cond(is_jpeg, lambda: tf.image.decode_and_crop_jpeg(image, window, 3), slice_pixels)
     else:
         view = slice_pixels()
     return _resize(view, size, augmentation.interpolation)
+
+
+def random_window(shape: tf.Tensor, scale: tuple[float, float], ratio: tuple[float, float], seed: tf.Tensor) -> tf.Tensor:
+    """Returns (top, left, height, width) of a random part of an image, int32.
+
+    Its area, as a part of the image's, is uniform in `scale`, the logarithm of width over height uniform in that of `ratio`
+    (Szegedy et al. 2015). Of ten draws the first that fits is taken; if none does, the middle of the image.
+    """
+    height, width = tf.cast(shape[0], "float32"), tf.cast(shape[1], "float32")
+    low, high = tf.constant([scale[0], math.log(ratio[0])])[:, None], tf.constant([scale[1], math.log(ratio[1])])[:, None]
+    draws = tf.random.stateless_uniform((2, 11), seed)
+    area, log_ratio = tf.unstack(low + (high - low) * draws[:, :10])
+    area = area * height * width
+    sides = tf.round(tf.sqrt([area * tf.exp(-log_ratio), area * tf.exp(log_ratio)]))  # (2, 10): heights and widths
+    fits = tf.reduce_all((sides >= 1) & (sides <= [[height], [width]]), 0)
+    middle = tf.round([tf.minimum(height, width / ratio[0]), tf.minimum(width, height * ratio[1])])
+    any_fits = tf.reduce_any(fits)
+    extent = tf.where(any_fits, sides[:, tf.argmax(fits)], middle)
+    room = [height, width] - extent
+    begin = tf.where(any_fits, tf.floor(draws[:, 10] * (room + 1)), tf.floor(room / 2))
+    return tf.cast(tf.concat([begin, extent], 0), "int32")
 
 
 def _resize(pixels, size, interpolation):

@@ -25,7 +25,7 @@ def training_batches(
     """Returns an endless dataset of (images, targets), one epoch after the other.
 
     What an epoch holds depends on the seed and the number of the epoch alone, so that training can go on where it stopped.
-    Shards share an epoch, and each image changes as it would without shards; only mixing stays within a shard.
+    Shards share an epoch, and each image of a `Source` changes as it would without shards; only mixing stays within a shard.
 
     Args:
         source: a `Source` or a `StreamSource`.

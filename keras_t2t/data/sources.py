@@ -1,5 +1,6 @@
 """Where labelled images come from: folders, TensorFlow Datasets, arrays."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -57,7 +58,9 @@ class Source:
         with tf.init_scope():  # captured, not written into the graph
             images, labels = tf.constant(self.images), tf.constant(self.labels, "int64")
         dataset = tf.data.Dataset.from_tensor_slices(order[shard[0] :: shard[1]])
-        return dataset.map(lambda i: (tf.io.read_file(images[i]) if self.from_files else images[i], labels[i]))
+        if not self.from_files:
+            return dataset.map(lambda i: (images[i], labels[i]))
+        return dataset.map(lambda i: (tf.io.read_file(images[i]), labels[i]), tf.data.AUTOTUNE, deterministic=True)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,7 +82,10 @@ class StreamSource:
         return self.size
 
     def elements(self, epoch_seed: tf.Tensor | None, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
-        """As `Source.elements`; the order is shuffled within each `SHUFFLE_BUFFER` images."""
+        """As `Source.elements`; the order is shuffled within each `SHUFFLE_BUFFER` images, which are the same in every epoch.
+
+        A shard reads all of the stream and keeps its part.
+        """
         if epoch_seed is None:
             return self.dataset.shard(shard[1], shard[0])
         dataset = self.dataset.take(self.size // shard[1] * shard[1]).shard(shard[1], shard[0])
@@ -135,7 +141,9 @@ def from_folder(folder: str | os.PathLike, validation_fraction: float = 0.2, see
     names = {
         SPLITS[path.name.lower()]: path for path in sorted(folder.iterdir()) if path.name.lower() in SPLITS and path.is_dir()
     }
-    if "train" not in names:
+    if names and "train" not in names:
+        raise DataError(f"Expected train beside {', '.join(sorted(names))} in {folder}, or one subfolder for each class")
+    if not names:
         return _stratified(_classes_of(folder), validation_fraction, seed)
     sources = {split: _classes_of(path) for split, path in names.items()}
     for split, source in sources.items():
@@ -239,6 +247,18 @@ def find_bad_files(source: Source) -> list[str]:
     tried = tf.data.Dataset.range(len(source)).map(try_one, tf.data.AUTOTUNE, deterministic=False).ignore_errors()
     good = {number for number, _ in tried.as_numpy_iterator()}
     return [str(path) for number, path in enumerate(source.images) if number not in good]
+
+
+@contextlib.contextmanager
+def bad_files_named(*sources):
+    """Turns errors of TensorFlow into a `DataError` that names a file, if there are files that cannot be read."""
+    try:
+        yield
+    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
+        bad = [path for source in sources if source.from_files for path in find_bad_files(source)]
+        if not bad:
+            raise
+        raise DataError(f"{len(bad)} files cannot be read, such as {bad[0]}; remove them, or set skip_bad_files") from error
 
 
 def without_bad_files(source: Source) -> tuple[Source, list[str]]:

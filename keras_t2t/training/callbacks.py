@@ -86,6 +86,7 @@ class State(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, "learning_rate": float(self.model.optimizer.learning_rate)}
         row.update({name: float(value) for name, value in logs.items()})
         best = max((accuracy_of(old) for old in self.history), default=-math.inf)
+        self._check_weights(epoch, row)
         self.history.append(row)
         if not self.writes:
             return
@@ -100,6 +101,14 @@ class State(keras.callbacks.Callback):
                 f"Cannot write to {self.folder}: {error}. Make room there, then start the same command again; the last good "
                 f"checkpoint is {last_state(self.folder)}"
             ) from error
+
+    def _check_weights(self, epoch, row):
+        """The loss of a step comes before its update: the last one of an epoch shows in the weights only."""
+        if not all(np.isfinite(value).all() for value in self.model.get_weights()):
+            raise TrainingError(
+                f"The weights are not finite after epoch {epoch + 1}, learning rate {row['learning_rate']:.3g}. "
+                + last_good(self.folder)
+            )
 
     def _write_tensorboard(self, row):
         """Keras' own callback computes on the devices, which processes may only do together."""
@@ -119,6 +128,26 @@ class State(keras.callbacks.Callback):
 def accuracy_of(row: dict) -> float:
     """Returns the validation accuracy of an epoch, that of the moving average if there is one; -inf if it was not evaluated."""
     return row.get("ema_val_accuracy", row.get("val_accuracy", -math.inf))
+
+
+def stops_early(history: list[dict], patience: int) -> bool:
+    """Returns whether the last epoch was evaluated, and the best one is `patience` epochs or more before it; never for 0."""
+    if not patience or not history or accuracy_of(history[-1]) == -math.inf:
+        return False
+    best = max(history, key=accuracy_of)  # the first of equals
+    return history[-1]["epoch"] - best["epoch"] >= patience
+
+
+class EarlyStopping(keras.callbacks.Callback):
+    """Ends a training as `stops_early` says; after `State`, which appends to `history`."""
+
+    def __init__(self, history: list[dict], patience: int):
+        super().__init__()
+        self.history, self.patience = history, patience
+
+    def on_epoch_end(self, epoch, logs=None):
+        if stops_early(self.history, self.patience):
+            self.model.stop_training = True
 
 
 def write_log(path: pathlib.Path, history: list[dict]):
@@ -151,9 +180,13 @@ class StopWhenNotFinite(keras.callbacks.Callback):
             rate = float(self.model.optimizer.learning_rate)
             raise TrainingError(
                 f"The loss is {logs['loss']} at step {self.epoch * self.steps + batch + 1} (epoch {self.epoch + 1}), learning "
-                f"rate {rate:.3g}. The last good checkpoint is {last_state(self.folder)}; try a lower learning rate "
-                "or clip_norm"
+                f"rate {rate:.3g}. " + last_good(self.folder)
             )
+
+
+def last_good(folder: pathlib.Path) -> str:
+    """What to do after a training has diverged."""
+    return f"The last good checkpoint is {last_state(folder)}; try a lower learning rate or clip_norm, in another output folder"
 
 
 class Progress(keras.callbacks.Callback):

@@ -6,6 +6,7 @@ None of this has been run on a TPU or on several GPUs yet, only on divided CPUs 
 import contextlib
 
 import keras
+import numpy as np
 
 STRATEGIES = ("none", "mirrored", "tpu", "jax")
 LOST = ("ABORTED:", "CANCELLED:", "DEADLINE_EXCEEDED:", "INTERNAL:", "UNAVAILABLE:", "UNKNOWN:")
@@ -38,6 +39,8 @@ def make_strategy(
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"Expected a strategy of {STRATEGIES}; received: {strategy!r}")
+    if strategy in ("none", "tpu") and cpu_devices:
+        raise ValueError("Only the strategies 'mirrored' and 'jax' divide the CPU into devices")
     if strategy != "jax" and (coordinator, processes, process) != (None, None, None):
         raise ValueError(f"Several processes need the strategy 'jax'; received: {strategy!r}")
     if keras.backend.backend() != "tensorflow":
@@ -132,12 +135,16 @@ def is_lost_connection(error: Exception) -> bool:
     return this_process()[1] > 1 and str(error).startswith(LOST)
 
 
-def check_equal_everywhere(value: int, what: str):
+def check_equal_everywhere(**values: int):
     """Raises `ValueError` if processes have different values, which would leave them waiting for each other."""
     if this_process()[1] == 1:
         return
     from jax.experimental import multihost_utils
 
-    values = multihost_utils.process_allgather(value).tolist()
-    if len(set(values)) > 1:
-        raise ValueError(f"Expected the same {what} in all processes; they have {values}. All need the same --output and data")
+    found = multihost_utils.process_allgather(np.array(list(values.values())))
+    for name, column in zip(values, found.T.tolist(), strict=True):
+        if len(set(column)) > 1:
+            raise ValueError(
+                f"Expected the same {name.replace('_', ' ')} in all processes; they have {column}. All need the same data and "
+                "the same output"
+            )

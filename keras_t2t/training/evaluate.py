@@ -38,7 +38,9 @@ class EvaluationReport:
             return self.confusion.diagonal() / self.confusion.sum(1)
 
 
-def evaluate(model: keras.Model, source, batch_size: int = 64, crop: float = 0.9) -> EvaluationReport:
+def evaluate(
+    model: keras.Model, source, batch_size: int = 64, crop: float = 0.9, interpolation: str = "bicubic"
+) -> EvaluationReport:
     """Classifies the images of a source.
 
     Args:
@@ -46,6 +48,7 @@ def evaluate(model: keras.Model, source, batch_size: int = 64, crop: float = 0.9
         source: a `Source` or `StreamSource`.
         batch_size: images in a batch.
         crop: side of the centre crop over that of the resized image.
+        interpolation: a method of `tf.image.resize`.
 
     Raises:
         ValueError: if the model does not have as many classes as the source.
@@ -54,7 +57,8 @@ def evaluate(model: keras.Model, source, batch_size: int = 64, crop: float = 0.9
     if model.output_shape[-1] != count:
         raise ValueError(f"The model has {model.output_shape[-1]} classes and the data have {count}")
     confusion, in_top5, start = np.zeros((count, count), "int64"), 0, time.perf_counter()
-    for images, targets in evaluation_batches(source, model.input_shape[1:3], batch_size, crop=crop):
+    size = model.input_shape[1:3]
+    for images, targets in evaluation_batches(source, size, batch_size, crop=crop, interpolation=interpolation):
         scores = keras.ops.convert_to_numpy(model.predict_on_batch(images))
         labels = np.argmax(targets, -1)
         np.add.at(confusion, (labels, scores.argmax(-1)), 1)
@@ -68,7 +72,7 @@ def draw_confusion(report: EvaluationReport, path: pathlib.Path):
     from matplotlib.figure import Figure
 
     count = len(report.classes)
-    figure = Figure(figsize=(max(4, 0.45 * count + 2.5),) * 2, layout="constrained")
+    figure = Figure(figsize=(min(max(4, 0.45 * count + 2.5), 16),) * 2, layout="constrained")
     axes = figure.subplots()
     parts = report.confusion / np.maximum(report.confusion.sum(1, keepdims=True), 1)
     image = axes.imshow(parts, cmap="cividis", vmin=0, vmax=1)

@@ -46,6 +46,9 @@ class _ByLayer:
             return
         step = ops.cast(self.iterations, "float32")
         momentum = ops.minimum((1 + step) / (10 + step), self.ema_momentum)
+        if self.gradient_accumulation_steps:  # weights change at the last batch of a step only
+            last = (self._iterations + 1) % self.gradient_accumulation_steps == 0
+            momentum = ops.where(last, momentum, 1.0)
         for variable, average in zip(trainable_variables, self._model_variables_moving_average, strict=True):
             if average is not None:
                 weight = ops.cast(momentum, average.dtype)

@@ -42,9 +42,10 @@ class Recipe(Augmentation):
         token_drop_rate, drop_rate, drop_path_rate: see `T2TConfig`.
         ema: decay of the moving average of the weights; 0 for none. It rises to this with (1 + step) / (10 + step).
         class_weights: whether rare classes count more, so that all classes count the same.
-        early_stopping: epochs without a better validation accuracy after which training ends; 0 for never.
+        early_stopping: epochs without a better validation accuracy after which training ends, at the next evaluation; 0 for
+            never.
         dtype: policy of Keras: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"` (with a scaled loss).
-        jit_compile: whether to compile with XLA.
+        jit_compile: whether to compile with XLA; on JAX that is always done.
         eval_crop: side of the centre crop over that of the resized image, in evaluation.
         evaluate_every: epochs between evaluations.
         validation_fraction: part of each class that is held out where the data have no split.
@@ -218,12 +219,16 @@ def load_recipe(name: str | os.PathLike, images: int = 0, model: str | None = No
     Raises:
         ValueError: if there is neither, or for an unknown setting.
     """
-    if str(name) == "finetune" and images:
+    if str(name) == "finetune":
+        if not images:
+            raise ValueError("The recipe finetune depends on the number of images; received: images=0")
         return finetune(images, model or "t2t_vit_14")
     recipe = RECIPES.get(str(name)) or _from_yaml(name)
     if model in (None, recipe.model):
         return recipe
     size = image_size_of(model)
+    if size == image_size_of(recipe.model):
+        return recipe.replace(model=model)
     return recipe.replace(model=model, image_size=size, eval_crop=default_crop((size, size)))
 
 

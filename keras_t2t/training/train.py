@@ -7,28 +7,27 @@ import pathlib
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_t2t.applications import T2TViT
 from keras_t2t.configs import variant_config
 from keras_t2t.data import (
     cached,
     evaluation_batches,
-    find_bad_files,
     padded_evaluation_batches,
     training_batches,
     without_bad_files,
 )
-from keras_t2t.data.sources import DataError
+from keras_t2t.data.sources import DataError, bad_files_named
 from keras_t2t.models import replace_head
 from keras_t2t.training.callbacks import (
+    EarlyStopping,
     Evaluation,
     Progress,
     State,
     StopWhenNotFinite,
     TrainingError,
-    accuracy_of,
     averaged_values,
+    stops_early,
 )
 from keras_t2t.training.checkpoints import last_state, restore_state
 from keras_t2t.training.distribution import (
@@ -85,7 +84,8 @@ def train(
     if recipe.class_weights and not hasattr(sources["train"], "labels"):
         raise DataError("class_weights needs the labels of all images at once: a folder or arrays, not a stream")
     if recipe.cache:
-        sources = {split: cached(source) for split, source in sources.items()}
+        with bad_files_named(*sources.values()):
+            sources = {split: cached(source) for split, source in sources.items()}
     steps = len(sources["train"]) // recipe.batch_size
     if steps == 0:
         raise DataError(
@@ -96,8 +96,8 @@ def train(
     final = build_model(recipe, sources["train"].classes, "softmax", training=False)
     with training_scope(strategy):
         done, history = restore_state(output / "checkpoints", model)
-        check_equal_everywhere(done, "number of finished epochs")
-        with errors_explained(sources, output):
+        check_equal_everywhere(finished_epochs=done, steps=steps, validation_images=len(sources["val"]))
+        with bad_files_named(*sources.values()), lost_process_named(output):
             fit(model, final, recipe, sources, output, steps, done, history)
     final.set_weights(averaged_values(model))
     if process[0] == 0:
@@ -109,15 +109,10 @@ def train(
 
 
 @contextlib.contextmanager
-def errors_explained(sources, output):
-    """Turns errors of the engines into ones that say what to do."""
+def lost_process_named(output):
+    """Turns what JAX raises when another process ends into a `TrainingError` that says what to do."""
     try:
         yield
-    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
-        bad = [path for source in sources.values() if source.from_files for path in find_bad_files(source)]
-        if not bad:
-            raise
-        raise DataError(f"{len(bad)} files cannot be read, such as {bad[0]}; remove them, or set skip_bad_files") from error
     except Exception as error:
         if not is_lost_connection(error):
             raise
@@ -184,7 +179,10 @@ def compiled_model(recipe: Recipe, classes, steps: int, weights=None) -> keras.M
         metrics.append(keras.metrics.TopKCategoricalAccuracy(5, "top5"))
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     optimizer = make_optimizer(recipe, model, schedule)
-    model.compile(optimizer, loss, weighted_metrics=metrics, jit_compile=recipe.jit_compile)
+    if recipe.dtype == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    jit_compile = recipe.jit_compile or keras.backend.backend() == "jax"  # which computes step by step otherwise
+    model.compile(optimizer, loss, weighted_metrics=metrics, jit_compile=jit_compile)
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -207,7 +205,9 @@ def fit(model, final, recipe, sources, output, steps, done, history):
     if process[0] == 0:
         callbacks.append(Progress(recipe.total_epochs, steps, recipe.batch_size))
     if recipe.early_stopping:
-        callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: _stop_early(model, recipe, history)))
+        callbacks.append(EarlyStopping(history, recipe.early_stopping))
+    if stops_early(history, recipe.early_stopping):
+        return
     model.fit(
         batches,
         steps_per_epoch=steps,
@@ -218,12 +218,6 @@ def fit(model, final, recipe, sources, output, steps, done, history):
         shuffle=False,
         verbose=0,
     )
-
-
-def _stop_early(model, recipe, history):
-    best = int(np.argmax([accuracy_of(row) for row in history]))
-    if len(history) - 1 - best >= recipe.early_stopping:
-        model.stop_training = True
 
 
 def balanced(labels: np.ndarray) -> dict[int, float]:

@@ -1,6 +1,7 @@
 """Random changes against PIL, the formulas, and counts over many draws."""
 
 import dataclasses
+import math
 
 import numpy as np
 import PIL.Image
@@ -9,7 +10,7 @@ import PIL.ImageOps
 import pytest
 import tensorflow as tf
 
-from keras_t2t.data.augment import Augmentation, random_crop, random_erase, random_flip
+from keras_t2t.data.augment import Augmentation, random_crop, random_erase, random_flip, random_window
 from keras_t2t.data.mix import beta, cutmix, mix, mixup, smooth
 from keras_t2t.data.rand_augment import CHANGES, GREY, rand_augment
 
@@ -85,6 +86,24 @@ def test_a_resized_crop_is_a_part_of_the_image(encoded, suffix, tmp_path):
         ratios.append(width / height)
     assert 0.05 < min(areas) < 0.25 and 0.75 < max(areas) < 1.05
     assert min(ratios) > 0.65 and max(ratios) < 1.5
+
+
+def test_areas_and_ratios_of_crops_are_uniform():
+    shape, draw = tf.constant([333, 500, 3]), tf.function(random_window)
+    windows = np.array([draw(shape, (0.08, 0.6), (3 / 4, 4 / 3), tf.constant([3, i])) for i in range(2000)], "float64")
+    top, left, height, width = windows.T
+    assert (top >= 0).all() and (left >= 0).all() and (top + height <= 333).all() and (left + width <= 500).all()
+    quantiles = np.linspace(0.1, 0.9, 9)
+    areas, ratios = height * width / (333 * 500), np.log(width / height)
+    small = areas < 0.4  # of which all fit
+    np.testing.assert_allclose(np.quantile(areas[small], quantiles), 0.08 + 0.32 * quantiles, atol=0.02)
+    np.testing.assert_allclose(np.quantile(ratios[small], quantiles), math.log(4 / 3) * (2 * quantiles - 1), atol=0.04)
+    np.testing.assert_allclose(np.quantile(top / (333 - height + 1e-9), quantiles), quantiles, atol=0.05)
+
+
+def test_where_no_crop_fits_it_is_the_middle():
+    window = random_window(tf.constant([100, 10, 3]), (0.9, 1.0), (3 / 4, 4 / 3), tf.constant([0, 0])).numpy()
+    np.testing.assert_array_equal(window, [43, 0, 13, 10])
 
 
 def test_a_padded_crop_shifts_over_black():

@@ -157,5 +157,8 @@ def test_tensorflow_datasets(tmp_path):
     shuffled = [[int(tf.io.decode_image(i)[0, 0, 0]) for i, _ in sources["train"].elements([4, epoch])] for epoch in (0, 1, 0)]
     assert shuffled[0] == shuffled[2] != shuffled[1]
     assert sorted(shuffled[1]) == list(range(7))
+    shards = [list(sources["train"].elements([4, 0], (i, 2)).as_numpy_iterator()) for i in range(2)]
+    assert [len(shard) for shard in shards] == [3, 3]  # the odd one is left out, so that all have equally many
+    assert len({bytes(image) for shard in shards for image, _ in shard}) == 6
     with pytest.raises(DataError, match="Cannot prepare the dataset 'no_such_dataset' of TensorFlow Datasets: "):
         from_tfds("no_such_dataset", tmp_path)

@@ -35,6 +35,15 @@ def test_two_devices_are_as_good_as_one(tmp_path):
     assert len(logs["two"]) == 2
 
 
-def test_unknown_strategies_are_refused():
-    with pytest.raises(ValueError, match=r"Expected a strategy of \('none', 'mirrored', 'tpu', 'jax'\); received: 'horovod'"):
-        make_strategy("horovod")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("horovod",), r"Expected a strategy of \('none', 'mirrored', 'tpu', 'jax'\); received: 'horovod'"),
+        (("none", 2), "Only the strategies 'mirrored' and 'jax' divide the CPU"),
+        (("mirrored", 0, "localhost:1", 2, 0), "Several processes need the strategy 'jax'; received: 'mirrored'"),
+        (("jax",), "'jax' needs another backend of Keras than 'tensorflow': set KERAS_BACKEND=jax"),
+    ],
+)
+def test_what_no_strategy_can_do_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_strategy(*arguments)

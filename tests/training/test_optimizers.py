@@ -87,6 +87,15 @@ def test_the_moving_average_warms_up():
     assert (1 + 24) / (10 + 24) > 0.7 > 1 / 10  # both parts were reached
 
 
+def test_the_moving_average_of_accumulated_steps_is_that_of_the_steps():
+    before, _, history, _, optimizer = descend(Recipe(ema=0.7, weight_decay=0.0, accumulation_steps=3), 9)
+    average = before[0].astype("float64")
+    for step, weights in enumerate(history[2::3]):
+        momentum = min(0.7, (1 + step) / (10 + step))
+        average = momentum * average + (1 - momentum) * weights[0]
+    np.testing.assert_allclose(np.array(optimizer._model_variables_moving_average[0]), average, rtol=1e-4, atol=1e-5)
+
+
 def test_gradients_are_clipped_together_and_accumulated():
     before, gradients, history, _, _ = descend(RECIPES["transfer"].replace(clip_norm=1.0, body_rate=1.0, weight_decay=0.0), 1)
     norm = math.sqrt(sum((gradient**2).sum() for gradient in gradients[0]))

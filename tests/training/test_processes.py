@@ -1,4 +1,4 @@
-"""Two processes on loopback, through the command line, give the training of one, also after one of them was killed."""
+"""Two processes on loopback, through the command line, give the training of one, although each was killed on the way."""
 
 import csv
 import os
@@ -12,8 +12,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-EPOCHS = 6
-SETTINGS = {"epochs": EPOCHS, "batch_size": 8, "drop_path_rate": 0.0, "token_drop_rate": 0.0, "optimizer": "sgd", "ema": 0.0}
+EPOCHS = 60
+SETTINGS = {"epochs": EPOCHS, "batch_size": 8, "drop_path_rate": 0.0, "token_drop_rate": 0.0, "evaluate_every": 20}
+SETTINGS |= {"optimizer": "sgd"}  # with fewer variables: JAX compares each between the processes when it is made
 TIMEOUT = 600
 
 
@@ -53,7 +54,7 @@ def finish(started):
 
 def read_log(folder):
     with (folder / "log.csv").open() as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 @pytest.fixture(scope="module")
@@ -67,21 +68,34 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_two_processes_and_a_killed_one(folder):
+def kill_one_after_an_epoch(folder, victim):
+    """Kills one of two processes after it finished another epoch; returns the other one, its output and its errors."""
+    before = len(read_log(folder / "two")) if (folder / "two" / "log.csv").exists() else 0
+    started, deadline = start(folder, "two", 2), time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        if (folder / "two" / "log.csv").exists() and len(read_log(folder / "two")) > before:
+            break
+        time.sleep(0.05)
+    started[victim].send_signal(signal.SIGKILL)
+    started[victim].communicate()
+    survivor = started[1 - victim]
+    return survivor, *survivor.communicate(timeout=TIMEOUT)
+
+
+def test_two_processes_of_which_one_is_killed_now_and_then(folder):
     finish(start(folder, "one"))
     alone = read_log(folder / "one")
-    first, second = start(folder, "two", 2)
-    deadline = time.monotonic() + TIMEOUT
-    while not (folder / "two" / "log.csv").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    second.send_signal(signal.SIGKILL)
-    output, errors = first.communicate(timeout=TIMEOUT)
-    second.communicate()
+
+    survivor, output, errors = kill_one_after_an_epoch(folder, victim=1)
     finished = len(read_log(folder / "two"))
-    assert first.returncode == 1 and finished < EPOCHS, errors[-2000:]
+    assert survivor.returncode == 1 and 0 < finished < EPOCHS, errors[-2000:]
     assert "Training on 2 devices of 2 processes" in output
     assert "Error: Another process has ended, or cannot be reached. Start all of them again, with the same commands" in errors
-    assert f"the last good checkpoint is two/checkpoints/epoch-{finished:05d}.npz" in errors
+    assert f"the last good checkpoint is two/checkpoints/epoch-{finished:05d}.npz. JAX says: " in errors
+
+    survivor, _, errors = kill_one_after_an_epoch(folder, victim=0)  # the coordinator; JAX may be first to end the other one
+    assert survivor.returncode != 0 and finished < len(read_log(folder / "two")) < EPOCHS
+    assert "Error: Another process has ended" in errors or "This most likely indicates that another task died" in errors
 
     outputs = finish(start(folder, "two", 2))
     assert "Wrote two" in outputs[0] and "Wrote" not in outputs[1]
@@ -89,5 +103,5 @@ def test_two_processes_and_a_killed_one(folder):
     assert [row["epoch"] for row in together] == list(range(1, EPOCHS + 1))
     for one, two in zip(alone, together, strict=True):
         for key in one:
-            assert two[key] == pytest.approx(one[key], rel=1e-4), key
+            assert two[key] == pytest.approx(one[key], rel=1e-3), key
     assert (folder / "two" / "model.keras").exists()

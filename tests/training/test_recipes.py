@@ -70,6 +70,13 @@ def test_another_model_brings_its_image_size():
     assert (recipe.image_size, recipe.eval_crop) == (32, 1.0)
 
 
+def test_another_model_for_the_same_images_keeps_the_recipe():
+    larger = load_recipe("imagenet_384", model="t2t_vit_19")
+    assert (larger.model, larger.image_size, larger.eval_crop) == ("t2t_vit_19", 384, 1.0)
+    with pytest.raises(ValueError, match="finetune depends on the number of images"):
+        load_recipe("finetune")
+
+
 def test_fine_tuning_depends_on_the_number_of_images():
     few, some, many = (finetune(images) for images in (100, 3000, 100_000))
     assert (few.epochs, some.epochs, many.epochs) == (60, 16, 5)
