@@ -80,17 +80,8 @@ def train(
             f"Expected a batch_size that divides over {device_count(strategy)} devices; received: {recipe.batch_size}"
         )
     keras.utils.set_random_seed(recipe.seed)
-    sources = {split: _readable(recipe, split, source) for split, source in sources.items()}
-    if recipe.class_weights and not hasattr(sources["train"], "labels"):
-        raise DataError("class_weights needs the labels of all images at once: a folder or arrays, not a stream")
-    if recipe.cache:
-        with bad_files_named(*sources.values()):
-            sources = {split: cached(source) for split, source in sources.items()}
+    sources = ready_sources(recipe, sources)
     steps = len(sources["train"]) // recipe.batch_size
-    if steps == 0:
-        raise DataError(
-            f"Expected at least one batch of {recipe.batch_size} images to train on; found {len(sources['train'])} images"
-        )
     with building_scope(strategy):
         model = compiled_model(recipe, sources["train"].classes, steps, weights)
     final = build_model(recipe, sources["train"].classes, "softmax", training=False)
@@ -106,6 +97,25 @@ def train(
         draw_curves(history, output / "curves.png")
         (output / "README.md").write_text(model_card(recipe, sources, history, command))
     return final, history
+
+
+def ready_sources(recipe: Recipe, sources: dict) -> dict:
+    """Returns the images that can be read, in memory if the recipe asks for it.
+
+    Raises:
+        DataError: if they cannot be trained on.
+    """
+    sources = {split: _readable(recipe, split, source) for split, source in sources.items()}
+    if recipe.class_weights and not hasattr(sources["train"], "labels"):
+        raise DataError("class_weights needs the labels of all images at once: a folder or arrays, not a stream")
+    if len(sources["train"]) < recipe.batch_size:
+        raise DataError(
+            f"Expected at least one batch of {recipe.batch_size} images to train on; found {len(sources['train'])} images"
+        )
+    if recipe.cache:
+        with bad_files_named(*sources.values()):
+            sources = {split: cached(source) for split, source in sources.items()}
+    return sources
 
 
 @contextlib.contextmanager
