@@ -111,7 +111,7 @@ T2TViT.__doc__ = "Instantiates a T2T-ViT of any configuration.\n" + _ARGUMENTS.f
 
 def _variant(function_name, variant):
     """Returns the constructor of one of `VARIANTS`; by default with the weights published for ImageNet, if there are any."""
-    default_weights = "imagenet" if sources_of(variant) else None
+    default_weights = "imagenet" if "imagenet" in sources_of(variant) else None
 
     def constructor(
         include_top=True,

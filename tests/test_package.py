@@ -98,3 +98,6 @@ def test_every_data_file_of_the_package_is_declared():
     declared = setup["options.package_data"]["keras_t2t"].split()
     found = [path.name for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
     assert sorted(found) == sorted(declared)
+    folders = {path.parent.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("__init__.py")}
+    packages = {".".join(folder.parts) for folder in folders} | {"keras_t2t.saved_models"}
+    assert set(setup["options"]["packages"].split()) == packages

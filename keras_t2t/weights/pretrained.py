@@ -1,4 +1,4 @@
-"""Published weights on this machine: fetched once, verified, converted, kept in the cache of Keras.
+"""Weights that have names, on this machine: shipped, or fetched once, verified, converted, and kept in the cache of Keras.
 
 The cache never holds a file that was not verified: a download gets its name only after that, in one step, so that any number of
 processes can start at once; at worst they fetch the same file twice.
@@ -37,6 +37,8 @@ def load_pretrained(model: keras.Model, source: Source, build: Callable[[], kera
         DownloadError: if they are not cached and cannot be fetched, or are not what was published.
         CheckpointError: if they do not fit the model.
     """
+    if source.path:
+        return load_checkpoint(model, source.path)
     converted = converted_path(source)
     if converted.exists():
         try:

@@ -1,4 +1,4 @@
-"""The published weights: plain data. Every figure here was published by others, none was measured by this package.
+"""The weights that have names: plain data. Every figure of `SOURCES` was published by others, none was measured here.
 
 Sources: the README and the releases of the reference implementation (https://github.com/yitu-opensource/T2T-ViT) and the model
 zoo of OpenMMLab (https://github.com/open-mmlab/mmpretrain, `configs/t2t_vit/`).
@@ -6,6 +6,7 @@ zoo of OpenMMLab (https://github.com/open-mmlab/mmpretrain, `configs/t2t_vit/`).
 
 import dataclasses
 import os
+import pathlib
 
 AUTHORS = "https://github.com/yitu-opensource/T2T-ViT/releases/download/main/"
 OPENMMLAB = "https://download.openmmlab.com/mmclassification/v0/t2t-vit/"
@@ -19,7 +20,7 @@ class Source:
     Attributes:
         variant: the model, a key of `configs.VARIANTS`.
         name: what users call these weights.
-        base: address of the folder that has the file.
+        base: address of the folder that has the file; empty for what comes with the package.
         file: name of the file.
         top1, top5: published accuracy in percent, of ImageNet's validation set or of the test set of the data fine-tuned on.
         dataset: whose classes the head has: `"imagenet"`, `"cifar10"` or `"cifar100"`.
@@ -48,6 +49,15 @@ class Source:
     @property
     def classes(self) -> int:
         return {"imagenet": 1000, "cifar10": 10, "cifar100": 100}[self.dataset]
+
+    @property
+    def path(self) -> pathlib.Path | None:
+        """The file, if it comes with the package: within it where it is installed, beside it in a checkout."""
+        if self.base:
+            return None
+        package = pathlib.Path(__file__).parents[1]
+        within, beside = (folder / "saved_models" / self.file for folder in (package, package.parent))
+        return within if within.exists() else beside
 
     @property
     def url(self) -> str:
@@ -117,6 +127,23 @@ SOURCES: tuple[Source, ...] = (
 )
 
 
+SHIPPED: tuple[Source, ...] = (
+    Source(
+        variant="t2t_vit_tiny_32",
+        name="cifar10",
+        base="",
+        file="t2t_vit_tiny_32_cifar10/model.keras",
+        top1=78.87,
+        top5=98.56,
+        dataset="cifar10",
+        image_size=32,
+        crop=1.0,
+        licence="Apache-2.0",
+    ),
+)
+"""What comes with the package, with accuracies that it measured itself: see the model cards in `saved_models/`."""
+
+
 def sources_of(variant: str | None) -> dict[str, Source]:
-    """Returns the published weights of a variant by the names that users call them."""
-    return {source.name: source for source in SOURCES if source.variant == variant}
+    """Returns the weights of a variant by the names that users call them."""
+    return {source.name: source for source in SOURCES + SHIPPED if source.variant == variant}

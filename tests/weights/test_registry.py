@@ -1,14 +1,22 @@
 """The registry is consistent, and says what the model zoo says."""
 
+import csv
+import pathlib
 import re
 
+import keras
+import numpy as np
 import pytest
 
 import keras_t2t
 from keras_t2t.configs import VARIANTS
+from keras_t2t.data import evaluation_image
 from keras_t2t.labels import dataset_labels
-from keras_t2t.weights.registry import SOURCES, sources_of
+from keras_t2t.weights import pretrained
+from keras_t2t.weights.registry import SHIPPED, SOURCES, sources_of
 from tests.conftest import CONSTRUCTORS
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: f"{source.variant}-{source.name}")
@@ -33,10 +41,32 @@ def test_a_source(source, monkeypatch):
     assert f'"{source.name}"' in CONSTRUCTORS[source.variant].__doc__
 
 
+def test_what_ships_needs_no_network_and_says_its_own_accuracy(monkeypatch, tmp_path):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "no_cache"))
+    monkeypatch.setattr(pretrained, "fetch", lambda source: pytest.fail("the network was used"))
+    (source,) = SHIPPED
+    assert source.path.stat().st_size < 12e6
+    with (source.path.parent / "log.csv").open() as file:
+        *_, last = csv.DictReader(file)
+    assert source.top1 == round(100 * float(last["ema_val_accuracy"]), 2)
+    assert source.top5 == round(100 * float(last["ema_val_top5"]), 2)
+    model = keras_t2t.T2TViTTiny32(weights="cifar10")
+    paths = sorted((REPOSITORY / "examples" / "images").glob("*.jpg"))
+    images = np.stack([evaluation_image(path, (32, 32), crop=1.0) for path in paths])
+    probabilities = model.predict(images, verbose=0)
+    named = [keras_t2t.labels_of(model)[number] for number in probabilities.argmax(1)]
+    assert sum(name == path.stem for name, path in zip(named, paths, strict=True)) >= 8
+    saved = keras.models.load_model(source.path)
+    assert keras_t2t.labels_of(saved) == keras_t2t.labels_of(model)
+    np.testing.assert_allclose(saved.predict(images, verbose=0), probabilities, atol=1e-6)
+    assert not (tmp_path / "no_cache").exists()
+
+
 def test_names_are_unique_and_exist_where_published():
     assert len({(source.variant, source.name) for source in SOURCES}) == len(SOURCES) == 17
     assert list(sources_of("t2t_vit_14")) == ["imagenet", "imagenet_384", "cifar10", "cifar100"]
     assert list(sources_of("t2t_vit_t_19")) == ["imagenet", "imagenet_openmmlab"]
+    assert list(sources_of("t2t_vit_tiny_32")) == ["cifar10"]
     assert sources_of("vit_small_16") == sources_of(None) == {}
 
 
