@@ -172,7 +172,7 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path):
 
 
 def test_weights_that_are_not_finite_are_never_a_checkpoint(tmp_path):
-    one_step = RECIPE.replace(learning_rate=1e38, warmup_learning_rate=1e38, warmup_epochs=0, batch_size=44, ema=0)
+    one_step = RECIPE.replace(learning_rate=1e39, warmup_learning_rate=1e39, warmup_epochs=0, batch_size=44, ema=0)
     with pytest.raises(TrainingError, match=r"weights are not finite after epoch 1, .* is none; try .* another output folder"):
         train(one_step, SOURCES, tmp_path)
     assert not list(tmp_path.glob("checkpoints/*.npz"))
