@@ -23,10 +23,11 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
 
     sources = open_data(options.data)
-    recipe = load_recipe("small_images").replace(batch_size=options.batch_size, token_drop_rate=0.0, crop_kind="resized")
-    small = recipe.replace(image_size=24, crop_scale=(0.5, 1.0), epochs=options.epochs[0], warmup_epochs=2, learning_rate=1e-3)
+    recipe = load_recipe("small_images").replace(batch_size=options.batch_size)
+    small = recipe.replace(image_size=24, epochs=options.epochs[0], warmup_epochs=2, learning_rate=1e-3, token_drop_rate=0.0)
+    small = small.replace(crop_kind="resized", crop_scale=(0.5, 1.0))
     train(small, sources, f"{options.output}-24")
-    large = recipe.replace(crop_scale=(0.6, 1.0), epochs=options.epochs[1], warmup_epochs=0, learning_rate=5e-4)
+    large = recipe.replace(epochs=options.epochs[1], warmup_epochs=0, learning_rate=6e-4)
     _, history = train(large, sources, options.output, weights=f"{options.output}-24/model.keras")
     print(f"Test accuracy {history[-1]['ema_val_accuracy']:.1%}; {options.output}/model.keras is the model")
 

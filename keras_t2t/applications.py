@@ -174,7 +174,7 @@ def _find_source(weights, variant) -> Source | None:
     if weights is None or (isinstance(weights, (str, os.PathLike)) and weights not in sources and os.path.isfile(weights)):
         return None
     if not isinstance(weights, str) or weights not in sources:
-        names = "".join(f"{name!r} (published), " for name in sources)
+        names = "".join(f"{name!r} ({'shipped' if source.path else 'published'}), " for name, source in sources.items())
         raise ValueError(
             f"The `weights` argument should be either `None` (random initialization), {names}or the path to the weights file "
             f"to be loaded. Received: weights={weights}"

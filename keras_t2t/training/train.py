@@ -198,7 +198,9 @@ def compiled_model(recipe: Recipe, classes, steps: int, weights=None) -> keras.M
 
 
 def fit(model, final, recipe, sources, output, steps, done, history):
-    """Trains from the first epoch that is not done."""
+    """Trains from the first epoch that is not done, unless the training has stopped early."""
+    if stops_early(history, recipe.early_stopping):
+        return
     size, process = (recipe.image_size, recipe.image_size), this_process()
     batch_size = recipe.batch_size // process[1]
     batches = training_batches(sources["train"], size, batch_size, recipe, seed=recipe.seed, first_epoch=done, shard=process)
@@ -216,8 +218,6 @@ def fit(model, final, recipe, sources, output, steps, done, history):
         callbacks.append(Progress(recipe.total_epochs, steps, recipe.batch_size))
     if recipe.early_stopping:
         callbacks.append(EarlyStopping(history, recipe.early_stopping))
-    if stops_early(history, recipe.early_stopping):
-        return
     model.fit(
         batches,
         steps_per_epoch=steps,

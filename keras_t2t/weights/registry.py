@@ -15,14 +15,14 @@ MIRROR = "KERAS_T2T_WEIGHTS_URL"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """One file of published weights.
+    """One file of weights: published by others, or shipped with the package.
 
     Attributes:
         variant: the model, a key of `configs.VARIANTS`.
         name: what users call these weights.
         base: address of the folder that has the file; empty for what comes with the package.
         file: name of the file.
-        top1, top5: published accuracy in percent, of ImageNet's validation set or of the test set of the data fine-tuned on.
+        top1, top5: accuracy in percent, of ImageNet's validation set or of the test set of the data fine-tuned on.
         dataset: whose classes the head has: `"imagenet"`, `"cifar10"` or `"cifar100"`.
         image_size: height and width of the images in pixels.
         crop: side of the centre crop over the side of the resized image.
