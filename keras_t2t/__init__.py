@@ -2,7 +2,7 @@
 
 import importlib
 
-from keras_t2t import analysis, layers
+from keras_t2t import analysis, deploy, layers
 from keras_t2t.applications import (
     T2TViT,
     T2TViT7,
@@ -23,6 +23,7 @@ from keras_t2t.applications import (
     ViTSmall16,
 )
 from keras_t2t.configs import T2TConfig
+from keras_t2t.deploy import ExportError, ExportReport, export, optimize_for_inference
 from keras_t2t.imagenet import decode_predictions, preprocess_input
 from keras_t2t.models import config_of, labels_of, replace_head
 from keras_t2t.weights import CheckpointError, DownloadError, LoadReport, load_checkpoint
@@ -32,6 +33,8 @@ __version__ = "0.1.0"
 __all__ = [
     "CheckpointError",
     "DownloadError",
+    "ExportError",
+    "ExportReport",
     "LoadReport",
     "T2TConfig",
     "T2TViT",
@@ -55,9 +58,12 @@ __all__ = [
     "config_of",
     "data",
     "decode_predictions",
+    "deploy",
+    "export",
     "labels_of",
     "layers",
     "load_checkpoint",
+    "optimize_for_inference",
     "preprocess_input",
     "replace_head",
     "training",

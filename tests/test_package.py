@@ -21,6 +21,7 @@ LAYERS = [
     "weights",
     "applications",
     "analysis",
+    "deploy",
     "training",
     "cli",
     "__main__",
@@ -32,6 +33,8 @@ def test_public_names():
         [
             "CheckpointError",
             "DownloadError",
+            "ExportError",
+            "ExportReport",
             "LoadReport",
             "T2TConfig",
             "T2TViT",
@@ -55,9 +58,12 @@ def test_public_names():
             "config_of",
             "data",
             "decode_predictions",
+            "deploy",
+            "export",
             "labels_of",
             "layers",
             "load_checkpoint",
+            "optimize_for_inference",
             "preprocess_input",
             "replace_head",
             "training",
@@ -99,5 +105,5 @@ def test_every_data_file_of_the_package_is_declared():
     found = [path.name for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
     assert sorted(found) == sorted(declared)
     folders = {path.parent.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("__init__.py")}
-    packages = {".".join(folder.parts) for folder in folders} | {"keras_t2t.saved_models"}
+    packages = {".".join(folder.parts) for folder in folders} | {"keras_t2t.sample_images", "keras_t2t.saved_models"}
     assert set(setup["options"]["packages"].split()) == packages

@@ -24,13 +24,13 @@ class Dense(keras.layers.Dense):
         super().__init__(units, **kwargs)
 
     def call(self, x):
-        shape = ops.shape(x)
-        x = ops.matmul(ops.reshape(x, (-1, shape[-1])), self.kernel)
+        _, *between, width = ops.shape(x)
+        x = ops.matmul(ops.reshape(x, (-1, width)), self.kernel)
         if self.use_bias:
             x = add_bias(x, self.bias)
         if self.activation is not None:
             x = self.activation(x)
-        return ops.reshape(x, (*shape[:-1], self.units))
+        return ops.reshape(x, (-1, *between, self.units))  # -1 keeps a batch of unknown size out of the graph
 
 
 def add_bias(x, bias):

@@ -1,0 +1,45 @@
+"""The graph that every format is converted from: frozen, with the shapes that are wanted."""
+
+import keras
+import numpy as np
+
+INPUT = "images"
+
+
+def output_name(model: keras.Model) -> str:
+    """Returns what the output of a model is called in files: `"scores"` of a classifier, else `"features"`."""
+    return "scores" if model.layers[-1].name == "predictions" else "features"
+
+
+def normalises(model: keras.Model) -> bool:
+    """Whether a model takes pixels in [0, 255] and normalises them itself."""
+    return any(layer.name == "normalisation" for layer in model.layers)
+
+
+def frozen_function(model: keras.Model, batch_size: int | None, input_dtype: str = "float32"):
+    """Returns the concrete function of a model, its weights constants: images (B, H, W, C) to a list of one tensor.
+
+    A function that is not frozen would convert to a TFLite file without weights.
+
+    Args:
+        model: of a fixed image size.
+        batch_size: None for any.
+        input_dtype: `"float32"` or `"uint8"`.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    def infer(images):
+        return model(tf.cast(images, model.input.dtype), training=False)
+
+    spec = tf.TensorSpec((batch_size, *model.input_shape[1:]), input_dtype, name=INPUT)
+    return convert_variables_to_constants_v2(tf.function(infer, autograph=False).get_concrete_function(spec))
+
+
+def as_logits(scores: np.ndarray) -> np.ndarray:
+    """Returns logits, up to a constant for each image, of outputs that are probabilities; other outputs as they are."""
+    scores = np.asarray(scores, "float64")
+    if scores.ndim != 2 or scores.min() < 0 or not np.allclose(scores.sum(axis=-1), 1, atol=1e-3):
+        return scores
+    logits = np.log(np.maximum(scores, 1e-30))
+    return logits - logits.mean(axis=-1, keepdims=True)

@@ -1,0 +1,127 @@
+"""The T2T module for inference: soft splits, their norms and projections as convolutions."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_t2t.configs import check_soft_splits, token_grid
+from keras_t2t.deploy.folded import FoldedLayer, attend, standardise
+
+DELICATE = "random_features"
+"""Scope of the product whose errors an exponential would magnify: quantizers leave it alone."""
+
+
+@keras.saving.register_keras_serializable("keras_t2t")
+class InferenceTokensToToken(FoldedLayer):
+    """A `TokensToToken` in which windows are never laid out in memory.
+
+    A soft split followed by a dense layer is a convolution. A LayerNorm between the two subtracts the mean of each window, as a
+    kernel does whose columns sum to zero, and divides by the deviation of each window: one number, not one for each channel.
+
+    Args:
+        token_attention, soft_splits: those of `TokensToToken`.
+        epsilon: of the LayerNorms.
+        shapes: of the weights that `fold_tokens` returns.
+
+    Input:
+        (B, H, W, C).
+
+    Output:
+        (B, h, w, embed_dim).
+    """
+
+    def __init__(self, token_attention: str, soft_splits: tuple, epsilon: float, shapes: dict, **kwargs):
+        super().__init__(shapes, **kwargs)
+        self.token_attention = token_attention
+        self.soft_splits = check_soft_splits(soft_splits)
+        self.epsilon = epsilon
+
+    def call(self, images):
+        x = images
+        for i, split in enumerate(self.soft_splits[:-1], 1):
+            if self.token_attention == "convolution":
+                x = self.project(x, f"split{i}", split)
+            else:
+                x = self.stage(x, f"split{i}", split)
+        return self.project(x, f"split{len(self.soft_splits)}", self.soft_splits[-1])
+
+    def project(self, x, name, split):
+        """Returns the windows of x (B, H, W, C) times a kernel: (B, h, w, units)."""
+        return convolve(x, self.constant(f"{name}_kernel"), split) + self.constant(f"{name}_bias")
+
+    def stage(self, x, name, split):
+        """Returns x (B, H, W, C) after a soft split and the attention between its tokens: (B, h, w, D)."""
+        x = convolve(x, self.constant(f"{name}_kernel"), split) * ops.rsqrt(window_variance(x, split) + self.epsilon)
+        x = x + self.constant(f"{name}_bias")  # (B, h, w, 3 * D)
+        _, rows, columns, width = ops.shape(x)
+        x = ops.reshape(x, (-1, rows * columns, width))
+        queries, keys, values = ops.split(x, 3, axis=-1)
+        if self.token_attention == "performer":
+            mixed = performer(queries, keys, values, self.constant(f"{name}_random_features"))
+        else:
+            mixed = attend(queries, keys, values)
+        mixed, values = (ops.reshape(part, (-1, width // 3)) for part in (mixed, values))
+        x = values + self.dense(mixed, f"{name}_projection")
+        hidden = self.dense(standardise(x, self.epsilon), f"{name}_fc1", gelu=True)
+        return ops.reshape(x + self.dense(hidden, f"{name}_fc2"), (-1, rows, columns, width // 3))
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        return (batch, *token_grid(self.soft_splits, height, width), self.shapes[f"split{len(self.soft_splits)}_bias"][0])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "token_attention": self.token_attention,
+            "soft_splits": self.soft_splits,
+            "epsilon": self.epsilon,
+        }
+
+
+def convolve(x, kernel, split):
+    """Returns the convolution (B, h, w, units) of x (B, H, W, C) with a kernel (k, k, C, units) over a soft split's windows."""
+    _, strides, padding = split
+    if padding:
+        x = ops.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
+    return ops.conv(x, kernel, strides, "valid", "channels_last")
+
+
+def window_variance(x, split):
+    """Returns the variance (B, h, w, 1) of each window of x (B, H, W, C).
+
+    It is that of the pixels' means plus the mean of the pixels' variances. Both are sums of squares of deviations: the mean
+    square less the squared mean would lose its digits where a bright area hardly varies.
+    """
+    mean = ops.mean(x, axis=-1, keepdims=True)
+    variance = ops.mean(ops.square(x - mean), axis=-1, keepdims=True)
+    size = split[0] ** 2
+    kernel = np.zeros((size, 2, size + 1), "float32")
+    kernel[:, 0, :size] = np.eye(size) - 1 / size  # deviations of the pixels' means from that of the window
+    kernel[:, 1, size] = 1 / size
+    kernel = ops.convert_to_tensor(kernel.reshape(split[0], split[0], 2, size + 1), dtype=x.dtype)
+    statistics = convolve(ops.concatenate([mean, variance], axis=-1), kernel, split)  # (B, h, w, size + 1)
+    return ops.mean(ops.square(statistics[..., :size]), axis=-1, keepdims=True) + statistics[..., size:]
+
+
+def performer(queries, keys, values, random_features):
+    """Returns what `keras_t2t.layers.token_performer.performer_attention` does, in fewer passes.
+
+    Args:
+        queries, keys, values: (B, N, D).
+        random_features: (D, m), transposed.
+
+    Returns:
+        (B, N, D).
+    """
+    _, tokens, width = ops.shape(values)
+    features = random_features.shape[1]
+    both = ops.reshape(ops.concatenate([queries, keys], axis=1), (-1, width))  # (B * 2 * N, D)
+    half_square = 0.5 * ops.sum(both * both, axis=-1, keepdims=True)
+    with keras.name_scope(DELICATE):
+        projected = ops.matmul(both, random_features)
+    both = ops.exp(projected - half_square) * features**-0.5
+    queries, keys = ops.split(ops.reshape(both, (-1, 2 * tokens, features)), 2, axis=1)  # (B, N, m)
+    values = ops.concatenate([values, ops.ones_like(values[..., :1])], axis=-1)  # the ones sum up the keys
+    summary = ops.matmul(ops.swapaxes(keys, 1, 2), values)  # (B, m, D + 1)
+    mixed = ops.matmul(queries, summary)  # (B, N, D + 1)
+    return mixed[..., :width] / (mixed[..., width:] + 1e-8)

@@ -1,0 +1,124 @@
+"""Exported files, each run by its own runtime, all behind one interface."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+    """A model that runs.
+
+    Attributes:
+        name: of the runtime.
+        run: images (n, H, W, C) of `input_dtype`, any n, to outputs (n, ...), float32.
+        input_shape: (B, H, W, C); B is None where any batch runs at once.
+        input_dtype: `"float32"` or `"uint8"`.
+        labels: names of the classes, or None.
+    """
+
+    name: str
+    run: Callable[[np.ndarray], np.ndarray]
+    input_shape: tuple
+    input_dtype: str
+    labels: tuple[str, ...] | None
+
+
+def open_exported(path: str | os.PathLike, threads: int | None = None) -> Runtime:
+    """Opens a `.tflite` or `.onnx` file or the folder of a SavedModel.
+
+    Args:
+        path: what `keras_t2t.export` wrote.
+        threads: for TFLite and ONNX; by default all cores of this process. TensorFlow has its own setting.
+
+    Raises:
+        ValueError: if it is none of these, or damaged.
+        ImportError: if the runtime is not installed.
+        FileNotFoundError: if there is nothing.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no {path}")
+    threads = threads or len(os.sched_getaffinity(0))
+    opener = {".tflite": _open_tflite, ".onnx": _open_onnx}.get(path.suffix.lower())
+    if opener is None and not (path / "saved_model.pb").is_file():
+        raise ValueError(f"Expected a .tflite or .onnx file, or the folder of a SavedModel; received: {path}")
+    try:
+        return (opener or _open_saved_model)(path, threads)
+    except (ImportError, OSError):
+        raise
+    except Exception as error:  # of three runtimes, each with errors of its own
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(f"Cannot load {path}: {reason}") from error
+
+
+def labels_path(path: str | os.PathLike) -> pathlib.Path:
+    """Returns where the names of an exported model's classes are: in the folder of a SavedModel, else beside the file."""
+    path = pathlib.Path(path)
+    return path.with_suffix(".labels.txt") if path.suffix.lower() in (".tflite", ".onnx") else path / "labels.txt"
+
+
+def missing(package: str) -> ImportError:
+    """Returns the error for a package of the extra `export` that is not installed."""
+    return ImportError(f'This needs {package}: pip install "keras-t2t[export]"')
+
+
+def _labels(path):
+    file = labels_path(path)
+    return tuple(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else None
+
+
+def _open_tflite(path, threads):
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise missing("ai-edge-litert") from error
+    interpreter = Interpreter(str(path), num_threads=threads)
+    interpreter.allocate_tensors()
+    (entry,), (leaving,) = interpreter.get_input_details(), interpreter.get_output_details()
+    batch = int(entry["shape"][0])
+
+    def run(images):
+        outputs = []
+        for start in range(0, len(images), batch):
+            part = images[start : start + batch]
+            filled = np.concatenate([part, np.zeros((batch - len(part), *part.shape[1:]), part.dtype)])
+            interpreter.set_tensor(entry["index"], filled)
+            interpreter.invoke()
+            outputs.append(interpreter.get_tensor(leaving["index"])[: len(part)])
+        return np.concatenate(outputs)
+
+    shape, dtype = tuple(int(size) for size in entry["shape"]), np.dtype(entry["dtype"]).name
+    return Runtime("LiteRT", run, shape, dtype, _labels(path))
+
+
+def _open_onnx(path, threads):
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing("onnxruntime") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    (entry,) = session.get_inputs()
+    shape = tuple(size if isinstance(size, int) else None for size in entry.shape)
+    dtype = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}[entry.type]
+    return Runtime("ONNX Runtime", lambda images: session.run(None, {entry.name: images})[0], shape, dtype, _labels(path))
+
+
+def _open_saved_model(path, threads):
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    serve = loaded.signatures["serving_default"]
+    (name, spec), (output,) = *serve.structured_input_signature[1].items(), serve.structured_outputs
+
+    def run(images):
+        return serve(**{name: tf.constant(images)})[output].numpy()
+
+    run.model = loaded  # a signature does not keep its model alive
+    return Runtime("TensorFlow", run, tuple(spec.shape), spec.dtype.name, _labels(path))
