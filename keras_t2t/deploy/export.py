@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import os
 import pathlib
-import shutil
 import tempfile
 
 import keras
@@ -177,16 +176,12 @@ def _check_place(path, force):
 def _staging(path):
     """Gives a place of the same name in a hidden folder, and moves what is there to `path` if nothing was raised."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        staged = pathlib.Path(folder) / path.name
+        staged, replaced = pathlib.Path(folder) / path.name, pathlib.Path(folder) / "replaced"
         yield staged
-        _remove(path)
+        if path.is_dir():
+            os.replace(path, replaced)
         os.replace(staged, path)
-        if labels_path(staged).exists():
-            os.replace(labels_path(staged), labels_path(path))
-
-
-def _remove(path):
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+        if not path.is_dir():
+            labels_path(path).unlink(missing_ok=True)
+            if labels_path(staged).exists():
+                os.replace(labels_path(staged), labels_path(path))

@@ -55,6 +55,7 @@ class FoldedLayer(keras.Layer):
         return {**super().get_config(), "shapes": self.shapes}
 
 
+@keras.saving.register_keras_serializable("keras_t2t")
 def exact_gelu(x):
     """Returns x times the normal distribution function of x, in the form that every converter and runtime knows."""
     return 0.5 * x * (1.0 + ops.erf(x * math.sqrt(0.5)))

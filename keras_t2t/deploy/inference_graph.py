@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_t2t.deploy.folded import exact_gelu
 from keras_t2t.deploy.inference_block import InferenceBlock
 from keras_t2t.deploy.inference_tokens import InferenceTokensToToken
 from keras_t2t.layers import EncoderBlock, GhostBlock, SqueezeExciteBlock, TokensToToken
@@ -65,8 +66,11 @@ def _replacement(layer):
             dtype=precise_dtype(layer.variable_dtype),
         )
     if isinstance(layer, keras.layers.Dropout):
-        return keras.layers.Identity(name=layer.name, dtype=layer.dtype_policy)
-    return layer.__class__.from_config(layer.get_config())
+        return keras.layers.Identity(name=layer.name, dtype=layer.dtype_policy.name)
+    copy = layer.__class__.from_config(layer.get_config())
+    if getattr(copy, "activation", None) is keras.activations.gelu:
+        copy.activation = exact_gelu
+    return copy
 
 
 def _has_norms(layer):
@@ -123,7 +127,7 @@ def fold_block(block: EncoderBlock) -> dict[str, np.ndarray]:
 
 
 def _array(variable):
-    return keras.ops.convert_to_numpy(variable).astype("float64")
+    return variable.numpy().astype("float64")
 
 
 def _weights(dense):

@@ -28,8 +28,8 @@ def to_onnx(model: keras.Model, path: pathlib.Path, quantize: str | None = None,
     """
     import onnx
 
-    converted = _fuse(_convert(model, input_dtype), model)
-    _number_names(converted.graph)
+    converted = _fuse(_convert(model, input_dtype))
+    _name_by_order(converted.graph, output_name(model))
     onnx.checker.check_model(converted, full_check=True)
     onnx.save(converted, path)
     if quantize == "int8":
@@ -43,7 +43,7 @@ def _convert(model, input_dtype):
 
     frozen = frozen_function(model, None, input_dtype)
     spec = tf.TensorSpec((None, *model.input_shape[1:]), input_dtype, name=INPUT)
-    function = tf.function(lambda images: tf.identity(frozen(images)[0], output_name(model)), [spec])
+    function = tf.function(lambda images: frozen(images)[0], [spec])
     with _quiet("tf2onnx", "tensorflow"):
         converted, _ = tf2onnx.convert.from_function(function, [spec], opset=18)
     converted = onnx.version_converter.convert_version(converted, OPSET)
@@ -53,7 +53,7 @@ def _convert(model, input_dtype):
     return converted
 
 
-def _fuse(converted, model):
+def _fuse(converted):
     """Puts one operation in the place of each GELU and of each standardisation of tokens."""
     import onnx_ir
     from onnxscript.rewriter import pattern, rewrite
@@ -81,13 +81,16 @@ def _fuse(converted, model):
     return rewrite(converted, pattern_rewrite_rules=rules)
 
 
-def _number_names(graph):
+def _name_by_order(graph, output):
     """Names values and nodes by their order, and orders weights by their use: a model always gives the same file."""
-    names = {"": "", **{value.name: value.name for value in [*graph.input, *graph.output]}}
+    names = {"": "", graph.input[0].name: INPUT, graph.output[0].name: output}
 
     def name(old):
         return names.setdefault(old, f"{DELICATE if DELICATE in old else 'value'}_{len(names)}")
 
+    for value in (graph.input[0], graph.output[0]):
+        value.name = names[value.name]
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
     for i, node in enumerate(graph.node):
         node.name = f"{DELICATE if DELICATE in node.name else node.op_type}_{i}"
         node.input[:] = [name(old) for old in node.input]
@@ -98,7 +101,7 @@ def _number_names(graph):
         if old in weights:
             weights[old].name = new
             graph.initializer.append(weights[old])
-    graph.name = "keras_t2t"
+    graph.name, graph.doc_string = "keras_t2t", ""
 
 
 def _quantize(path):

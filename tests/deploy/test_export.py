@@ -1,0 +1,295 @@
+"""Exported files, run by their own runtimes, against the model; what they consist of; what is refused."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_t2t
+from keras_t2t.configs import VARIANTS
+from keras_t2t.deploy import open_exported
+from keras_t2t.deploy.graph import as_logits
+from keras_t2t.deploy.samples import images_for, sample_folder
+from tests.conftest import SMALL_CONFIGS, relative_error
+from tests.deploy.test_inference_graph import photographs, small_model
+
+FORMATS = {"tflite": "model.tflite", "onnx": "model.onnx", "saved_model": "model"}
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return keras_t2t.T2TViTTiny32(weights="cifar10")
+
+
+@pytest.mark.parametrize("kind", SMALL_CONFIGS)
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_kind_of_model_in_every_format(kind, format, tmp_path):
+    """Not square; `python -m tests.deploy.every_variant` does the same for the variants at their own sizes."""
+    model = small_model(kind, classes=7)
+    path = tmp_path / FORMATS[format]
+    report = keras_t2t.export(model, path)
+    assert report.format == format
+    assert not any(":" in op for op in report.ops)
+    runtime = open_exported(path)
+    assert runtime.input_shape == (1 if format == "tflite" else None, 31, 23, 3)
+    images = photographs(31, 23, 3)
+    expected = as_logits(model.predict(images, verbose=0))
+    assert relative_error(as_logits(runtime.run(images)), expected) < 1e-4
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_384_pixels(format, tmp_path):
+    config = dataclasses.replace(VARIANTS["t2t_vit_7"], depth=1)
+    model = keras_t2t.T2TViT(config, input_shape=(384, 384, 3), classes=3)
+    assert keras_t2t.export(model, tmp_path / FORMATS[format]).difference < 1e-4
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_same_model_gives_the_same_bytes(format, shipped, tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        keras_t2t.export(shipped, tmp_path / name / FORMATS[format])
+    first, second = (
+        {file.relative_to(tmp_path / name): file.read_bytes() for file in (tmp_path / name).rglob("*") if file.is_file()}
+        for name in ("first", "second")
+    )
+    assert first == second
+    assert len(first) >= 2  # labels, too
+
+
+@pytest.mark.parametrize(
+    ("quantize", "part", "agreement"), [("float16", 0.52, 1.0), ("int8", 0.32, 0.9), ("full_int8", 0.34, 0.9)]
+)
+def test_tflite_of_fewer_bits(quantize, part, agreement, shipped, tmp_path):
+    whole = keras_t2t.export(shipped, tmp_path / "whole.tflite")
+    calibration = sample_folder() if quantize == "full_int8" else None
+    report = keras_t2t.export(shipped, tmp_path / "small.tflite", quantize=quantize, calibration=calibration)
+    assert report.size < part * whole.size
+    assert report.agreement >= agreement
+    assert whole.difference < 1e-5 < report.difference
+
+
+def test_the_delicate_parts_stay_float(shipped, tmp_path):
+    """Of the products only that with the performer's random features is left alone, and nothing else is in 8 bits."""
+    path = tmp_path / "model.tflite"
+    ops = keras_t2t.export(shipped, path, quantize="full_int8", calibration=sample_folder()).ops
+    assert ops["QUANTIZE"] == ops["DEQUANTIZE"] == ops["FULLY_CONNECTED"] - 1
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    details = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
+    for op in interpreter._get_ops_details():
+        if op["op_name"] in ("EXP", "DIV", "RSQRT", "MEAN", "SOFTMAX", "BATCH_MATMUL"):
+            assert {np.dtype(details[i]["dtype"]).name for i in op["outputs"]} == {"float32"}, op["op_name"]
+
+
+def test_onnx_int8(shipped, tmp_path):
+    whole = keras_t2t.export(shipped, tmp_path / "whole.onnx")
+    report = keras_t2t.export(shipped, tmp_path / "small.onnx", quantize="int8")
+    assert report.size < 0.4 * whole.size
+    assert report.agreement >= 0.9
+    assert report.ops["MatMulInteger"] == 25
+    assert not any(":" in op for op in report.ops)
+
+
+def test_onnx_is_fused_and_has_its_opset(shipped, tmp_path):
+    import onnx
+
+    ops = keras_t2t.export(shipped, tmp_path / "model.onnx").ops
+    assert {"Erf", "Erfc"}.isdisjoint(ops)
+    assert (ops["Gelu"], ops["LayerNormalization"], ops["Softmax"]) == (6, 11, 6)
+    model = onnx.load(tmp_path / "model.onnx")
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_uint8_images(format, shipped, tmp_path):
+    path = tmp_path / FORMATS[format]
+    assert keras_t2t.export(shipped, path, input_dtype="uint8").difference < 1e-4
+    assert open_exported(path).input_dtype == "uint8"
+
+
+def test_a_batch_of_tflite(shipped, tmp_path):
+    path = tmp_path / "model.tflite"
+    keras_t2t.export(shipped, path, batch_size=4)
+    runtime = open_exported(path)
+    assert runtime.input_shape == (4, 32, 32, 3)
+    images = images_for(shipped)  # ten: the last batch is filled up
+    np.testing.assert_allclose(runtime.run(images), shipped.predict(images, verbose=0), atol=1e-5)
+
+
+def test_features_and_logits(tmp_path):
+    features = small_model("performer", include_top=False)
+    keras_t2t.export(features, tmp_path / "features.onnx")
+    images = photographs(31, 23, 3)
+    received = open_exported(tmp_path / "features.onnx").run(images)
+    assert relative_error(received, features.predict(images, verbose=0)) < 1e-5
+    logits = small_model("transformer", classes=7, classifier_activation=None, include_preprocessing=False)
+    assert keras_t2t.export(logits, tmp_path / "logits.tflite").difference < 1e-4
+
+
+def test_an_optimized_model_is_exported_as_it_is(tmp_path):
+    optimized = keras_t2t.optimize_for_inference(small_model("ghost", classes=7))
+    assert keras_t2t.export(optimized, tmp_path / "model.tflite").difference < 1e-4
+
+
+def test_labels_travel_with_the_file(shipped, tmp_path):
+    labels = keras_t2t.labels_of(shipped)
+    for name in FORMATS.values():
+        keras_t2t.export(shipped, tmp_path / name)
+        assert open_exported(tmp_path / name).labels == labels
+    without = small_model("performer", classes=7)
+    keras_t2t.export(without, tmp_path / "model.onnx", force=True)
+    assert open_exported(tmp_path / "model.onnx").labels is None
+
+
+def test_plain_tensorflow_classifies_files(shipped, tmp_path):
+    """In a process without this package, which gets the bytes of JPEG files."""
+    keras_t2t.export(shipped, tmp_path / "model")
+    files = sorted(sample_folder().glob("*.jpg"))
+    program = """
+import json, sys, tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+answer = model.signatures["classify"](encoded=tf.constant([open(path, "rb").read() for path in sys.argv[2:]]))
+assert not any(name.startswith("keras_t2t") for name in sys.modules)
+print(json.dumps([[label.decode() for label in row] for row in answer["labels"].numpy().tolist()]))
+print(json.dumps(answer["scores"].numpy().tolist()))
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "model"), *map(str, files)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.splitlines()
+    labels, scores = json.loads(answer[0]), np.array(json.loads(answer[1]))
+    expected = shipped.predict(images_for(shipped), verbose=0)
+    order = np.argsort(-expected, axis=1)[:, :5]
+    assert labels == [[keras_t2t.labels_of(shipped)[i] for i in row] for row in order]
+    np.testing.assert_allclose(scores, np.take_along_axis(expected, order, 1), atol=1e-5)
+
+
+def test_a_fine_tuned_model_loaded_from_a_file(shipped, tmp_path):
+    keras_t2t.replace_head(shipped, ["left", "right"]).save(tmp_path / "model.keras")
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    keras_t2t.export(model, tmp_path / "model.onnx")
+    assert open_exported(tmp_path / "model.onnx").labels == ("left", "right")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"path": "model.pb"}, ValueError, "Expected a format of saved_model, tflite, onnx; received: format=None for"),
+        ({"path": "model.tflite", "format": "coreml"}, ValueError, "received: format='coreml'"),
+        ({"path": "model.bin", "format": "onnx"}, ValueError, "Expected a file that ends in .onnx"),
+        ({"path": "model.tflite", "quantize": "int4"}, ValueError, "None, float16, int8, full_int8; received: 'int4'"),
+        ({"path": "model", "quantize": "int8"}, ValueError, "quantize for saved_model to be one of None"),
+        ({"path": "model.tflite", "quantize": "full_int8"}, ValueError, "Expected `calibration`, real images"),
+        ({"path": "model.tflite", "calibration": "."}, ValueError, "with quantize='full_int8' and only there"),
+        ({"path": "model.onnx", "batch_size": 3}, ValueError, "other than 1 for TFLite only; received: 3 for onnx"),
+        ({"path": "model.onnx", "input_dtype": "int32"}, ValueError, "Expected input_dtype to be 'float32', or 'uint8'"),
+        ({"path": "nowhere/model.onnx"}, FileNotFoundError, "There is no folder"),
+        ({"path": "empty/../taken.onnx"}, FileExistsError, "force=True"),
+        ({"path": "model.onnx", "samples": "empty"}, ValueError, "Expected a folder of images"),
+        (
+            {"path": "model.onnx", "samples": np.zeros((2, 32, 31, 3))},
+            ValueError,
+            r"Expected images of the shape \(n, 32, 32, 3\)",
+        ),
+        ({"path": "model.tflite", "tolerance": 1e-12}, keras_t2t.ExportError, "more than the tolerance of 1.0e-12"),
+        (
+            {"path": "model.tflite", "quantize": "int8", "tolerance": 1.01},
+            keras_t2t.ExportError,
+            "less than the tolerance of 101.0%",
+        ),
+    ],
+)
+def test_what_cannot_be_exported_leaves_nothing_behind(arguments, error, message, shipped, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("empty").mkdir()
+    pathlib.Path("taken.onnx").write_text("mine")
+    with pytest.raises(error, match=message):
+        keras_t2t.export(shipped, **arguments)
+    assert sorted(os.listdir()) == ["empty", "taken.onnx"]
+    assert pathlib.Path("taken.onnx").read_text() == "mine"
+
+
+def test_models_that_are_not_ours_or_have_no_size(tmp_path):
+    theirs = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="Expected a model built by keras_t2t"):
+        keras_t2t.export(theirs, tmp_path / "model.tflite")
+    with pytest.raises(ValueError, match="build it with `input_shape`"):
+        keras_t2t.export(keras_t2t.T2TViTTiny32(include_top=False), tmp_path / "model.tflite")
+
+
+def test_missing_packages_are_named_with_the_command(shipped, tmp_path, monkeypatch):
+    monkeypatch.setitem(keras_t2t.deploy.export.__globals__["PACKAGES"], "onnx", ("onnx", "no_such_package"))
+    with pytest.raises(ImportError, match=r'needs no-such-package: pip install "keras-t2t\[export\]"'):
+        keras_t2t.export(shipped, tmp_path / "model.onnx")
+
+
+def test_an_operation_that_is_not_built_in_is_refused(shipped, tmp_path, monkeypatch):
+    """A file with an operation of TensorFlow's own (Flex), as naive conversion makes it."""
+    from keras_t2t.deploy import export as function
+
+    def naive(model, path, *_):
+        import tensorflow as tf
+
+        converter = tf.lite.TFLiteConverter.from_keras_model(shipped)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
+        path.write_bytes(converter.convert())
+
+    monkeypatch.setitem(function.__globals__, "to_tflite", naive)
+    with pytest.raises(keras_t2t.ExportError, match=r"not built in: custom:Flex|does not load"):
+        keras_t2t.export(shipped, tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+def test_outputs_that_are_no_numbers_are_refused(shipped, tmp_path, monkeypatch):
+    """As converting a function whose weights are no constants gave them."""
+    from keras_t2t.deploy import export as function
+
+    def unfrozen(model, path, *_):
+        broken = keras.models.clone_model(model)
+        broken.set_weights([np.full_like(weight, np.nan) for weight in broken.get_weights()])
+        to_tflite(broken, path)
+
+    to_tflite = function.__globals__["to_tflite"]
+    monkeypatch.setitem(function.__globals__, "to_tflite", unfrozen)
+    with pytest.raises(keras_t2t.ExportError, match="its logits by nan of the largest"):
+        keras_t2t.export(shipped, tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+def test_tflite_has_no_shapes_at_run_time_and_no_transposes_of_five_axes(shipped, tmp_path):
+    path = tmp_path / "model.tflite"
+    ops = keras_t2t.export(shipped, path).ops
+    assert {"SHAPE", "GATHER", "REDUCE_PROD", "BROADCAST_TO"}.isdisjoint(ops)
+    assert (ops["GELU"], ops["FULLY_CONNECTED"]) == (6, 26)
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    ranks = {detail["index"]: len(detail["shape"]) for detail in interpreter.get_tensor_details()}
+    transposes = [op for op in interpreter._get_ops_details() if op["op_name"] == "TRANSPOSE"]
+    assert transposes
+    assert max(ranks[i] for op in transposes for i in op["outputs"]) == 4
+
+
+def test_gelu_of_a_head_of_the_users_own_becomes_what_runtimes_know(tmp_path):
+    body = small_model("performer", include_top=False, pooling="token")
+    model = keras.Model(body.input, keras.layers.Dense(5, activation="gelu")(body.output))
+    assert keras_t2t.export(model, tmp_path / "model.onnx").ops["Gelu"] == 5
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "model.onnx"])
+def test_damaged_files_are_refused(name, tmp_path):
+    (tmp_path / name).write_bytes(b"not a model" * 100)
+    with pytest.raises(ValueError, match=f"Cannot load .*{name}"):
+        open_exported(tmp_path / name)
+    with pytest.raises(ValueError, match=r"Expected a \.tflite or \.onnx file, or the folder of a SavedModel"):
+        open_exported(tmp_path)
+    with pytest.raises(FileNotFoundError, match="There is no"):
+        open_exported(tmp_path / "absent.onnx")
