@@ -4,7 +4,8 @@
     python examples/segmentation.py --epochs 3 --output runs/segmentation
 
 The body is `T2TViTTiny32(weights="cifar10")`, which comes with the package and was trained on photographs of 32x32 pixels; here
-it sees pictures of 48x64. Expect a mean intersection over union above 0.8 after two minutes on 2 cores.
+it sees pictures of 48x64. Expect a mean intersection over union of about 0.82 on held-out pictures, after three minutes on 2
+cores.
 """
 
 import argparse

@@ -46,7 +46,7 @@ def take_apart(model: keras.Model) -> Anatomy:
     """Finds the parts of a model of this package, whether it was built, loaded from a file, cloned or given another head.
 
     Raises:
-        ValueError: if it is none, or is a layer of another model, whose parts have to be looked at by themselves.
+        ValueError: if it is none. A model that is a layer of another one has to be passed by itself.
     """
     config = config_of(model)
     layers = {layer.name: layer for layer in model.layers}

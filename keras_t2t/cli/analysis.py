@@ -12,11 +12,11 @@ from keras_t2t import analysis
 from keras_t2t.analysis.published import AUTHORS
 from keras_t2t.applications import T2TViT
 from keras_t2t.cli.app import CropOption, app, print_table
-from keras_t2t.cli.weights import VariantOption, open_classifier, open_file
+from keras_t2t.cli.weights import VariantOption, class_labels, open_classifier, open_file
 from keras_t2t.configs import VARIANTS, image_size_of, variant_of
 from keras_t2t.data import default_crop, evaluation_image
 from keras_t2t.imagenet import preprocess_input
-from keras_t2t.models import config_of, labels_of
+from keras_t2t.models import config_of
 
 MODEL_HELP = "A variant (random weights), VARIANT:WEIGHTS such as t2t_vit_14:imagenet, a .keras file, or any checkpoint."
 SIZES = (112, 160, 224, 320, 448, 640, 1024)
@@ -34,8 +34,8 @@ def attention(
     model, source = open_classifier(weights, variant)
     pixels = view(image, model, crop or (source.crop if source else None))
     images = as_input(model, pixels[None])
-    best = int(np.argmax(model.predict_on_batch(images)[0]))
-    label = (labels_of(model) or range(best + 1))[best]
+    scores = model.predict_on_batch(images)[0]
+    label = class_labels(model, len(scores))[np.argmax(scores)]
     analysis.draw_overlays(pixels, analysis.attention_panels(model, images, label), output, f"{model.name}: {label}")
     print_table(_blocks_table(analysis.redundancy(model, images)))
     print(f"Taken for {label}. Wrote {output}")
@@ -82,7 +82,9 @@ def cost(
     if variant in AUTHORS and size is None:
         print(_published(analysis.reconcile(variant)))
     if latency:
-        print(f"{1000 * analysis.latency(opened, counted.input_shape):.1f} ms for one image, on this machine")
+        # A model has one size of images; to the time of another size, weights do not matter.
+        timed = opened if size is None else T2TViT(config_of(opened), input_shape=counted.input_shape)
+        print(f"{1000 * analysis.latency(timed, counted.input_shape):.1f} ms for one image, on this machine")
     if picture:
         config = config_of(opened)
         kinds = ("convolution",) if config.token_attention == "convolution" else ("performer", "transformer")
@@ -140,7 +142,7 @@ def open_model(name: str):
             raise ValueError(f"Expected a file, or one of {', '.join(VARIANTS)}, with or without :WEIGHTS; received: {name!r}")
         return open_file(pathlib.Path(name))[0]
     if weights:
-        return T2TViT(variant, weights=weights, name=variant)
+        return T2TViT(variant, weights=weights, name=f"{variant}_{weights}")
     print(f"{variant} has random weights", file=sys.stderr)
     size = image_size_of(variant)
     return T2TViT(variant, input_shape=(size, size, 3), name=variant)

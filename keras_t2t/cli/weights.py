@@ -133,7 +133,7 @@ def predict(
     _, height, width, _ = model.input_shape
     crop = crop or (source.crop if source else default_crop((height, width)))
     scores = _scores(model, evaluation_image(image, (height, width), crop))
-    labels = labels_of(model) or (dataset_labels("imagenet") if len(scores) == 1000 else range(len(scores)))
+    labels = class_labels(model, len(scores))
     print(f"{image.name}, as {model.name} sees it:")
     table = Table("class", "probability")
     for index in np.argsort(-scores, kind="stable")[:top]:
@@ -151,6 +151,11 @@ def open_classifier(weights, variant):
     if not any(isinstance(layer, Predictions) for layer in model.layers):
         raise ValueError(f"Expected a classifier; {weights} has no head")
     return model, source
+
+
+def class_labels(model, classes):
+    """What to call the classes of a model: their names, or their numbers."""
+    return labels_of(model) or (dataset_labels("imagenet") if classes == 1000 else range(classes))
 
 
 def _published(weights, variant):

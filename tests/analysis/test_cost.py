@@ -16,16 +16,13 @@ on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reas
 
 
 def profiled(model):
-    """Floating point operations by type, as TensorFlow's profiler counts them in the frozen graph of one image."""
+    """Floating point operations by type, as TensorFlow's profiler counts them in the graph of one image."""
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     function = tf.function(lambda images: model(images, training=False))
-    frozen = convert_variables_to_constants_v2(function.get_concrete_function(tf.TensorSpec((1, *model.input_shape[1:]))))
+    graph = function.get_concrete_function(tf.TensorSpec((1, *model.input_shape[1:]))).graph
     options = tf.compat.v1.profiler.ProfileOptionBuilder(tf.compat.v1.profiler.ProfileOptionBuilder.float_operation())
-    with tf.Graph().as_default() as graph:
-        tf.graph_util.import_graph_def(frozen.graph.as_graph_def(), name="")
-        counted = tf.compat.v1.profiler.profile(graph, cmd="op", options=options.with_empty_output().build())
+    counted = tf.compat.v1.profiler.profile(graph, cmd="op", options=options.with_empty_output().build())
     counts, left = {}, list(counted.children)
     while left:
         node = left.pop()
