@@ -30,15 +30,24 @@ def unfold(image, kernel, stride, padding):
 
 
 class NumpyT2T:
-    """The model of a configuration with the parameters of a checkpoint."""
+    """The model of a configuration with the parameters of a checkpoint.
 
-    def __init__(self, config, parameters):
+    `weights` has the attention weights of the last image by the name of the layer, (N, N) or (H, N, N); what `offsets` has
+    under such a name is added to them.
+    """
+
+    def __init__(self, config, parameters, offsets=None):
         self.config = config
+        self.weights, self.offsets = {}, offsets or {}
         self.parameters = {name: np.asarray(value, "float64") for name, value in parameters.items()}
 
     def linear(self, name, x):
         weight = self.parameters[f"{name}.weight"]
         return x @ weight.reshape(len(weight), -1).T + self.parameters.get(f"{name}.bias", 0)
+
+    def seen(self, name, weights):
+        self.weights[name] = weights
+        return weights + self.offsets.get(name, 0)
 
     def norm(self, name, x, epsilon=1e-5):
         normal = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
@@ -52,13 +61,14 @@ class NumpyT2T:
             return np.exp(t @ w.T - (t**2).sum(-1, keepdims=True) / 2) / math.sqrt(len(w))
 
         attention = phi(q) @ phi(k).T  # (N, N)
-        y = attention @ v / (attention.sum(-1, keepdims=True) + 1e-8)
+        y = self.seen(name, attention / (attention.sum(-1, keepdims=True) + 1e-8)) @ v
         x = v + self.linear(f"{name}.proj", y)
         return x + self.linear(f"{name}.mlp.2", gelu(self.linear(f"{name}.mlp.0", self.norm(f"{name}.norm2", x))))
 
     def token_transformer(self, name, x):
         q, k, v = np.split(self.linear(f"{name}.attn.qkv", self.norm(f"{name}.norm1", x)), 3, -1)
-        x = v + self.linear(f"{name}.attn.proj", softmax(q @ k.T / math.sqrt(x.shape[-1])) @ v)
+        y = self.seen(name, softmax(q @ k.T / math.sqrt(x.shape[-1]))) @ v
+        x = v + self.linear(f"{name}.attn.proj", y)
         return x + self.linear(f"{name}.mlp.fc2", gelu(self.linear(f"{name}.mlp.fc1", self.norm(f"{name}.norm2", x))))
 
     def tokens(self, image):
@@ -86,7 +96,7 @@ class NumpyT2T:
         else:
             parts = np.split(self.linear(f"{name}.qkv", x), 3, -1)
         q, k, v = (part.reshape(len(x), heads, -1).transpose(1, 0, 2) for part in parts)
-        y = softmax(q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1])) @ v
+        y = self.seen(name, softmax(q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1]))) @ v
         y = self.linear(f"{name}.proj", y.transpose(1, 0, 2).reshape(len(x), -1))
         if self.config.block == "squeeze_excite":
             squeezed = np.maximum(self.linear(f"{name}.se_layer.fc.0", y.mean(0)), 0)

@@ -72,6 +72,36 @@ def test_public_names():
     assert all(hasattr(keras_t2t, name) for name in keras_t2t.__all__)
 
 
+def test_public_names_of_analysis():
+    assert keras_t2t.analysis.__all__ == [
+        "Comparison",
+        "Cost",
+        "Reconciliation",
+        "Redundancy",
+        "StageCost",
+        "attention_maps",
+        "attention_panels",
+        "attention_rollout",
+        "class_evidence",
+        "compare",
+        "cost",
+        "draw_comparison",
+        "draw_features",
+        "draw_growth",
+        "draw_overlays",
+        "feature_maps",
+        "feature_pyramid",
+        "growth",
+        "latency",
+        "multiply_accumulates",
+        "reconcile",
+        "redundancy",
+        "to_pixels",
+        "token_centres",
+    ]
+    assert all(hasattr(keras_t2t.analysis, name) for name in keras_t2t.analysis.__all__)
+
+
 def test_imports_flow_one_way():
     for path in PACKAGE.rglob("*.py"):
         place = path.relative_to(PACKAGE).with_suffix("").parts

@@ -6,7 +6,7 @@ import re
 import pytest
 
 import keras_t2t
-from keras_t2t.analysis import multiply_accumulates
+from keras_t2t.analysis import multiply_accumulates, reconcile
 from keras_t2t.weights.registry import SOURCES
 from tests.conftest import CONSTRUCTORS, variant_model
 
@@ -23,7 +23,7 @@ def test_code_blocks_run(tmp_path, monkeypatch, capsys):
     assert "(1, 16, 20, 384)" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("row", re.findall(r"^\| `(\w+)` \|(.* G )\|$", README, re.MULTILINE), ids=lambda row: row[0])
+@pytest.mark.parametrize("row", re.findall(r"^\| `([A-Z]\w+)` \|(.* G )\|$", README, re.MULTILINE), ids=lambda row: row[0])
 def test_table_of_models(row):
     constructor, cells = row
     _, depth, _, heads, ratio, parameters, macs = (cell.strip().replace(",", "") for cell in cells.split("|"))
@@ -33,6 +33,17 @@ def test_table_of_models(row):
     assert macs == f"{sum(multiply_accumulates(config).values()) / 1e9:.2f} G"
     assert [int(n) for n in depth.split(" + ")] == list(config.group_depths)
     assert (config.num_heads, config.mlp_ratio) == (int(heads), float(ratio))
+
+
+@pytest.mark.parametrize("row", re.findall(r"^\| `(t2t_vit\w+)` \|(.* G )\|$", README, re.MULTILINE), ids=lambda row: row[0])
+def test_table_of_counts(row):
+    variant, cells = row
+    counted = reconcile(variant)
+    authors, products, openmmlab, weights_and_norms, classifier = (cell.strip() for cell in cells.split("|"))
+    assert authors == f"{counted.authors / 1e9:.1f} G"
+    assert openmmlab == ("" if counted.openmmlab is None else f"{counted.openmmlab / 1e9:.2f} G")
+    ours = counted.products, counted.weights_and_norms, counted.class_token
+    assert [products, weights_and_norms, classifier] == [f"{count / 1e9:.3f} G" for count in ours]
 
 
 def test_table_of_published_weights():

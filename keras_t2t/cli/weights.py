@@ -44,12 +44,12 @@ def convert(
     """Convert a checkpoint of T2T-ViT to Keras."""
     if not out.name.endswith((".keras", ".weights.h5")):
         raise ValueError(f"Expected an output that ends in .keras or .weights.h5; received: {out}")
-    model, report = _load(file, variant, num_heads)
+    model, report = open_file(file, variant, num_heads)
     (model.save if out.suffix == ".keras" else model.save_weights)(out)
     print(f"Loaded {report}\nWrote {out}: {_description(model)}")
 
 
-def _load(file, variant=None, num_heads=None):
+def open_file(file, variant=None, num_heads=None):
     """The model of a checkpoint, and what was loaded."""
     if file.suffix == ".keras":
         if variant or num_heads:
@@ -129,11 +129,11 @@ def predict(
     crop: CropOption = None,
 ):
     """Print the likeliest classes of an image."""
-    model, source = _classifier(weights, variant)
+    model, source = open_classifier(weights, variant)
     _, height, width, _ = model.input_shape
     crop = crop or (source.crop if source else default_crop((height, width)))
     scores = _scores(model, evaluation_image(image, (height, width), crop))
-    labels = labels_of(model) or (dataset_labels("imagenet") if len(scores) == 1000 else range(len(scores)))
+    labels = class_labels(model, len(scores))
     print(f"{image.name}, as {model.name} sees it:")
     table = Table("class", "probability")
     for index in np.argsort(-scores, kind="stable")[:top]:
@@ -141,16 +141,21 @@ def predict(
     print_table(table)
 
 
-def _classifier(weights, variant):
+def open_classifier(weights, variant):
     """The model to predict with, and its published source if it has one."""
     if pathlib.Path(weights).is_file():
-        (model, _), source = _load(pathlib.Path(weights), variant), None
+        (model, _), source = open_file(pathlib.Path(weights), variant), None
     else:
         source = _published(weights, variant)
         model = T2TViT(source.variant, weights=weights, name=source.variant)
     if not any(isinstance(layer, Predictions) for layer in model.layers):
         raise ValueError(f"Expected a classifier; {weights} has no head")
     return model, source
+
+
+def class_labels(model, classes):
+    """What to call the classes of a model: their names, or their numbers."""
+    return labels_of(model) or (dataset_labels("imagenet") if classes == 1000 else range(classes))
 
 
 def _published(weights, variant):

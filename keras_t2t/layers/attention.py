@@ -88,14 +88,19 @@ class MultiHeadSelfAttention(keras.Layer):
         self.qkv.build(input_shape)
 
     def call(self, x):
-        return self.projection_dropout(self.attend(x[:, :1] if self.class_token_only else x, x))
+        asking = x[:, :1] if self.class_token_only else x
+        return self.projection_dropout(self.mix(*self.weigh(asking, x)))
 
-    def attend(self, asking, x):
-        """Returns the projected result (B, n, D) for the tokens `asking` (B, n, D), which attend to all `x` (B, N, D)."""
+    def weigh(self, asking, x):
+        """Returns the weights (B, H, n, N) with which `asking` (B, n, D) attend to x (B, N, D), and the values (B, H, N, d)."""
         queries, keys, values = self.project_heads(asking, x)
-        weights = attention_weights(queries, keys, queries.shape[-1] ** -0.5)  # (B, H, n, N)
+        return attention_weights(queries, keys, queries.shape[-1] ** -0.5), values
+
+    def mix(self, weights, values):
+        """Returns the projected mix (B, n, D) of the values (B, H, N, d) by weights (B, H, n, N)."""
         mixed = ops.matmul(self.attention_dropout(weights), values)  # (B, H, n, d)
-        mixed = ops.reshape(ops.swapaxes(mixed, 1, 2), ops.shape(asking))  # (B, n, D)
+        batch, heads, tokens, width = ops.shape(mixed)
+        mixed = ops.reshape(ops.swapaxes(mixed, 1, 2), (batch, tokens, heads * width))  # (B, n, D)
         return self.projection(mixed)
 
     def project_heads(self, asking, x):

@@ -34,10 +34,8 @@ class DenseBlock(EncoderBlock):
         super().build(input_shape)
         self.growth_projection.build(input_shape)
 
-    def call(self, x):
-        grown = self.growth_projection(super().call(x))
-        x = x[:, :1] if self.class_token_only else x
-        return ops.concatenate([x, grown], axis=-1)
+    def complete(self, x, mixed):
+        return ops.concatenate([x, self.growth_projection(super().complete(x, mixed))], axis=-1)
 
     def compute_output_shape(self, input_shape):
         *tokens, width = super().compute_output_shape(input_shape)

@@ -82,7 +82,10 @@ class EncoderBlock(keras.Layer):
 
     def call(self, x):
         mixed = self.attention(self.norm1(x))
-        x = x[:, :1] if self.class_token_only else x
+        return self.complete(x[:, :1] if self.class_token_only else x, mixed)
+
+    def complete(self, x, mixed):
+        """Returns the block's result for the tokens x (B, n, D) whose attention's result is `mixed` (B, n, D)."""
         x = x + self.drop_path(mixed)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 

@@ -28,10 +28,13 @@ class SqueezeExciteAttention(MultiHeadSelfAttention):
         self.excite.build((input_shape[0], squeezed))
 
     def call(self, x):
-        x = self.attend(x, x)  # (B, N, D)
+        x = self.mix(*self.weigh(x, x))  # (B, N, D)
+        return self.projection_dropout(x[:, :1] if self.class_token_only else x)
+
+    def mix(self, weights, values):
+        x = super().mix(weights, values)  # (B, N, D)
         gate = self.excite(self.squeeze(ops.mean(x, axis=1)))  # (B, D)
-        x = x[:, :1] if self.class_token_only else x
-        return self.projection_dropout(x * gate[:, None])
+        return x * gate[:, None]
 
 
 @keras.saving.register_keras_serializable("keras_t2t")

@@ -11,9 +11,10 @@ from keras_t2t.layers.mlp import MLP
 class TokenAttention(keras.Layer):
     """Shortens long tokens with attention whose shortcut is the value: x = v + projection(attention), then x + MLP(norm(x)).
 
-    A subclass has three methods: `build_heads(input_shape)` creates the weights that the other two use, `project_heads(x)`
-    returns the queries, keys and values, each (B, N, D), of the normalised tokens x (B, N, K), and
-    `mix(queries, keys, values)` the values (B, N, D) mixed by the attention of the queries to the keys.
+    A subclass has four methods: `build_heads(input_shape)` creates the weights that the others use, `project_heads(x)`
+    returns the queries, keys and values, each (B, N, D), of the normalised tokens x (B, N, K), `mix(queries, keys, values)` the
+    values (B, N, D) mixed by the attention of the queries to the keys, and `weigh(queries, keys)` the weights of that attention
+    (B, n, N), for as many queries (B, n, D) as are given.
 
     Glossary of shapes:
         B: batch; N: tokens; K: width of a token that comes from a soft split; D: `token_dim`.

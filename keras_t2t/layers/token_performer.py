@@ -25,6 +25,22 @@ def performer_features(x, random_features):
     return ops.exp(projected - half_square) / random_features.shape[0] ** 0.5
 
 
+def performer_weights(queries, keys, random_features):
+    """Returns the weights that the performer's attention implies: phi(q) phi(k)' over the sum of each row.
+
+    Args:
+        queries: (..., n, D).
+        keys: (..., N, D), like the queries in at least float32.
+        random_features: (m, D).
+
+    Returns:
+        (..., n, N). Rows sum to 1, less what the 1e-8 in the denominator takes.
+    """
+    queries, keys = (performer_features(x, random_features) for x in (queries, keys))  # (..., n, m), (..., N, m)
+    weights = ops.matmul(queries, ops.swapaxes(keys, -1, -2))  # (..., n, N)
+    return weights / (ops.sum(weights, axis=-1, keepdims=True) + 1e-8)
+
+
 def performer_attention(queries, keys, values, random_features):
     """Returns the values mixed by the performer's attention, in time and memory linear in N.
 
@@ -79,7 +95,13 @@ class TokenPerformer(TokenAttention):
         keys, queries, values = ops.split(self.kqv(x), 3, axis=-1)
         return queries, keys, values
 
+    def weigh(self, queries, keys):
+        return performer_weights(*self.precise(queries, keys, self.random_features))
+
     def mix(self, queries, keys, values):
-        precise = precise_dtype(self.compute_dtype)
-        arguments = (ops.cast(x, precise) for x in (queries, keys, values, self.random_features))
-        return ops.cast(performer_attention(*arguments), self.compute_dtype)
+        mixed = performer_attention(*self.precise(queries, keys, values, self.random_features))
+        return ops.cast(mixed, self.compute_dtype)
+
+    def precise(self, *arguments):
+        """Returns the arguments in at least float32."""
+        return (ops.cast(x, precise_dtype(self.compute_dtype)) for x in arguments)

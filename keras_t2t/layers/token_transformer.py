@@ -35,5 +35,8 @@ class TokenTransformer(TokenAttention):
     def project_heads(self, x):
         return ops.split(self.qkv(x), 3, axis=-1)
 
+    def weigh(self, queries, keys):
+        return attention_weights(queries, keys, self.scale)
+
     def mix(self, queries, keys, values):
-        return ops.matmul(attention_weights(queries, keys, self.scale), values)
+        return ops.matmul(self.weigh(queries, keys), values)

@@ -75,13 +75,18 @@ class TokensToToken(keras.Layer):
         self.projection.build((input_shape[0], None, self.splits[-1].kernel_size ** 2 * channels))
 
     def call(self, images):
-        x = images
+        return self.stage_maps(images)[-1]
+
+    def stage_maps(self, images):
+        """Returns what every stage makes of images (B, H, W, C): maps (B, h, w, token_dim), the last (B, h, w, embed_dim)."""
+        maps, x = [], images
         for split, attention in zip(self.splits, self.attentions, strict=False):
             x = split(x)  # (B, h, w, K)
             batch, rows, columns, width = ops.shape(x)
             x = attention(ops.reshape(x, (batch, rows * columns, width)))  # (B, h * w, token_dim)
             x = ops.reshape(x, (batch, rows, columns, self.token_dim))
-        return self.projection(self.splits[-1](x))
+            maps.append(x)
+        return [*maps, self.projection(self.splits[-1](x))]
 
     def compute_output_shape(self, input_shape):
         batch, height, width, _ = input_shape

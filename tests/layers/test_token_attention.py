@@ -21,6 +21,18 @@ def test_performer_attention_is_the_attention_its_features_imply():
     assert relative_error(y, expected) < 1e-6
 
 
+@pytest.mark.parametrize("layer_class", [TokenPerformer, TokenTransformer])
+def test_weights_times_values_is_the_mix(layer_class):
+    layer = layer_class(6)
+    layer.build((None, 11, 9))
+    queries, keys, values = layer.project_heads(layer.norm1(normal(2, 11, 9)))
+    weights = keras.ops.convert_to_numpy(layer.weigh(queries[:, 3:8], keys))
+    assert weights.shape == (2, 5, 11)
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-6)
+    mixed = keras.ops.convert_to_numpy(layer.mix(queries, keys, values))
+    assert relative_error(weights @ keras.ops.convert_to_numpy(values), mixed[:, 3:8]) < 1e-6
+
+
 def test_many_performer_features_approximate_softmax_attention():
     q, k, v = (0.5 * normal(1, 7, 4, seed=seed) for seed in range(3))
     many = normal(200_000, 4, seed=4)

@@ -1,0 +1,112 @@
+"""What attends to what: the attention weights of every block and stage, and their product over the blocks."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_t2t.analysis.anatomy import batches, run_encoder, take_apart, to_numpy
+from keras_t2t.analysis.geometry import nearest_tokens, token_centres
+
+
+def attention_maps(
+    model: keras.Model,
+    images,
+    layers: Sequence[str] | None = None,
+    points: Sequence[tuple[float, float]] | str | None = None,
+    batch_size: int = 8,
+) -> dict[str, np.ndarray]:
+    """Returns the attention weights of a model's blocks and of the stages of its T2T module.
+
+    The rows of every map sum to 1. The map of a performer is what its features imply, phi(q) phi(k)' over the sum of each row.
+    The last block is computed for all tokens, though a classifier computes the class token only: the first row is what it uses.
+
+    Glossary: B: images; H: heads; N: tokens, in blocks the class token first, then the grid row by row; n: queries.
+
+    Args:
+        model: any model of this package.
+        images: (B, H, W, C), in the range that the model takes.
+        layers: names of the maps wanted, `"block0"`, ... and `"stage1"`, ...; None for all.
+        points: (row, column) in pixels: in the stages, only the tokens nearest to these are queries, so that nothing of shape
+            (N, N) is made there; None for the centre of the image, `"all"` for all tokens (3136 of them in the first stage of a
+            224x224 image: 39 MB an image).
+        batch_size: how many images pass at a time.
+
+    Returns:
+        By name: (B, H, N, N) for blocks, (B, 1, n, N) for stages, in at least float32. T2TViT14 makes 13 MB for a 224x224
+        image, 112 MB for one of 384x384.
+
+    Raises:
+        ValueError: for images that the model does not take, for layers that it does not have.
+    """
+    anatomy = take_apart(model)
+    available = [*anatomy.stage_names, *anatomy.block_names]
+    layers = available if layers is None else list(layers)
+    if not layers or not set(layers) <= set(available):
+        raise ValueError(f"Expected one or more of the layers {available}; received: layers={layers}")
+    found = defaultdict(list)
+    for batch in batches(model, images, batch_size):
+        pixels, tokens = anatomy.entry(batch, training=False)
+        blocks = (weights for weights, _ in run_encoder(anatomy, tokens))
+        for name, weights in zip(available, itertools.chain(_stage_weights(anatomy, pixels, points), blocks), strict=True):
+            if name in layers:
+                found[name].append(to_numpy(weights))
+    return {name: np.concatenate(found[name]) for name in layers}
+
+
+def _stage_weights(anatomy, pixels, points):
+    """Yields the attention weights (B, 1, n, N) of each stage of the T2T module."""
+    module, size = anatomy.tokens_to_token, pixels.shape[1:3]
+    points = [(size[0] / 2, size[1] / 2)] if points is None else points
+    maps = [pixels, *module.stage_maps(pixels)]
+    for i in range(len(anatomy.stage_names)):
+        attention = module.attentions[i]
+        windows = module.splits[i](maps[i])  # (B, h, w, K)
+        tokens = ops.reshape(windows, (windows.shape[0], -1, windows.shape[-1]))
+        queries, keys, _ = attention.project_heads(attention.norm1(tokens))
+        if points != "all":
+            near = nearest_tokens(token_centres(module.soft_splits[: i + 1], size), points)
+            queries = ops.take(queries, near, axis=1)
+        yield attention.weigh(queries, keys)[:, None]
+
+
+def attention_rollout(model: keras.Model, images, batch_size: int = 8) -> np.ndarray:
+    """Returns how much of every token that enters the first block reaches every token after the last one.
+
+    See `rollout`; the weights are those of the blocks, all tokens computed in each.
+
+    Args:
+        model: any model of this package.
+        images: (B, H, W, C), in the range that the model takes.
+        batch_size: how many images pass at a time.
+
+    Returns:
+        (B, N, N), rows sum to 1; `[:, 0, 1:]` is what the class token takes from the grid.
+    """
+    anatomy = take_apart(model)
+    results = []
+    for batch in batches(model, images, batch_size):
+        _, tokens = anatomy.entry(batch, training=False)
+        results.append(rollout(to_numpy(weights) for weights, _ in run_encoder(anatomy, tokens)))
+    return np.concatenate(results)
+
+
+def rollout(weights) -> np.ndarray:
+    """Multiplies the attention of blocks, each averaged over its heads and half of it replaced by the residual connection.
+
+    Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020.
+
+    Args:
+        weights: arrays (B, H, N, N), from the first block to the last; rows sum to 1.
+
+    Returns:
+        (B, N, N), rows sum to 1.
+    """
+    result = 1.0
+    for block in weights:
+        step = (block.mean(1) + np.eye(block.shape[-1], dtype=block.dtype)) / 2
+        result = step @ result if np.ndim(result) else step
+    return result

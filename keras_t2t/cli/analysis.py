@@ -1,0 +1,177 @@
+"""Commands that look inside models and count what they cost."""
+
+import pathlib
+import sys
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from keras_t2t import analysis
+from keras_t2t.analysis.published import AUTHORS
+from keras_t2t.applications import T2TViT
+from keras_t2t.cli.app import CropOption, app, print_table
+from keras_t2t.cli.weights import VariantOption, class_labels, open_classifier, open_file
+from keras_t2t.configs import VARIANTS, image_size_of, variant_of
+from keras_t2t.data import default_crop, evaluation_image
+from keras_t2t.imagenet import preprocess_input
+from keras_t2t.models import config_of
+
+MODEL_HELP = "A variant (random weights), VARIANT:WEIGHTS such as t2t_vit_14:imagenet, a .keras file, or any checkpoint."
+SIZES = (112, 160, 224, 320, 448, 640, 1024)
+
+
+@app.command()
+def attention(
+    image: Annotated[pathlib.Path, typer.Argument(exists=True, help="A JPEG, PNG, BMP or GIF file.")],
+    weights: Annotated[str, typer.Option(help="The name of published weights, a .keras file, or any checkpoint.")] = "imagenet",
+    variant: VariantOption = None,
+    output: Annotated[pathlib.Path, typer.Option(help="The picture, a PNG.")] = pathlib.Path("attention.png"),
+    crop: CropOption = None,
+):
+    """Draw where a classifier looks, and what speaks for its answer."""
+    model, source = open_classifier(weights, variant)
+    pixels = view(image, model, crop or (source.crop if source else None))
+    images = as_input(model, pixels[None])
+    scores = model.predict_on_batch(images)[0]
+    label = class_labels(model, len(scores))[np.argmax(scores)]
+    analysis.draw_overlays(pixels, analysis.attention_panels(model, images, label), output, f"{model.name}: {label}")
+    print_table(_blocks_table(analysis.redundancy(model, images)))
+    print(f"Taken for {label}. Wrote {output}")
+
+
+def _blocks_table(redundancy):
+    table = Table("block", "cosine of heads", "divergence (bits)", "entropy (bits)", "distance (pixels)", "CKA to block before")
+    rows = redundancy.by_block()
+    for i, name in enumerate(redundancy.blocks):
+        table.add_row(name, *(_cell(rows[key][i], key) for key in ("cosine", "divergence", "entropy", "distance", "cka")))
+    return table
+
+
+def _cell(value, key):
+    return "" if np.isnan(value) else f"{value:.1f}" if key == "distance" else f"{value:.3f}"
+
+
+@app.command()
+def cost(
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    size: Annotated[str | None, typer.Option(help="Of the image, as 384 or 384x512; by default that of the model.")] = None,
+    latency: Annotated[bool, typer.Option("--latency", help="Measure the time for one image, too.")] = False,
+    picture: Annotated[pathlib.Path | None, typer.Option(help="A PNG of how the cost grows with the image.")] = None,
+):
+    """Count parameters, multiply-accumulates and memory, stage by stage."""
+    opened = open_model(model)
+    shape = None if size is None else (*_size(size), opened.input_shape[3])
+    counted = analysis.cost(opened, shape)
+    height, width, _ = counted.input_shape
+    table = Table(
+        "stage", "trainable", "frozen", "MACs, weights", "MACs, attention", "activations", "largest", title=counted.name
+    )
+    for stage in (*counted.stages, counted):
+        if stage is counted:
+            table.add_section()
+        name = "whole" if stage is counted else stage.name
+        macs = (f"{count / 1e6:,.2f} M" for count in (stage.weight_macs, stage.attention_macs))
+        memory = (f"{count / 2**20:,.2f} MiB" for count in (stage.activation_bytes, stage.largest_bytes))
+        table.add_row(name, f"{stage.trainable:,}", f"{stage.frozen:,}", *macs, *memory)
+    print_table(table)
+    macs = f"{counted.multiply_accumulates / 1e9:.3f} G multiply-accumulates"
+    print(f"{counted.parameters:,} parameters; {macs} for an image of {height}x{width}")
+    variant = variant_of(config_of(opened))
+    if variant in AUTHORS and size is None:
+        print(_published(analysis.reconcile(variant)))
+    if latency:
+        # A model has one size of images; to the time of another size, weights do not matter.
+        timed = opened if size is None else T2TViT(config_of(opened), input_shape=counted.input_shape)
+        print(f"{1000 * analysis.latency(timed, counted.input_shape):.1f} ms for one image, on this machine")
+    if picture:
+        config = config_of(opened)
+        kinds = ("convolution",) if config.token_attention == "convolution" else ("performer", "transformer")
+        analysis.draw_growth(SIZES, analysis.growth(config, SIZES, kinds), picture)
+        print(f"Wrote {picture}")
+
+
+def _published(row):
+    openmmlab = f", OpenMMLab {row.openmmlab / 1e9:.2f} G" if row.openmmlab else ""
+    return (
+        f"Published: the authors {row.authors / 1e9:.1f} G{openmmlab}. Counted here: all products of a full pass "
+        f"{row.products / 1e9:.3f} G; without those of attention but with norms {row.weights_and_norms / 1e9:.3f} G; "
+        f"the last block for the class token only {row.class_token / 1e9:.3f} G."
+    )
+
+
+@app.command()
+def compare(
+    models: Annotated[list[str], typer.Argument(help=MODEL_HELP)],
+    image: Annotated[list[pathlib.Path], typer.Option(exists=True, help="An image, or a folder of them; may be repeated.")],
+    output: Annotated[pathlib.Path, typer.Option(help="The picture, a PNG.")] = pathlib.Path("compare.png"),
+):
+    """Put models side by side: what they cost, and how much of it is redundant."""
+    paths = [file for path in image for file in (_files(path) if path.is_dir() else [path])]
+    opened = [open_model(name) for name in models]
+    sets = [as_input(model, np.stack([view(path, model) for path in paths])) for model in opened]
+    results = analysis.compare(opened, sets)
+    table = Table("", *(result.name for result in results), title=f"Averages over blocks and {len(paths)} images")
+    summaries = [result.summary() for result in results]
+    for key, title in SUMMARY.items():
+        table.add_row(
+            title, *(f"{summary[key]:,.0f}" if summary[key] > 1000 else f"{summary[key]:.3f}" for summary in summaries)
+        )
+    print_table(table)
+    analysis.draw_comparison(results, output)
+    print(f"Wrote {output}")
+
+
+SUMMARY = {
+    "parameters": "parameters",
+    "multiply_accumulates": "multiply-accumulates",
+    "cosine": "cosine between heads",
+    "divergence": "Jensen-Shannon divergence between heads (bits)",
+    "entropy": "entropy of attention (bits)",
+    "distance": "attention distance (pixels)",
+    "cka": "CKA between neighbouring blocks",
+}
+
+
+def open_model(name: str):
+    """Returns the model that a command names: see `MODEL_HELP`."""
+    variant, _, weights = name.partition(":")
+    if variant not in VARIANTS:
+        if not pathlib.Path(name).is_file():
+            raise ValueError(f"Expected a file, or one of {', '.join(VARIANTS)}, with or without :WEIGHTS; received: {name!r}")
+        return open_file(pathlib.Path(name))[0]
+    if weights:
+        return T2TViT(variant, weights=weights, name=f"{variant}_{weights}")
+    print(f"{variant} has random weights", file=sys.stderr)
+    size = image_size_of(variant)
+    return T2TViT(variant, input_shape=(size, size, 3), name=variant)
+
+
+def _size(text):
+    numbers = [int(part) for part in text.split("x") if part.isdecimal()]
+    if len(numbers) != text.count("x") + 1 or len(numbers) > 2:
+        raise ValueError(f"Expected --size PIXELS or HEIGHTxWIDTH; received: {text!r}")
+    return numbers * 2 if len(numbers) == 1 else numbers
+
+
+def _files(folder):
+    """The images of a folder and of those in it."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp", ".gif"))
+    if not files:
+        raise ValueError(f"Expected images in {folder}; there are none")
+    return files
+
+
+def view(path, model, crop=None):
+    """An image as a model is evaluated on it, (H, W, 3), uint8."""
+    size = model.input_shape[1:3]
+    if None in size:
+        raise ValueError(f"Expected a model with a fixed size of images; {model.name} takes any")
+    return evaluation_image(path, size, crop or default_crop(size))
+
+
+def as_input(model, pixels):
+    """Images (B, H, W, 3) in [0, 255] in the range that a model takes."""
+    pixels = pixels.astype("float32")
+    return pixels if any(layer.name == "normalisation" for layer in model.layers) else preprocess_input(pixels)

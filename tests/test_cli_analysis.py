@@ -1,0 +1,90 @@
+"""The commands that look inside, as a user meets them."""
+
+import re
+
+import keras
+import pytest
+
+import keras_t2t
+from keras_t2t import analysis
+from tests import test_cli
+from tests.conftest import SMALL_CONFIGS, variant_model
+
+run, photograph = test_cli.run, test_cli.photograph
+
+
+@pytest.fixture
+def flowers(tmp_path):
+    """A classifier of three flowers in a file, without normalisation inside."""
+    config = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
+    model = keras_t2t.T2TViT(config, input_shape=(31, 46, 3), include_preprocessing=False, name="small")
+    model = keras_t2t.replace_head(model, ["daisy", "rose", "tulip"])
+    model.save(tmp_path / "flowers.keras")
+    return model
+
+
+def cells(output):
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines() if line.startswith("│")]
+
+
+def pixels_of(path, size=(31, 46)):
+    pixels = keras_t2t.data.evaluation_image(path, size, crop=1.0)
+    return keras_t2t.preprocess_input(pixels[None].astype("float32"))
+
+
+def test_attention(run, photograph, flowers, tmp_path):
+    status, output, error = run("attention", photograph, "--weights", "flowers.keras", "--output", "inside.png")
+    assert status == 0, error
+    images = pixels_of(photograph)
+    label = ("daisy", "rose", "tulip")[int(flowers.predict(images, verbose=0).argmax())]
+    assert f"Taken for {label}. Wrote inside.png" in output
+    figures = analysis.redundancy(flowers, images).by_block()
+    assert [float(cell) for cell in cells(output)[1][1:]] == pytest.approx(
+        [figures[key][1] for key in ("cosine", "divergence", "entropy", "distance", "cka")], abs=0.06
+    )
+    assert (tmp_path / "inside.png").stat().st_size > 10_000
+
+
+def test_cost_of_a_file_and_another_size(run, flowers, tmp_path):
+    status, output, error = run("cost", "flowers.keras", "--size", "46x61", "--latency", "--picture", "growth.png")
+    assert status == 0, error
+    counted = analysis.cost(flowers, (46, 61, 3))
+    macs = f"{counted.multiply_accumulates / 1e9:.3f} G multiply-accumulates for an image of 46x61"
+    assert f"{counted.parameters:,} parameters; {macs}" in output
+    rows = cells(output)
+    assert [row[0] for row in rows] == [*(stage.name for stage in counted.stages), "whole"]
+    assert [row[1] for row in rows[:-1]] == [f"{stage.trainable:,}" for stage in counted.stages]
+    assert re.search(r"\d ms for one image, on this machine\nWrote growth.png", output)
+    assert (tmp_path / "growth.png").stat().st_size > 10_000
+
+
+def test_cost_of_a_published_variant(run):
+    status, output, error = run("cost", "t2t_vit_t_14")
+    assert status == 0 and "t2t_vit_t_14 has random weights" in error
+    assert f"{variant_model('t2t_vit_t_14').count_params():,} parameters; 5.828 G" in output
+    assert "the authors 6.1 G, OpenMMLab 4.34 G. Counted here: all products of a full pass 6.089 G;" in output
+    assert "without those of attention but with norms 4.341 G; the last block for the class token only 5.828 G." in output
+
+
+def test_compare(run, photograph, flowers, tmp_path):
+    keras.models.clone_model(flowers).save("other.keras")
+    status, output, error = run("compare", "flowers.keras", "other.keras", "--image", tmp_path, "--output", "two.png")
+    assert status == 0, error
+    (result,) = analysis.compare([flowers], pixels_of(photograph))
+    row = next(row for row in cells(output) if row[0].startswith("attention distance"))
+    assert float(row[1]) == pytest.approx(result.summary()["distance"], abs=0.01)
+    assert "Averages over blocks and 1 images" in output and "Wrote two.png" in output
+    assert (tmp_path / "two.png").stat().st_size > 10_000
+
+
+def test_refuses(run, photograph, flowers, tmp_path):
+    assert run("cost", "t2t_vit_15")[2].startswith("Error: Expected a file, or one of t2t_vit_7, t2t_vit_10,")
+    for size in ("46x", "x", "1x2x3", "large"):
+        assert run("cost", "flowers.keras", "--size", size)[2].startswith("Error: Expected --size PIXELS or HEIGHTxWIDTH")
+    (tmp_path / "empty").mkdir()
+    assert run("compare", "flowers.keras", "--image", "empty")[2] == "Error: Expected images in empty; there are none\n"
+    config = keras_t2t.config_of(flowers)
+    keras_t2t.T2TViT(config, include_top=False).save("any.keras")
+    _, _, error = run("compare", "any.keras", "--image", photograph)
+    assert error == "Error: Expected a model with a fixed size of images; t2t_vit takes any\n"
+    assert run("attention", photograph, "--weights", "any.keras")[2] == "Error: Expected a classifier; any.keras has no head\n"
