@@ -1,6 +1,6 @@
 """The command line: `python -m keras_t2t` or `keras-t2t`."""
 
-from keras_t2t.cli import training, weights
+from keras_t2t.cli import deploy, training, weights
 from keras_t2t.cli.app import main
 
-__all__ = ["main", "training", "weights"]
+__all__ = ["deploy", "main", "training", "weights"]
