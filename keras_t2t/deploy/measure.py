@@ -69,7 +69,15 @@ def _open_keras(path, runtimes):
     if None in model.input_shape[1:]:
         raise ValueError(f"Expected a model of a fixed image size; the one in {path} is for {model.input_shape[1:]}")
     function = tf.function(lambda images: model(images, training=False), autograph=False)
-    return runtimes["Runtime"]("TensorFlow", lambda images: function(images).numpy(), model.input_shape, "float32", None)
+    return runtimes["Runtime"](
+        name="TensorFlow",
+        run=lambda images: function(images).numpy(),
+        input_shape=model.input_shape,
+        input_dtype="float32",
+        labels=None,
+        output="",
+        normalises=True,
+    )
 
 
 if __name__ == "__main__":
