@@ -16,7 +16,7 @@ from keras_t2t.cli.weights import VariantOption, class_labels, open_classifier, 
 from keras_t2t.configs import VARIANTS, image_size_of, variant_of
 from keras_t2t.data import default_crop, evaluation_image
 from keras_t2t.imagenet import preprocess_input
-from keras_t2t.models import config_of
+from keras_t2t.models import config_of, labels_of
 
 MODEL_HELP = "A variant (random weights), VARIANT:WEIGHTS such as t2t_vit_14:imagenet, a .keras file, or any checkpoint."
 SIZES = (112, 160, 224, 320, 448, 640, 1024)
@@ -35,7 +35,7 @@ def attention(
     pixels = view(image, model, crop or (source.crop if source else None))
     images = as_input(model, pixels[None])
     scores = model.predict_on_batch(images)[0]
-    label = class_labels(model, len(scores))[np.argmax(scores)]
+    label = class_labels(labels_of(model), len(scores))[np.argmax(scores)]
     analysis.draw_overlays(pixels, analysis.attention_panels(model, images, label), output, f"{model.name}: {label}")
     print_table(_blocks_table(analysis.redundancy(model, images)))
     print(f"Taken for {label}. Wrote {output}")

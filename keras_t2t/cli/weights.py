@@ -15,6 +15,8 @@ from keras_t2t.applications import T2TViT
 from keras_t2t.cli.app import CropOption, app, print_table
 from keras_t2t.configs import VARIANTS, image_size_of, token_grid, variant_config, variant_of
 from keras_t2t.data import default_crop, evaluation_image
+from keras_t2t.deploy import open_exported
+from keras_t2t.deploy.graph import as_probabilities
 from keras_t2t.imagenet import preprocess_input
 from keras_t2t.labels import dataset_labels
 from keras_t2t.layers import Predictions
@@ -123,39 +125,48 @@ def _parameters(variant):
 @app.command()
 def predict(
     image: Annotated[pathlib.Path, typer.Argument(exists=True, help="A JPEG, PNG, BMP or GIF file.")],
-    weights: Annotated[str, typer.Option(help="The name of published weights, a .keras file, or any checkpoint.")] = "imagenet",
+    weights: Annotated[
+        str, typer.Option(help="The name of published weights, a .keras file, any checkpoint, or what export wrote.")
+    ] = "imagenet",
     variant: VariantOption = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to print.")] = 5,
     crop: CropOption = None,
 ):
     """Print the likeliest classes of an image."""
-    model, source = open_classifier(weights, variant)
-    _, height, width, _ = model.input_shape
-    crop = crop or (source.crop if source else default_crop((height, width)))
-    scores = _scores(model, evaluation_image(image, (height, width), crop))
-    labels = class_labels(model, len(scores))
-    print(f"{image.name}, as {model.name} sees it:")
+    if is_exported(weights):
+        name, labels, scores = _exported_scores(image, weights, variant, crop)
+    else:
+        model, source = open_classifier(weights, variant)
+        size = model.input_shape[1:3]
+        crop = crop or (source.crop if source else default_crop(size))
+        name, labels, scores = model.name, labels_of(model), _scores(model, evaluation_image(image, size, crop))
+    labels = class_labels(labels, len(scores))
+    print(f"{image.name}, as {name} sees it:")
     table = Table("class", "probability")
     for index in np.argsort(-scores, kind="stable")[:top]:
         table.add_row(Text(str(labels[index])), f"{scores[index]:.4f}")
     print_table(table)
 
 
+def model_of(weights, variant):
+    """The model of a file or of published weights, and its published source if it has one."""
+    if pathlib.Path(weights).is_file():
+        return open_file(pathlib.Path(weights), variant)[0], None
+    source = _published(weights, variant)
+    return T2TViT(source.variant, weights=weights, name=source.variant), source
+
+
 def open_classifier(weights, variant):
     """The model to predict with, and its published source if it has one."""
-    if pathlib.Path(weights).is_file():
-        (model, _), source = open_file(pathlib.Path(weights), variant), None
-    else:
-        source = _published(weights, variant)
-        model = T2TViT(source.variant, weights=weights, name=source.variant)
+    model, source = model_of(weights, variant)
     if not any(isinstance(layer, Predictions) for layer in model.layers):
         raise ValueError(f"Expected a classifier; {weights} has no head")
     return model, source
 
 
-def class_labels(model, classes):
-    """What to call the classes of a model: their names, or their numbers."""
-    return labels_of(model) or (dataset_labels("imagenet") if classes == 1000 else range(classes))
+def class_labels(names, classes):
+    """What to call the classes of a model: their names if there are any, or their numbers."""
+    return names or (dataset_labels("imagenet") if classes == 1000 else range(classes))
 
 
 def _published(weights, variant):
@@ -178,3 +189,21 @@ def _scores(model, pixels):
     if model.get_layer("predictions").activation is keras.activations.linear:
         scores = keras.ops.softmax(scores)
     return keras.ops.convert_to_numpy(scores)
+
+
+def is_exported(path):
+    """Whether a path is of a file or folder that `export` writes."""
+    return pathlib.Path(path).suffix.lower() in (".tflite", ".onnx") or pathlib.Path(path).is_dir()
+
+
+def _exported_scores(image, path, variant, crop):
+    """Name, labels if it has any, and probabilities of the classes (classes,), of an exported model."""
+    if variant:
+        raise ValueError(f"{path} says itself which model it is; leave out --variant")
+    runtime = open_exported(path)
+    _, *size, channels = runtime.input_shape
+    if runtime.output != "scores" or channels != 3:
+        raise ValueError(f"Expected a classifier of RGB images; {path} gives {runtime.output} of {channels} channels")
+    pixels = evaluation_image(image, size, crop or default_crop(size)).astype(runtime.input_dtype)
+    scores = runtime.run(pixels[None] if runtime.normalises else preprocess_input(pixels[None]))
+    return pathlib.Path(path).name, runtime.labels, as_probabilities(scores)[0]

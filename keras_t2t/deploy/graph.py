@@ -3,7 +3,12 @@
 import keras
 import numpy as np
 
-INPUT = "images"
+from keras_t2t.deploy.runtimes import INPUTS
+
+
+def input_name(model: keras.Model) -> str:
+    """Returns what the input of a model is called in files: `"images"`, or `"normalised_images"` if it wants them so."""
+    return INPUTS[normalises(model)]
 
 
 def output_name(model: keras.Model) -> str:
@@ -32,14 +37,28 @@ def frozen_function(model: keras.Model, batch_size: int | None, input_dtype: str
     def infer(images):
         return model(tf.cast(images, model.input.dtype), training=False)
 
-    spec = tf.TensorSpec((batch_size, *model.input_shape[1:]), input_dtype, name=INPUT)
+    spec = tf.TensorSpec((batch_size, *model.input_shape[1:]), input_dtype, name=input_name(model))
     return convert_variables_to_constants_v2(tf.function(infer, autograph=False).get_concrete_function(spec))
+
+
+def as_probabilities(scores: np.ndarray) -> np.ndarray:
+    """Returns the probabilities (n, classes), float64, of scores that are logits; probabilities as they are."""
+    scores = np.asarray(scores, "float64")
+    if are_probabilities(scores):
+        return scores
+    scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return scores / scores.sum(axis=-1, keepdims=True)
+
+
+def are_probabilities(scores: np.ndarray) -> bool:
+    """Whether scores (n, classes) are probabilities, and not logits, by their values."""
+    return scores.ndim == 2 and scores.min() >= 0 and np.allclose(scores.sum(axis=-1), 1, atol=1e-3)
 
 
 def as_logits(scores: np.ndarray) -> np.ndarray:
     """Returns logits, up to a constant for each image, of outputs that are probabilities; other outputs as they are."""
     scores = np.asarray(scores, "float64")
-    if scores.ndim != 2 or scores.min() < 0 or not np.allclose(scores.sum(axis=-1), 1, atol=1e-3):
+    if not are_probabilities(scores):
         return scores
     logits = np.log(np.maximum(scores, 1e-30))
     return logits - logits.mean(axis=-1, keepdims=True)

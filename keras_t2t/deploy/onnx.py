@@ -10,7 +10,7 @@ from collections import Counter
 import keras
 import numpy as np
 
-from keras_t2t.deploy.graph import INPUT, frozen_function, output_name
+from keras_t2t.deploy.graph import frozen_function, input_name, output_name
 from keras_t2t.deploy.inference_tokens import DELICATE
 
 OPSET = 20
@@ -29,7 +29,7 @@ def to_onnx(model: keras.Model, path: pathlib.Path, quantize: str | None = None,
     import onnx
 
     converted = _fuse(_convert(model, input_dtype))
-    _name_by_order(converted.graph, output_name(model))
+    _name_by_order(converted.graph, input_name(model), output_name(model))
     onnx.checker.check_model(converted, full_check=True)
     onnx.save(converted, path)
     if quantize == "int8":
@@ -42,7 +42,7 @@ def _convert(model, input_dtype):
     import tf2onnx
 
     frozen = frozen_function(model, None, input_dtype)
-    spec = tf.TensorSpec((None, *model.input_shape[1:]), input_dtype, name=INPUT)
+    spec = tf.TensorSpec((None, *model.input_shape[1:]), input_dtype, name=input_name(model))
     function = tf.function(lambda images: frozen(images)[0], [spec])
     with _quiet("tf2onnx", "tensorflow"):
         converted, _ = tf2onnx.convert.from_function(function, [spec], opset=18)
@@ -81,9 +81,9 @@ def _fuse(converted):
     return rewrite(converted, pattern_rewrite_rules=rules)
 
 
-def _name_by_order(graph, output):
+def _name_by_order(graph, entering, leaving):
     """Names values and nodes by their order, and orders weights by their use: a model always gives the same file."""
-    names = {"": "", graph.input[0].name: INPUT, graph.output[0].name: output}
+    names = {"": "", graph.input[0].name: entering, graph.output[0].name: leaving}
 
     def name(old):
         return names.setdefault(old, f"{DELICATE if DELICATE in old else 'value'}_{len(names)}")

@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+INPUTS = {True: "images", False: "normalised_images"}
+"""What the input of a file is called, by whether the model normalises its images itself."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
@@ -18,6 +21,8 @@ class Runtime:
         input_shape: (B, H, W, C); B is None where any batch runs at once.
         input_dtype: `"float32"` or `"uint8"`.
         labels: names of the classes, or None.
+        output: `"scores"` of a classifier, else `"features"`.
+        normalises: whether it takes pixels in [0, 255]; else they are normalised beforehand.
     """
 
     name: str
@@ -25,6 +30,8 @@ class Runtime:
     input_shape: tuple
     input_dtype: str
     labels: tuple[str, ...] | None
+    output: str
+    normalises: bool
 
 
 def open_exported(path: str | os.PathLike, threads: int | None = None) -> Runtime:
@@ -84,6 +91,7 @@ def _open_tflite(path, threads):
     interpreter = Interpreter(str(path), num_threads=threads)
     interpreter.allocate_tensors()
     (entry,), (leaving,) = interpreter.get_input_details(), interpreter.get_output_details()
+    ((name,), (output,)) = next(iter(interpreter.get_signature_list().values())).values()
     batch = int(entry["shape"][0])
 
     def run(images):
@@ -97,7 +105,7 @@ def _open_tflite(path, threads):
         return np.concatenate(outputs)
 
     shape, dtype = tuple(int(size) for size in entry["shape"]), np.dtype(entry["dtype"]).name
-    return Runtime("LiteRT", run, shape, dtype, _labels(path))
+    return Runtime("LiteRT", run, shape, dtype, _labels(path), output, name == INPUTS[True])
 
 
 def _open_onnx(path, threads):
@@ -109,10 +117,14 @@ def _open_onnx(path, threads):
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    (entry,) = session.get_inputs()
+    (entry,), (leaving,) = session.get_inputs(), session.get_outputs()
     shape = tuple(size if isinstance(size, int) else None for size in entry.shape)
     dtype = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}[entry.type]
-    return Runtime("ONNX Runtime", lambda images: session.run(None, {entry.name: images})[0], shape, dtype, _labels(path))
+
+    def run(images):
+        return session.run(None, {entry.name: images})[0]
+
+    return Runtime("ONNX Runtime", run, shape, dtype, _labels(path), leaving.name, entry.name == INPUTS[True])
 
 
 def _open_saved_model(path, threads):
@@ -126,4 +138,4 @@ def _open_saved_model(path, threads):
         return serve(**{name: tf.constant(images)})[output].numpy()
 
     run.model = loaded  # a signature does not keep its model alive
-    return Runtime("TensorFlow", run, tuple(spec.shape), spec.dtype.name, _labels(path))
+    return Runtime("TensorFlow", run, tuple(spec.shape), spec.dtype.name, _labels(path), output, name == INPUTS[True])

@@ -7,7 +7,7 @@ from collections import Counter
 
 import keras
 
-from keras_t2t.deploy.graph import INPUT, frozen_function, normalises, output_name
+from keras_t2t.deploy.graph import frozen_function, input_name, normalises, output_name
 from keras_t2t.models import labels_of
 
 
@@ -29,7 +29,7 @@ def to_saved_model(model: keras.Model, path: pathlib.Path, input_dtype: str = "f
 
     frozen, name = frozen_function(model, None, input_dtype), output_name(model)
     module = tf.Module()
-    images = tf.TensorSpec((None, *model.input_shape[1:]), input_dtype, name=INPUT)
+    images = tf.TensorSpec((None, *model.input_shape[1:]), input_dtype, name=input_name(model))
     module.serve = tf.function(lambda images: {name: frozen(images)[0]}, [images])
     signatures = {"serving_default": module.serve}
     if name == "scores" and model.input_shape[-1] == 3:

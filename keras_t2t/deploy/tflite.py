@@ -9,7 +9,7 @@ import tempfile
 import keras
 import numpy as np
 
-from keras_t2t.deploy.graph import INPUT, frozen_function, output_name
+from keras_t2t.deploy.graph import frozen_function, input_name, output_name
 from keras_t2t.deploy.inference_tokens import DELICATE
 
 
@@ -40,7 +40,11 @@ def to_tflite(
     """
     content = _convert(model, batch_size, input_dtype, quantize == "float16")
     if quantize in ("int8", "full_int8"):
-        content = _quantize(content, batch_size, input_dtype, calibration if quantize == "full_int8" else None)
+        batches = None
+        if quantize == "full_int8":
+            whole = calibration[: len(calibration) // batch_size * batch_size].astype(input_dtype)
+            batches = [{input_name(model): batch} for batch in whole.reshape(-1, batch_size, *whole.shape[1:])]
+        content = _quantize(content, batches)
     path.write_bytes(content)
 
 
@@ -48,7 +52,7 @@ def _convert(model, batch_size, input_dtype, float16):
     import tensorflow as tf
 
     frozen, name = frozen_function(model, batch_size, input_dtype), output_name(model)
-    spec = tf.TensorSpec((batch_size, *model.input_shape[1:]), input_dtype, name=INPUT)
+    spec = tf.TensorSpec((batch_size, *model.input_shape[1:]), input_dtype, name=input_name(model))
     module = tf.Module()
     module.serve = tf.function(lambda images: {name: frozen(images)[0]}, [spec])
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +64,8 @@ def _convert(model, batch_size, input_dtype, float16):
         return converter.convert()
 
 
-def _quantize(content, batch_size, input_dtype, calibration):
+def _quantize(content, batches):
+    """Quantizes a file: dynamically, or by the ranges on `batches`, inputs of its signature."""
     from ai_edge_quantizer import quantizer, recipe
     from ai_edge_quantizer.qtyping import TFLOperationName
 
@@ -68,14 +73,12 @@ def _quantize(content, batch_size, input_dtype, calibration):
     quantization = quantizer.Quantizer(content, chosen)
     ranges = None
     with _quiet():
-        if calibration is not None:
+        if batches is not None:
             quantization.add_static_config(".*", TFLOperationName.FULLY_CONNECTED, 8, 8)
         for operation in (TFLOperationName.FULLY_CONNECTED, TFLOperationName.BATCH_MATMUL):
             quantization.update_quantization_recipe(f".*{DELICATE}.*", operation, algorithm_key="no_quantize")
-        if calibration is not None:
-            batches = np.asarray(calibration, input_dtype)
-            batches = batches[: len(batches) // batch_size * batch_size].reshape(-1, batch_size, *batches.shape[1:])
-            ranges = quantization.calibrate({"serving_default": [{INPUT: batch} for batch in batches]})
+        if batches is not None:
+            ranges = quantization.calibrate({"serving_default": batches})
         return bytes(quantization.quantize(ranges).quantized_model)
 
 
