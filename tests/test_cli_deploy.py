@@ -120,8 +120,8 @@ def test_predict_refuses_what_is_no_classifier(run, photograph, tmp_path):
     )
     assert "leave out --variant" in run("predict", photograph, "--weights", "features.onnx", "--variant", "t2t_vit_7")[2]
     assert run("predict", photograph, "--weights", "absent.onnx")[2] == "Error: There is no absent.onnx\n"
-    (tmp_path / "empty").mkdir()
-    assert "or the folder of a SavedModel; received: empty" in run("predict", photograph, "--weights", "empty")[2]
+    (tmp_path / "pictures").mkdir()
+    assert "Expected a file, or published weights of any variant" in run("predict", photograph, "--weights", "pictures")[2]
 
 
 def test_benchmark(run, tmp_path):

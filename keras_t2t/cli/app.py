@@ -9,7 +9,7 @@ from rich.table import Table
 
 app = typer.Typer(
     name="keras-t2t",
-    help="T2T-ViT for Keras: published weights, predictions, training.",
+    help="T2T-ViT for Keras: published weights, predictions, training, export.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

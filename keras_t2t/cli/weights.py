@@ -192,8 +192,8 @@ def _scores(model, pixels):
 
 
 def is_exported(path):
-    """Whether a path is of a file or folder that `export` writes."""
-    return pathlib.Path(path).suffix.lower() in (".tflite", ".onnx") or pathlib.Path(path).is_dir()
+    """Whether a path is that of what `export` writes. A folder may have the name of published weights, and be of images."""
+    return pathlib.Path(path).suffix.lower() in (".tflite", ".onnx") or (pathlib.Path(path) / "saved_model.pb").is_file()
 
 
 def _exported_scores(image, path, variant, crop):
