@@ -7,8 +7,8 @@ from keras import ops
 from keras_t2t.configs import check_soft_splits, token_grid
 from keras_t2t.deploy.folded import FoldedLayer, attend, standardise
 
-DELICATE = "random_features"
-"""Scope of the product whose errors an exponential would magnify: quantizers leave it alone."""
+DELICATE = "delicate"
+"""Scope of what quantizers leave alone: norms of windows, and the product whose errors an exponential would magnify."""
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
@@ -51,7 +51,8 @@ class InferenceTokensToToken(FoldedLayer):
 
     def stage(self, x, name, split):
         """Returns x (B, H, W, C) after a soft split and the attention between its tokens: (B, h, w, D)."""
-        x = convolve(x, self.constant(f"{name}_kernel"), split) * ops.rsqrt(window_variance(x, split) + self.epsilon)
+        with keras.name_scope(DELICATE):
+            x = convolve(x, self.constant(f"{name}_kernel"), split) * ops.rsqrt(window_variance(x, split) + self.epsilon)
         x = x + self.constant(f"{name}_bias")  # (B, h, w, 3 * D)
         _, rows, columns, width = ops.shape(x)
         x = ops.reshape(x, (-1, rows * columns, width))

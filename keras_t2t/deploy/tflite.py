@@ -27,8 +27,10 @@ def to_tflite(
     - `"float16"`: weights stored in 16 bits; runtimes for CPUs expand them once, when they load the file.
     - `"int8"`: weights of matrix products and convolutions in 8 bits, a scale for each channel; what enters a product is
       quantized while it runs.
-    - `"full_int8"`: what enters and leaves the products with weights is quantized by ranges that were measured beforehand.
-      Norms, softmax, attention and the performer's features stay float32.
+    - `"full_int8"`: what enters and leaves the products of the encoder blocks is quantized by ranges that were measured
+      beforehand. The T2T module and the head, which lose most by that, are as in `"int8"`.
+
+    In both, norms with the soft splits that they are folded into, softmax, attention and the performer's features stay float32.
 
     Args:
         model: as `optimize_for_inference` returns it.
@@ -74,8 +76,8 @@ def _quantize(content, batches):
     ranges = None
     with _quiet():
         if batches is not None:
-            quantization.add_static_config(".*", TFLOperationName.FULLY_CONNECTED, 8, 8)
-        for operation in (TFLOperationName.FULLY_CONNECTED, TFLOperationName.BATCH_MATMUL):
+            quantization.add_static_config(r".*/block\d+.*", TFLOperationName.FULLY_CONNECTED, 8, 8)
+        for operation in (TFLOperationName.CONV_2D, TFLOperationName.FULLY_CONNECTED, TFLOperationName.BATCH_MATMUL):
             quantization.update_quantization_recipe(f".*{DELICATE}.*", operation, algorithm_key="no_quantize")
         if batches is not None:
             ranges = quantization.calibrate({"serving_default": batches})
