@@ -102,7 +102,7 @@ def evaluate(
         print(f"Note: the model calls the classes {_some(names)}, the data {_some(sources[split].classes)}")
     with bad_files_named(sources[split]):
         report = evaluate_model(
-            classifier, sources[split], batch_size, crop=crop or recipe.eval_crop, interpolation=recipe.interpolation
+            classifier, sources[split], batch_size, crop=crop or recipe.eval_crop, interpolation=recipe.eval_interpolation
         )
     table = Table("class", "images", "accuracy")
     for name, count, accuracy in zip(report.classes, report.confusion.sum(1), report.class_accuracies, strict=True):

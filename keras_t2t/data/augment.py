@@ -1,4 +1,4 @@
-"""Random changes of single images, each a pure function of the image and a seed.
+"""Random changes of single images, each a pure function of the image and a seed, in whole grey levels.
 
 Sources: section 4.1 of the paper, which takes its augmentation from DeiT (Touvron et al. 2021, table 9).
 """
@@ -7,11 +7,15 @@ import dataclasses
 import functools
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from keras_t2t.imagenet import MEAN, STD
 
 CROPS = ("resized", "padded", "none")
+
+compiled = functools.partial(tf.function, jit_compile=True)
+"""Makes one pass over the pixels of a function that would be one for each operation; it takes pixels of one size."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +28,7 @@ class Augmentation:
         crop_scale: least and greatest part of the image's area, with `"resized"`.
         crop_ratio: least and greatest width over height, with `"resized"`.
         crop_padding: pixels of the margin, with `"padded"`.
-        interpolation: method of `tf.image.resize`.
+        interpolation: method of `tf.image.resize`. timm draws `"bilinear"` or `"bicubic"`; the first takes half the time.
         flip: whether to mirror half of the images.
         rand_augment: changes of RandAugment for each image; 0 for none.
         rand_augment_magnitude: their strength, 0 to 10.
@@ -41,7 +45,7 @@ class Augmentation:
     crop_scale: tuple[float, float] = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     crop_padding: int = 4
-    interpolation: str = "bicubic"
+    interpolation: str = "bilinear"
     flip: bool = True
     rand_augment: int = 2
     rand_augment_magnitude: float = 9.0
@@ -66,7 +70,7 @@ def decode(image: tf.Tensor, channels: int = 3) -> tf.Tensor:
 
 
 def random_crop(image: tf.Tensor, size: tuple[int, int], augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:
-    """Returns a random view (*size, 3), float32 in [0, 255], of an encoded image or of pixels.
+    """Returns a random view (*size, 3), uint8, of an encoded image or of pixels.
 
     A JPEG is decoded only where the view needs it.
     """
@@ -81,19 +85,18 @@ def random_crop(image: tf.Tensor, size: tuple[int, int], augmentation: Augmentat
 
 
 def _random_resized_crop(image, size, augmentation, seed):
-    encoded = image.dtype == tf.string
-    is_jpeg = encoded and tf.io.is_jpeg(image)
-    pixels = tf.cond(is_jpeg, lambda: tf.zeros((0, 0, 3), "uint8"), lambda: decode(image)) if encoded else decode(image)
-    shape = tf.cond(is_jpeg, lambda: tf.io.extract_jpeg_shape(image), lambda: tf.shape(pixels)) if encoded else tf.shape(pixels)
-    window = random_window(shape, augmentation.crop_scale, augmentation.crop_ratio, seed)
+    def window(shape):
+        return random_window(shape, augmentation.crop_scale, augmentation.crop_ratio, seed)
 
-    def slice_pixels():
-        return tf.slice(pixels, [window[0], window[1], 0], [window[2], window[3], 3])
+    def of_jpeg():
+        return tf.image.decode_and_crop_jpeg(image, window(tf.io.extract_jpeg_shape(image)), 3)
 
-    if encoded:
-        view = tf.cond(is_jpeg, lambda: tf.image.decode_and_crop_jpeg(image, window, 3), slice_pixels)
-    else:
-        view = slice_pixels()
+    def of_pixels():
+        pixels = decode(image)
+        top, left, height, width = tf.unstack(window(tf.shape(pixels)))
+        return pixels[top : top + height, left : left + width]
+
+    view = tf.cond(tf.io.is_jpeg(image), of_jpeg, of_pixels) if image.dtype == tf.string else of_pixels()
     return _resize(view, size, augmentation.interpolation)
 
 
@@ -103,29 +106,40 @@ def random_window(shape: tf.Tensor, scale: tuple[float, float], ratio: tuple[flo
     Its area, as a part of the image's, is uniform in `scale`, the logarithm of width over height uniform in that of `ratio`
     (Szegedy et al. 2015). Of ten draws the first that fits is taken; if none does, the middle of the image.
     """
-    height, width = tf.cast(shape[0], "float32"), tf.cast(shape[1], "float32")
+    return _window(shape, scale, ratio, tf.random.stateless_uniform((2, 11), seed))
+
+
+@compiled
+def _window(shape, scale, ratio, draws):
+    sides = tf.cast(shape[:2], "float32")
     low, high = tf.constant([scale[0], math.log(ratio[0])])[:, None], tf.constant([scale[1], math.log(ratio[1])])[:, None]
-    draws = tf.random.stateless_uniform((2, 11), seed)
     area, log_ratio = tf.unstack(low + (high - low) * draws[:, :10])
-    area = area * height * width
-    sides = tf.round(tf.sqrt([area * tf.exp(-log_ratio), area * tf.exp(log_ratio)]))  # (2, 10): heights and widths
-    fits = tf.reduce_all((sides >= 1) & (sides <= [[height], [width]]), 0)
-    middle = tf.round([tf.minimum(height, width / ratio[0]), tf.minimum(width, height * ratio[1])])
+    area = area * tf.reduce_prod(sides)
+    extents = tf.round(tf.sqrt([area * tf.exp(-log_ratio), area * tf.exp(log_ratio)]))  # (2, 10): heights and widths
+    fits = tf.reduce_all((extents >= 1) & (extents <= sides[:, None]), 0)
     any_fits = tf.reduce_any(fits)
-    extent = tf.where(any_fits, sides[:, tf.argmax(fits)], middle)
-    room = [height, width] - extent
+    middle = tf.round(tf.minimum(sides, sides[::-1] * [1 / ratio[0], ratio[1]]))
+    extent = tf.where(any_fits, tf.gather(extents, tf.argmax(fits), axis=1), middle)
+    room = sides - extent
     begin = tf.where(any_fits, tf.floor(draws[:, 10] * (room + 1)), tf.floor(room / 2))
     return tf.cast(tf.concat([begin, extent], 0), "int32")
 
 
 def _resize(pixels, size, interpolation):
-    """Resizes to `size`; antialiased if more than half of the pixels of a line go, since then some would not be seen."""
+    """Resizes to `size`; antialiased if more than three quarters of the pixels go, since then many would not be seen."""
     if tuple(pixels.shape[:2]) != tuple(size):
-        shrinks = tf.reduce_any(tf.shape(pixels)[:2] > 2 * tf.constant(size))
+        shrinks = tf.size(pixels) > 4 * 3 * size[0] * size[1]
         resize = functools.partial(tf.image.resize, pixels, size, interpolation)
         pixels = tf.cond(shrinks, lambda: resize(antialias=True), resize)
-        pixels = tf.clip_by_value(pixels, 0, 255)
-    return tf.ensure_shape(tf.cast(pixels, "float32"), (*size, 3))
+    if pixels.dtype != "uint8":
+        pixels = grey_levels(tf.ensure_shape(pixels, (*size, pixels.shape[-1])))
+    return tf.ensure_shape(pixels, (*size, 3))
+
+
+@compiled
+def grey_levels(values: tf.Tensor) -> tf.Tensor:
+    """Rounds and clips to uint8."""
+    return tf.cast(tf.clip_by_value(tf.round(values), 0, 255), "uint8")
 
 
 def random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -134,26 +148,38 @@ def random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def random_erase(image: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
-    """Fills a rectangle of a part `rate` of the images (H, W, 3) with noise of ImageNet's mean and deviation.
+    """Fills a rectangle of a part `rate` of the images (H, W, 3), uint8, with noise of ImageNet's mean and deviation.
 
-    The rectangle has 1/50 to 1/3 of the area and a ratio of sides of 3/10 to 10/3 (Zhong et al. 2020).
+    The rectangle has 1/50 to 1/3 of the area and a ratio of sides of 3/10 to 10/3 (Zhong et al. 2020). All images take their
+    noise from one larger picture of it, each from a random place, since drawing so many numbers takes longer than all the rest.
     """
-    seeds = tf.random.experimental.stateless_split(seed, 2)
-    chance, *place = tf.unstack(tf.random.stateless_uniform((5,), seeds[0]))
-    return tf.cond(chance < rate, lambda: _erase(image, *place, seeds[1]), lambda: image)
+    draws = tf.random.stateless_uniform((7,), seed)
+
+    def erased():
+        height, width, _ = image.shape
+        y, x = tf.unstack(tf.cast(draws[5:] * [float(height), float(width)], "int32"))
+        return _erase(image, tf.slice(_noise(2 * height, 2 * width), [y, x, 0], image.shape), draws[1:5])
+
+    return tf.cond(draws[0] < rate, erased, lambda: image)
 
 
-def _erase(image, area, ratio, y, x, seed):
-    """Four numbers in [0, 1) say where."""
-    height, width, channels = image.shape
-    area = (1 / 50 + area * (1 / 3 - 1 / 50)) * height * width
-    ratio = tf.exp((2 * ratio - 1) * tf.math.log(10 / 3))
-    extent = tf.minimum(tf.sqrt([area * ratio, area / ratio]), [float(height), float(width)])
-    extent = tf.cast(tf.round(extent), "int32")
-    room = tf.constant([height, width]) - extent
-    begin = tf.cast(tf.floor(tf.stack([y, x]) * tf.cast(room + 1, "float32")), "int32")
-    around = tf.concat([tf.stack([begin, room - begin], 1), [[0, 0]]], 0)
-    noise = tf.random.stateless_normal((extent[0], extent[1], channels), seed)
-    patch = tf.pad(255 * (tf.constant(MEAN) + tf.constant(STD) * noise), around)
-    kept = tf.pad(tf.zeros_like(noise), around, constant_values=1.0)
-    return tf.ensure_shape(image * kept + patch, (height, width, channels))
+@functools.cache
+def _noise(height, width):
+    """Noise (height, width, 3) of the beta distribution, which has both moments and does not leave the range of pixels."""
+    mean, std = np.array(MEAN), np.array(STD)
+    concentration = mean * (1 - mean) / std**2 - 1
+    noise = np.random.default_rng(0).beta(mean * concentration, (1 - mean) * concentration, (height, width, 3))
+    return np.rint(255 * noise).astype("uint8")
+
+
+@compiled
+def _erase(image, noise, draws):
+    """Puts a rectangle of the noise into the image. Four numbers in [0, 1) say which: its area, its ratio of sides, y and x."""
+    sides = tf.constant([*image.shape[:2]], "float32")
+    area = (1 / 50 + draws[0] * (1 / 3 - 1 / 50)) * tf.reduce_prod(sides)
+    ratio = tf.exp((2 * draws[1] - 1) * math.log(10 / 3))
+    extent = tf.minimum(tf.round(tf.sqrt([area * ratio, area / ratio])), sides)
+    begin = tf.floor(draws[2:] * (sides - extent + 1))
+    (top, left), (bottom, right) = tf.unstack(begin), tf.unstack(begin + extent)
+    rows, columns = tf.range(sides[0])[:, None, None], tf.range(sides[1])[:, None]
+    return tf.where((rows >= top) & (rows < bottom) & (columns >= left) & (columns < right), noise, image)

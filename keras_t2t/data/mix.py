@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_t2t.data.augment import Augmentation
+from keras_t2t.data.augment import Augmentation, compiled
 
 
 def smooth(labels: tf.Tensor, classes: int, smoothing: float) -> tf.Tensor:
@@ -14,16 +14,17 @@ def mix(images: tf.Tensor, targets: tf.Tensor, augmentation: Augmentation, seed:
     """Mixes every image of a batch with that at the same place from the end, all in one proportion.
 
     Args:
-        images: (B, H, W, C).
+        images: (B, H, W, C), of any dtype.
         targets: (B, classes).
         augmentation: `mixup`, `cutmix`, `mix_rate` and `switch_rate` are used.
         seed: (2,).
 
     Returns:
-        Mixed images and targets.
+        Mixed images, float32, and targets.
     """
+    unmixed = tf.cast(images, "float32"), targets
     if augmentation.mix_rate == 0 or augmentation.mixup == augmentation.cutmix == 0:
-        return images, targets
+        return unmixed
     seeds = tf.random.experimental.stateless_split(seed, 3)
     chance, switch = tf.unstack(tf.random.stateless_uniform((2,), seeds[0]))
     cut_rate = augmentation.switch_rate if augmentation.mixup and augmentation.cutmix else float(augmentation.cutmix > 0)
@@ -35,7 +36,7 @@ def mix(images: tf.Tensor, targets: tf.Tensor, augmentation: Augmentation, seed:
             lambda: mixup(images, targets, beta(augmentation.mixup or 1.0, seeds[1])),
         )
 
-    return tf.cond(chance < augmentation.mix_rate, mixed, lambda: (images, targets))
+    return tf.cond(chance < augmentation.mix_rate, mixed, lambda: unmixed)
 
 
 def mixup(images, targets, share):
@@ -56,13 +57,13 @@ def cutmix(images, targets, share, seed):
     rows, columns = tf.range(float(height))[:, None, None], tf.range(float(width))[None, :, None]
     inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
     share = 1 - (bottom - top) * (right - left) / (height * width)
-    kept = tf.repeat(1 - tf.cast(inside, "float32"), images.shape[3], 2)  # a product that repeats channels is slow
-    return blend(kept, images), blend(share, targets)
+    return blend(1 - tf.cast(inside, "float32"), images), blend(share, targets)
 
 
+@compiled
 def blend(share, values):
-    """Returns `share` of each value of a batch plus the rest of its partner."""
-    return share * values + (1 - share) * tf.reverse(values, [0])  # `values[::-1]` is far slower
+    """Returns `share` of each value of a batch plus the rest of its partner, float32."""
+    return share * tf.cast(values, "float32") + (1 - share) * tf.cast(tf.reverse(values, [0]), "float32")
 
 
 def beta(alpha: float, seed: tf.Tensor) -> tf.Tensor:

@@ -38,38 +38,52 @@ def training_batches(
 
     Returns:
         Images (B, H, W, 3), float32 in [0, 255], and targets (B, classes), float32.
+
+    Raises:
+        DataError: if the images do not fill a batch.
     """
+    steps = len(source) // (shard[1] * batch_size)
+    if steps == 0:
+        raise DataError(
+            f"Expected at least one batch of {batch_size} images for each of {shard[1]} processes; found {len(source)}"
+        )
+    epoch_size = steps * batch_size
 
-    def epoch_of(epoch):
-        epoch_seed = tf.random.experimental.stateless_fold_in(tf.constant([seed, 0], "int64"), epoch)
-        order_seed = tf.random.experimental.stateless_fold_in(tf.constant([seed, -1], "int64"), epoch)
+    def seed_of(epoch, purpose):
+        return tf.random.experimental.stateless_fold_in(tf.constant([seed, purpose], "int64"), epoch)
 
-        def view(number, element):
-            image, label = element
-            image_seed = tf.random.experimental.stateless_fold_in(epoch_seed, number * shard[1] + shard[0])
-            seeds = tf.random.experimental.stateless_split(image_seed, 4)
-            image = random_crop(image, size, augmentation, seeds[0])
-            if augmentation.flip:
-                image = random_flip(image, seeds[1])
-            if augmentation.rand_augment:
-                strength = augmentation.rand_augment_magnitude, augmentation.rand_augment_deviation
-                image = rand_augment(image, augmentation.rand_augment, *strength, seeds[2])
-            if augmentation.erase_rate:
-                image = random_erase(image, augmentation.erase_rate, seeds[3])
-            return image, label
+    def elements(epoch):
+        return source.elements(seed_of(epoch, -1), shard).take(epoch_size)
 
-        def mixed(number, batch):
-            targets = smooth(batch[1], len(source.classes), augmentation.label_smoothing)
-            mix_seed = tf.random.experimental.stateless_fold_in(epoch_seed, -1 - number * shard[1] - shard[0])
-            return mix(batch[0], targets, augmentation, mix_seed)
+    def view(number, element):
+        image, label = element
+        place = number % epoch_size * shard[1] + shard[0]
+        image_seed = tf.random.experimental.stateless_fold_in(seed_of(first_epoch + number // epoch_size, 0), place)
+        seeds = tf.random.experimental.stateless_split(image_seed, 4)
+        image = random_crop(image, size, augmentation, seeds[0])
+        if augmentation.flip:
+            image = random_flip(image, seeds[1])
+        if augmentation.rand_augment:
+            strength = augmentation.rand_augment_magnitude, augmentation.rand_augment_deviation
+            image = rand_augment(image, augmentation.rand_augment, *strength, seeds[2])
+        if augmentation.erase_rate:
+            image = random_erase(image, augmentation.erase_rate, seeds[3])
+        return image, label
 
-        dataset = source.elements(order_seed, shard).enumerate()
-        dataset = dataset.map(view, tf.data.AUTOTUNE, deterministic=True)
-        dataset = dataset.batch(batch_size, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        return dataset.enumerate().map(mixed, tf.data.AUTOTUNE, deterministic=True)
+    def mixed(number, batch):
+        images, labels = batch
+        targets = smooth(labels, len(source.classes), augmentation.label_smoothing)
+        place = -1 - number % steps * shard[1] - shard[0]
+        mix_seed = tf.random.experimental.stateless_fold_in(seed_of(first_epoch + number // steps, 0), place)
+        return mix(images, targets, augmentation, mix_seed)
 
-    epochs = tf.data.Dataset.range(first_epoch, np.iinfo("int64").max)
-    return epochs.flat_map(epoch_of).prefetch(tf.data.AUTOTUNE)
+    # Images stay uint8 until they are mixed, and few batches wait: those of floats are most of the memory.
+    options = tf.data.Options()
+    options.threading.max_intra_op_parallelism = 1  # many images at a time are parallel enough
+    dataset = tf.data.Dataset.range(first_epoch, np.iinfo("int64").max).flat_map(elements).enumerate()
+    dataset = dataset.map(view, tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.batch(batch_size, drop_remainder=True).enumerate()
+    return dataset.map(mixed).prefetch(1).with_options(options)
 
 
 def evaluation_batches(

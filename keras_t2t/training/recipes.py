@@ -47,6 +47,7 @@ class Recipe(Augmentation):
         dtype: policy of Keras: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"` (with a scaled loss).
         jit_compile: whether to compile with XLA; on JAX that is always done.
         eval_crop: side of the centre crop over that of the resized image, in evaluation.
+        eval_interpolation: method of `tf.image.resize` in evaluation.
         evaluate_every: epochs between evaluations.
         validation_fraction: part of each class that is held out where the data have no split.
         cache: whether to hold the decoded images in memory; they must be of one size.
@@ -80,6 +81,7 @@ class Recipe(Augmentation):
     dtype: str = "float32"
     jit_compile: bool = False
     eval_crop: float = 0.9
+    eval_interpolation: str = "bicubic"
     evaluate_every: int = 1
     validation_fraction: float = 0.2
     cache: bool = False

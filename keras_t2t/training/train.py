@@ -204,7 +204,7 @@ def fit(model, final, recipe, sources, output, steps, done, history):
     size, process = (recipe.image_size, recipe.image_size), this_process()
     batch_size = recipe.batch_size // process[1]
     batches = training_batches(sources["train"], size, batch_size, recipe, seed=recipe.seed, first_epoch=done, shard=process)
-    view = {"crop": recipe.eval_crop, "interpolation": recipe.interpolation}
+    view = {"crop": recipe.eval_crop, "interpolation": recipe.eval_interpolation}
     if keras.distribution.distribution():  # takes whole batches only
         validation = padded_evaluation_batches(sources["val"], size, batch_size, **view, shard=process)
     else:
