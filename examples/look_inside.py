@@ -37,7 +37,7 @@ def main(arguments=None):
     photograph = view(options.photograph, model)
     images = as_input(model, photograph[None])
     scores = model.predict_on_batch(images)[0]
-    label = class_labels(model, len(scores))[np.argmax(scores)]
+    label = class_labels(keras_t2t.labels_of(model), len(scores))[np.argmax(scores)]
     title = f"{model.name}, {options.photograph.name}"
 
     panels = analysis.attention_panels(model, images, label)

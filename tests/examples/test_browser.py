@@ -137,7 +137,7 @@ def seen(browser):
     return np.reshape(data, (height, width, 4))[..., :3]
 
 
-def check_answer(browser, model, path, classes=5, run=None):
+def check_answer(browser, model, path, classes=5, run=None, atol=1e-3):
     """Compares pixels, classes and probabilities on the page with Python's for the image at a path.
 
     The probabilities are those of the model, or of `run`, which takes images (n, H, W, 3).
@@ -151,8 +151,8 @@ def check_answer(browser, model, path, classes=5, run=None):
     answer = shown(browser)
     assert len(answer) == classes
     assert list(answer.values()) == sorted(answer.values(), reverse=True)
-    np.testing.assert_allclose(list(answer.values()), sorted(expected.values(), reverse=True)[:classes], atol=1e-3)
-    np.testing.assert_allclose(list(answer.values()), [expected[name] for name in answer], atol=1e-3)
+    np.testing.assert_allclose(list(answer.values()), sorted(expected.values(), reverse=True)[:classes], atol=atol)
+    np.testing.assert_allclose(list(answer.values()), [expected[name] for name in answer], atol=atol)
     difference = np.abs(seen(browser) - image.astype("int"))
     assert difference.max() <= 2 and difference.mean() < 0.1  # decoders differ in the last bit
     best, probability = next(iter(answer.items()))
@@ -239,7 +239,8 @@ def test_quantized_model_of_whole_grey_levels(browser, serve, tmp_path, tiny):
     folder = page_folder(tmp_path)
     keras_t2t.export(tiny, folder / "model.tflite", quantize="int8", input_dtype="uint8")
     drop(open_page(browser, serve(folder)), photograph)
-    check_answer(browser, tiny, photograph, run=open_exported(folder / "model.tflite").run)
+    # What enters a product is rounded to 8 bits as it runs: where processors differ in a last bit, by a whole step.
+    check_answer(browser, tiny, photograph, run=open_exported(folder / "model.tflite").run, atol=1e-2)
 
 
 @pytest.mark.parametrize("old", [(213, 320), (65, 64), (31, 47), (224, 224), (9, 300)], ids=str)
