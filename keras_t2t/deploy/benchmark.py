@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from keras_t2t.deploy.report import size_of
+from keras_t2t.deploy.runtimes import cores
 
 PROGRAM = pathlib.Path(__file__).with_name("measure.py")
 START = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"  # a script would see `onnx.py` for `onnx`
@@ -58,7 +59,7 @@ def measure(
         raise ValueError(f"Expected positive batch sizes; received: {batches}")
     if not path.exists():
         raise FileNotFoundError(f"There is no {path}")
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or cores()
     command = [sys.executable, "-c", START, PROGRAM, path, threads, seconds, *batches]
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "KERAS_BACKEND": "tensorflow"}
     child = subprocess.run([str(part) for part in command], env=environment, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""What the layers of an inference graph have in common: weights folded beforehand, which are constants of the graph."""
+"""What the layers of an inference graph have in common: weights folded beforehand."""
 
 import math
 
@@ -10,9 +10,6 @@ from keras_t2t.layers.dense import add_bias
 
 class FoldedLayer(keras.Layer):
     """A layer for inference only, whose weights were computed from those of other layers.
-
-    In a graph of TensorFlow the weights are constants, since its kernels pack constant matrices once and variables in every
-    call: values that are set later do not reach a function that was traced before.
 
     Args:
         shapes: the shape of each weight by its name.
@@ -34,21 +31,9 @@ class FoldedLayer(keras.Layer):
             layer.folded[name].assign(array)
         return layer
 
-    def constant(self, name: str):
-        """Returns a weight: a constant where TensorFlow traces a graph."""
-        variable = self.folded[name]
-        if keras.backend.backend() == "tensorflow":
-            import tensorflow as tf
-
-            if not tf.executing_eagerly():
-                with tf.init_scope():
-                    value = variable.numpy()
-                return tf.constant(value)
-        return variable.value
-
     def dense(self, x, name: str, gelu: bool = False):
         """Returns x (n, D) times `name_kernel` (D, units), plus `name_bias`, through exact GELU if asked."""
-        x = add_bias(ops.matmul(x, self.constant(f"{name}_kernel")), self.constant(f"{name}_bias"))
+        x = add_bias(ops.matmul(x, self.folded[f"{name}_kernel"]), self.folded[f"{name}_bias"])
         return exact_gelu(x) if gelu else x
 
     def get_config(self):

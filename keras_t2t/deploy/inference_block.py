@@ -41,7 +41,7 @@ class InferenceBlock(FoldedLayer):
         entering, x = x, x + mixed
         hidden = self.dense(standardise(x, self.epsilon), "fc1", gelu=True)
         if "scale1" in self.shapes:
-            ghosts = [exact_gelu(hidden * self.constant(name)) for name in ("scale1", "scale2")]
+            ghosts = [exact_gelu(hidden * self.folded[name]) for name in ("scale1", "scale2")]
             hidden = ops.concatenate([hidden, *ghosts], axis=-1)
         x = x + self.dense(hidden, "fc2")
         if "growth_kernel" in self.shapes:
@@ -61,8 +61,8 @@ class InferenceBlock(FoldedLayer):
         if "squeeze_kernel" not in self.shapes:
             return mixed
         mixed = ops.reshape(mixed, (-1, tokens, width))
-        gate = ops.relu(ops.matmul(ops.mean(mixed, axis=1), self.constant("squeeze_kernel")))
-        gate = ops.sigmoid(ops.matmul(gate, self.constant("excite_kernel")))  # (B, D)
+        gate = ops.relu(ops.matmul(ops.mean(mixed, axis=1), self.folded["squeeze_kernel"]))
+        gate = ops.sigmoid(ops.matmul(gate, self.folded["excite_kernel"]))  # (B, D)
         mixed = (mixed[:, :1] if self.class_token_only else mixed) * gate[:, None]
         return ops.reshape(mixed, (-1, width))
 
@@ -72,7 +72,7 @@ class InferenceBlock(FoldedLayer):
         x = self.dense(x, name)
         if f"{name}_scale" in self.shapes:  # half of each projection is computed, the other half is a multiple of it
             x = ops.reshape(x, (-1, parts, width // 2))
-            x = ops.concatenate([x, x * self.constant(f"{name}_scale")], axis=-1)
+            x = ops.concatenate([x, x * self.folded[f"{name}_scale"]], axis=-1)
         x = ops.reshape(x, (-1, tokens, parts * self.num_heads, width // self.num_heads))
         return ops.swapaxes(x, 1, 2)
 

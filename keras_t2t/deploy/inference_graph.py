@@ -17,7 +17,6 @@ def optimize_for_inference(model: keras.Model) -> keras.Model:
     - A soft split, its LayerNorm and the dense layer after it become a convolution: no window is laid out in memory.
     - Scale and shift of the blocks' LayerNorms, and the scale of the attention, go into the weights that follow.
     - Dropout and drop path are gone.
-    - In graphs of TensorFlow the weights are constants; `keras_t2t.deploy.folded.FoldedLayer` says why.
 
     All else, such as a head of the user's own, is copied. Layers of 16 bits compute in float32.
 

@@ -47,24 +47,27 @@ class InferenceTokensToToken(FoldedLayer):
 
     def project(self, x, name, split):
         """Returns the windows of x (B, H, W, C) times a kernel: (B, h, w, units)."""
-        return convolve(x, self.constant(f"{name}_kernel"), split) + self.constant(f"{name}_bias")
+        return convolve(pad(x, split), self.folded[f"{name}_kernel"], split) + self.folded[f"{name}_bias"]
 
     def stage(self, x, name, split):
         """Returns x (B, H, W, C) after a soft split and the attention between its tokens: (B, h, w, D)."""
+        x = pad(x, split)
         with keras.name_scope(DELICATE):
-            x = convolve(x, self.constant(f"{name}_kernel"), split) * ops.rsqrt(window_variance(x, split) + self.epsilon)
-        x = x + self.constant(f"{name}_bias")  # (B, h, w, 3 * D)
-        _, rows, columns, width = ops.shape(x)
-        x = ops.reshape(x, (-1, rows * columns, width))
-        queries, keys, values = ops.split(x, 3, axis=-1)
+            scale = ops.rsqrt(window_variance(x, split) + self.epsilon)  # (B, h, w, 1)
+            parts = [convolve(x, part, split) * scale for part in ops.split(self.folded[f"{name}_kernel"], 3, axis=-1)]
+        _, rows, columns, width = ops.shape(parts[0])
+        biases = ops.split(self.folded[f"{name}_bias"], 3)
+        queries, keys, values = (
+            ops.reshape(part + bias, (-1, rows * columns, width)) for part, bias in zip(parts, biases, strict=True)
+        )
         if self.token_attention == "performer":
-            mixed = performer(queries, keys, values, self.constant(f"{name}_random_features"))
+            mixed = performer(queries, keys, values, self.folded[f"{name}_random_features"])
         else:
             mixed = attend(queries, keys, values)
-        mixed, values = (ops.reshape(part, (-1, width // 3)) for part in (mixed, values))
+        mixed, values = (ops.reshape(part, (-1, width)) for part in (mixed, values))
         x = values + self.dense(mixed, f"{name}_projection")
         hidden = self.dense(standardise(x, self.epsilon), f"{name}_fc1", gelu=True)
-        return ops.reshape(x + self.dense(hidden, f"{name}_fc2"), (-1, rows, columns, width // 3))
+        return ops.reshape(x + self.dense(hidden, f"{name}_fc2"), (-1, rows, columns, width))
 
     def compute_output_shape(self, input_shape):
         batch, height, width, _ = input_shape
@@ -79,16 +82,19 @@ class InferenceTokensToToken(FoldedLayer):
         }
 
 
+def pad(x, split):
+    """Returns x (B, H, W, C) with the zeros around it that a soft split lays there."""
+    _, _, padding = split
+    return ops.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)]) if padding else x
+
+
 def convolve(x, kernel, split):
-    """Returns the convolution (B, h, w, units) of x (B, H, W, C) with a kernel (k, k, C, units) over a soft split's windows."""
-    _, strides, padding = split
-    if padding:
-        x = ops.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
-    return ops.conv(x, kernel, strides, "valid", "channels_last")
+    """Returns the convolution (B, h, w, units) of a padded x with a kernel (k, k, C, units) over a soft split's windows."""
+    return ops.conv(x, kernel, split[1], "valid", "channels_last")
 
 
 def window_variance(x, split):
-    """Returns the variance (B, h, w, 1) of each window of x (B, H, W, C).
+    """Returns the variance (B, h, w, 1) of each window of a padded x (B, H, W, C).
 
     It is that of the pixels' means plus the mean of the pixels' variances. Both are sums of squares of deviations: the mean
     square less the squared mean would lose its digits where a bright area hardly varies.
@@ -105,7 +111,7 @@ def window_variance(x, split):
 
 
 def performer(queries, keys, values, random_features):
-    """Returns what `keras_t2t.layers.token_performer.performer_attention` does, in fewer passes.
+    """Returns what `keras_t2t.layers.token_performer.performer_attention` does.
 
     Args:
         queries, keys, values: (B, N, D).
@@ -114,15 +120,18 @@ def performer(queries, keys, values, random_features):
     Returns:
         (B, N, D).
     """
-    _, tokens, width = ops.shape(values)
+    queries, keys = (positive_features(x, random_features) for x in (queries, keys))  # (B, N, m)
+    total = ops.sum(keys, axis=1, keepdims=True)  # (B, 1, m)
+    summary = ops.matmul(ops.swapaxes(keys, 1, 2), values)  # (B, m, D)
+    return ops.matmul(queries, summary) / (ops.sum(queries * total, axis=-1, keepdims=True) + 1e-8)
+
+
+def positive_features(x, random_features):
+    """Returns the features (B, N, m) of queries or keys (B, N, D)."""
+    _, tokens, width = ops.shape(x)
     features = random_features.shape[1]
-    both = ops.reshape(ops.concatenate([queries, keys], axis=1), (-1, width))  # (B * 2 * N, D)
-    half_square = 0.5 * ops.sum(both * both, axis=-1, keepdims=True)
+    x = ops.reshape(x, (-1, width))
+    half_square = 0.5 * ops.sum(x * x, axis=-1, keepdims=True)
     with keras.name_scope(DELICATE):
-        projected = ops.matmul(both, random_features)
-    both = ops.exp(projected - half_square) * features**-0.5
-    queries, keys = ops.split(ops.reshape(both, (-1, 2 * tokens, features)), 2, axis=1)  # (B, N, m)
-    values = ops.concatenate([values, ops.ones_like(values[..., :1])], axis=-1)  # the ones sum up the keys
-    summary = ops.matmul(ops.swapaxes(keys, 1, 2), values)  # (B, m, D + 1)
-    mixed = ops.matmul(queries, summary)  # (B, N, D + 1)
-    return mixed[..., :width] / (mixed[..., width:] + 1e-8)
+        projected = ops.matmul(x, random_features)
+    return ops.reshape(ops.exp(projected - half_square) * features**-0.5, (-1, tokens, features))

@@ -49,7 +49,7 @@ def open_exported(path: str | os.PathLike, threads: int | None = None) -> Runtim
     path = pathlib.Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no {path}")
-    threads = threads or _cores()
+    threads = threads or cores()
     opener = {".tflite": _open_tflite, ".onnx": _open_onnx}.get(path.suffix.lower())
     if opener is None and not (path / "saved_model.pb").is_file():
         raise ValueError(f"Expected a .tflite or .onnx file, or the folder of a SavedModel; received: {path}")
@@ -62,7 +62,7 @@ def open_exported(path: str | os.PathLike, threads: int | None = None) -> Runtim
         raise ValueError(f"Cannot load {path}: {reason}") from error
 
 
-def _cores():
+def cores():
     """The cores that this process may use, as far as the system tells."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

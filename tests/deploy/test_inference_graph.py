@@ -21,7 +21,8 @@ def small_model(kind, size=(31, 23), channels=3, **kwargs):
     """A small model of a kind with seeded weights, norms included."""
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS[kind])
     model = keras_t2t.T2TViT(config, input_shape=(*size, channels), **kwargs)
-    keras_t2t.load_checkpoint(model, seeded_parameters(config, size, channels, kwargs.get("classes", 7)), skip_head=True)
+    parameters = seeded_parameters(config, size, channels, kwargs.get("classes", 7))
+    keras_t2t.load_checkpoint(model, parameters, skip_head=not kwargs.get("include_top", True))
     return model
 
 
@@ -128,21 +129,19 @@ def test_sixteen_bits_become_float32_inside():
     np.testing.assert_allclose(optimized.predict(images, verbose=0), exact.predict(images, verbose=0), atol=0.02)
 
 
-def test_weights_are_constants_of_the_graph():
+def test_graphs_hold_neither_weights_nor_windows():
+    """A constant of a graph is copied by every pass that optimizes it: nine times 86 MB for T2TViT14."""
     if keras.backend.backend() != "tensorflow":
         pytest.skip("graphs are TensorFlow's")
     import tensorflow as tf
 
     optimized = keras_t2t.optimize_for_inference(small_model("performer", classes=7))
     function = tf.function(lambda images: optimized(images, training=False))
-    graph = function.get_concrete_function(tf.TensorSpec((None, 31, 23, 3))).graph
-    read = sum(op.outputs[0].shape.num_elements() for op in graph.get_operations() if op.type == "ReadVariableOp")
-    constants = sum(op.outputs[0].shape.num_elements() or 0 for op in graph.get_operations() if op.type == "Const")
-    folded = sum(layer.count_params() for layer in optimized.layers if isinstance(layer, FoldedLayer))
-    assert constants >= folded
-    assert read == optimized.count_params() - folded
-    shapes = {tuple(output.shape)[-1:] for op in graph.get_operations() for output in op.outputs if output.shape.rank}
-    assert (75,) not in shapes  # 5 x 5 x 3: no window was laid out
+    operations = function.get_concrete_function(tf.TensorSpec((None, 31, 23, 3))).graph.get_operations()
+    constants = sum(op.outputs[0].shape.num_elements() or 0 for op in operations if op.type == "Const")
+    assert constants < optimized.count_params() / 4
+    widths = {output.shape[-1] for op in operations for output in op.outputs if output.shape.rank}
+    assert widths.isdisjoint({5 * 5 * 3, 3 * 3 * 10})  # what the windows of the first two soft splits have
 
 
 def test_variance_of_windows_keeps_its_digits():
