@@ -21,6 +21,16 @@ def normalises(model: keras.Model) -> bool:
     return any(layer.name == "normalisation" for layer in model.layers)
 
 
+def inference_function(model: keras.Model):
+    """Returns a function for TensorFlow from images (B, H, W, C) of any type to the output of a model."""
+    import tensorflow as tf
+
+    def infer(images):
+        return model(tf.cast(images, model.input.dtype), training=False)
+
+    return tf.function(infer, autograph=False)
+
+
 def frozen_function(model: keras.Model, batch_size: int | None, input_dtype: str = "float32"):
     """Returns the concrete function of a model, its weights constants: images (B, H, W, C) to a list of one tensor.
 
@@ -34,11 +44,8 @@ def frozen_function(model: keras.Model, batch_size: int | None, input_dtype: str
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    def infer(images):
-        return model(tf.cast(images, model.input.dtype), training=False)
-
     spec = tf.TensorSpec((batch_size, *model.input_shape[1:]), input_dtype, name=input_name(model))
-    return convert_variables_to_constants_v2(tf.function(infer, autograph=False).get_concrete_function(spec))
+    return convert_variables_to_constants_v2(inference_function(model).get_concrete_function(spec))
 
 
 def as_probabilities(scores: np.ndarray) -> np.ndarray:

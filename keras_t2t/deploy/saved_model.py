@@ -7,7 +7,7 @@ from collections import Counter
 
 import keras
 
-from keras_t2t.deploy.graph import frozen_function, input_name, normalises, output_name
+from keras_t2t.deploy.graph import inference_function, input_name, normalises, output_name
 from keras_t2t.models import labels_of
 
 
@@ -27,19 +27,20 @@ def to_saved_model(model: keras.Model, path: pathlib.Path, input_dtype: str = "f
     """
     import tensorflow as tf
 
-    frozen, name = frozen_function(model, None, input_dtype), output_name(model)
+    infer, name = inference_function(model), output_name(model)
     module = tf.Module()
+    module.weights = [weight.value for weight in model.weights]
     images = tf.TensorSpec((None, *model.input_shape[1:]), input_dtype, name=input_name(model))
-    module.serve = tf.function(lambda images: {name: frozen(images)[0]}, [images])
+    module.serve = tf.function(lambda images: {name: infer(images)}, [images])
     signatures = {"serving_default": module.serve}
     if name == "scores" and model.input_shape[-1] == 3:
-        module.classify = tf.function(_classifier(model, frozen, input_dtype), [tf.TensorSpec((None,), "string", "encoded")])
+        module.classify = tf.function(_classifier(model, infer), [tf.TensorSpec((None,), "string", "encoded")])
         signatures["classify"] = module.classify
     tf.saved_model.save(module, str(path), signatures)
     _make_stable(path)
 
 
-def _classifier(model, frozen, input_dtype):
+def _classifier(model, infer):
     import tensorflow as tf
 
     from keras_t2t.data.augment import decode
@@ -58,7 +59,7 @@ def _classifier(model, frozen, input_dtype):
         images = tf.map_fn(view, encoded, fn_output_signature=tf.TensorSpec((*size, 3)))
         if not normalises(model):
             images = (images / 255 - MEAN) / STD
-        scores = frozen(tf.cast(images, input_dtype))[0]
+        scores = infer(images)
         scores, numbers = tf.math.top_k(tf.nn.softmax(scores) if is_linear else scores, min(5, classes))
         return {"labels": tf.gather(tf.constant(names), numbers), "scores": scores}
 
@@ -85,8 +86,9 @@ def _replace_strings(message, replace):
     """Replaces strings, keys of maps included, throughout a protocol buffer, weights excepted."""
     if message.DESCRIPTOR.name == "TensorProto":
         return
-    if message.DESCRIPTOR.name == "NodeDef":
-        message.attr.pop("_gradient_op_type", None)  # has the counter, and gradients are of no use here
+    if message.DESCRIPTOR.name in ("NodeDef", "ArgAttrs"):
+        for name in ("_gradient_op_type", "_user_specified_name"):  # have counters; neither is of use here
+            message.attr.pop(name, None)
     for field, value in message.ListFields():
         if field.message_type and field.message_type.GetOptions().map_entry:
             of_messages = field.message_type.fields_by_name["value"].message_type
