@@ -7,6 +7,7 @@ import pytest
 
 import keras_t2t
 from keras_t2t import analysis
+from keras_t2t.cli.analysis import _resized
 from tests import test_cli
 from tests.conftest import SMALL_CONFIGS, variant_model
 
@@ -73,6 +74,7 @@ def test_compare(run, photograph, flowers, tmp_path):
     (result,) = analysis.compare([flowers], pixels_of(photograph))
     row = next(row for row in cells(output) if row[0].startswith("attention distance"))
     assert float(row[1]) == pytest.approx(result.summary()["distance"], abs=0.01)
+    assert "flowers.keras" in output and "other.keras" in output and "random" not in output  # not the name they share
     assert "Averages over blocks and 1 images" in output and "Wrote two.png" in output
     assert (tmp_path / "two.png").stat().st_size > 10_000
 
@@ -88,3 +90,23 @@ def test_refuses(run, photograph, flowers, tmp_path):
     _, _, error = run("compare", "any.keras", "--image", photograph)
     assert error == "Error: Expected a model with a fixed size of images; t2t_vit takes any\n"
     assert run("attention", photograph, "--weights", "any.keras")[2] == "Error: Expected a classifier; any.keras has no head\n"
+    assert run("cost", "any.keras")[2] == "Error: Expected --size for any.keras, which takes images of any size\n"
+    keras_t2t.T2TViT(config, input_shape=(31, 46, 1)).save("grey.keras")
+    for command in (("attention", photograph, "--weights"), ("compare", "--image", photograph)):
+        _, _, error = run(*command, "grey.keras")
+        assert error.endswith("Error: Expected a model of images with 3 channels; t2t_vit takes 1\n")
+    for picture in ("inside.jpg", "inside", "nowhere/inside.png"):
+        _, _, error = run("attention", photograph, "--weights", "flowers.keras", "--output", picture)
+        assert error == f"Error: Expected a .png file in a folder that exists, for the picture; received: {picture}\n"
+    _, _, error = run("compare", *7 * ["flowers.keras"], "--image", photograph)
+    assert error == "Error: Expected at most 6 models in one picture; received 7\n"
+
+
+def test_time_is_of_the_model_that_was_counted(flowers):
+    features = keras_t2t.T2TViT(keras_t2t.config_of(flowers), include_top=False, dtype="mixed_bfloat16")
+    for model, shape, outputs in ((flowers, (46, 61, 3), (None, 3)), (features, (46, 61, 3), (None, 6, 8, 18))):
+        timed = _resized(model, shape)
+        assert timed.output_shape == outputs or timed is model
+        assert analysis.cost(timed, shape).multiply_accumulates == analysis.cost(model, shape).multiply_accumulates
+        assert timed.layers[1].compute_dtype == model.layers[1].compute_dtype
+    assert _resized(flowers, (31, 46, 3)) is flowers

@@ -21,7 +21,8 @@ class Anatomy:
         tokens_to_token: the T2T module.
         encoder: the blocks, and the transitions between groups of densely connected ones.
         norm: the last norm.
-        head: the layer from features (B, D) to logits (B, classes), None without a classifier.
+        classifier: model from the class token that enters the last norm (B, 1, D) to logits (B, classes); None without a head
+            on the class token.
     """
 
     config: T2TConfig
@@ -29,7 +30,7 @@ class Anatomy:
     tokens_to_token: TokensToToken
     encoder: tuple[keras.Layer, ...]
     norm: keras.Layer
-    head: keras.Layer | None
+    classifier: keras.Model | None
 
     @property
     def block_names(self) -> list[str]:
@@ -53,7 +54,10 @@ def take_apart(model: keras.Model) -> Anatomy:
     tokens_to_token = next(layer for layer in model.layers if isinstance(layer, TokensToToken))
     encoder = [layer for layer in model.layers if isinstance(layer, EncoderBlock) or layer.name.startswith("transition")]
     entry = keras.Model(model.input, [tokens_to_token.input, encoder[0].input])
-    return Anatomy(config, entry, tokens_to_token, tuple(encoder), layers["norm"], layers.get("head"))
+    norm, head = layers["norm"], layers.get("head")
+    on_class_token = head is not None and norm.input.shape[1] == 1
+    classifier = keras.Model(norm.input, head.output) if on_class_token else None
+    return Anatomy(config, entry, tokens_to_token, tuple(encoder), norm, classifier)
 
 
 def run_encoder(anatomy: Anatomy, tokens, offsets=None):

@@ -30,9 +30,9 @@ def attention_maps(
         model: any model of this package.
         images: (B, H, W, C), in the range that the model takes.
         layers: names of the maps wanted, `"block0"`, ... and `"stage1"`, ...; None for all.
-        points: (row, column) in pixels: in the stages, only the tokens nearest to these are queries, so that nothing of shape
-            (N, N) is made there; None for the centre of the image, `"all"` for all tokens (3136 of them in the first stage of a
-            224x224 image: 39 MB an image).
+        points: (row, column) in pixels, on the image: in the stages, only the tokens nearest to these are queries, so that
+            nothing of shape (N, N) is made there; None for the centre of the image, `"all"` for all tokens (3136 of them in the
+            first stage of a 224x224 image: 39 MB an image).
         batch_size: how many images pass at a time.
 
     Returns:
@@ -40,11 +40,11 @@ def attention_maps(
         image, 112 MB for one of 384x384.
 
     Raises:
-        ValueError: for images that the model does not take, for layers that it does not have.
+        ValueError: for images that the model does not take, for layers that it does not have, for points beside the image.
     """
     anatomy = take_apart(model)
     available = [*anatomy.stage_names, *anatomy.block_names]
-    layers = available if layers is None else list(layers)
+    layers = available if layers is None else [layers] if isinstance(layers, str) else list(layers)
     if not layers or not set(layers) <= set(available):
         raise ValueError(f"Expected one or more of the layers {available}; received: layers={layers}")
     found = defaultdict(list)
@@ -60,17 +60,33 @@ def attention_maps(
 def _stage_weights(anatomy, pixels, points):
     """Yields the attention weights (B, 1, n, N) of each stage of the T2T module."""
     module, size = anatomy.tokens_to_token, pixels.shape[1:3]
-    points = [(size[0] / 2, size[1] / 2)] if points is None else points
+    everything = isinstance(points, str) and points == "all"
+    points = None if everything else _points(points, size)
     maps = [pixels, *module.stage_maps(pixels)]
     for i in range(len(anatomy.stage_names)):
         attention = module.attentions[i]
         windows = module.splits[i](maps[i])  # (B, h, w, K)
         tokens = ops.reshape(windows, (windows.shape[0], -1, windows.shape[-1]))
         queries, keys, _ = attention.project_heads(attention.norm1(tokens))
-        if points != "all":
+        if not everything:
             near = nearest_tokens(token_centres(module.soft_splits[: i + 1], size), points)
             queries = ops.take(queries, near, axis=1)
         yield attention.weigh(queries, keys)[:, None]
+
+
+def _points(points, size):
+    """Returns points as pairs of numbers, the centre of the image for None."""
+    if points is None:
+        return [(size[0] / 2, size[1] / 2)]
+    try:
+        array = np.asarray(points, "float64")
+    except (TypeError, ValueError):
+        array = np.empty(0)
+    if array.ndim != 2 or array.shape[1] != 2 or not len(array) or (array < 0).any() or (array >= size).any():
+        raise ValueError(
+            f"Expected 'all', or (row, column) pairs on an image of {size[0]}x{size[1]}; received: points={points!r}"
+        )
+    return array.tolist()
 
 
 def attention_rollout(model: keras.Model, images, batch_size: int = 8) -> np.ndarray:

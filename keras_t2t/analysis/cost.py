@@ -8,7 +8,7 @@ import time
 import keras
 import numpy as np
 
-from keras_t2t.analysis.macs import matrix_products
+from keras_t2t.analysis.macs import Product, matrix_products
 from keras_t2t.configs import T2TConfig, is_count
 from keras_t2t.layers import EncoderBlock
 from keras_t2t.models import config_of
@@ -24,7 +24,8 @@ class StageCost:
         frozen: parameters that are not trained.
         weight_macs: multiply-accumulates of products with trained weights.
         attention_macs: those of queries with keys, attention with values, and the performer's random features.
-        activation_bytes: the results of all its matrix products: what training has to keep of them.
+        activation_bytes: the results of all its matrix products. Training keeps two to three times as much: those of norms,
+            activations, softmax and additions, too.
         largest_bytes: the largest of these results: what inference needs at least.
     """
 
@@ -71,7 +72,8 @@ def cost(model: keras.Model, input_shape: tuple[int, int, int] | None = None) ->
             parameters stay those that the model has.
 
     Raises:
-        ValueError: if `input_shape` is needed and missing, or is none.
+        ValueError: if `input_shape` is needed and missing, or is none; for layers other than those of this package and dense
+            layers behind them, whose products it cannot count.
     """
     config = config_of(model)
     shape = tuple(model.input_shape[1:] if input_shape is None else input_shape)
@@ -81,11 +83,13 @@ def cost(model: keras.Model, input_shape: tuple[int, int, int] | None = None) ->
             f"{model.input_shape[1:]}; received: input_shape={input_shape}"
         )
     layers = {layer.name: layer for layer in model.layers if layer.weights}
-    classes = layers["head"].units if "head" in layers else 0
     blocks = [layer for layer in model.layers if isinstance(layer, EncoderBlock)]
-    products = matrix_products(config, shape[:2], shape[2], classes, blocks[-1].class_token_only)
+    products = matrix_products(config, shape[:2], shape[2], 0, blocks[-1].class_token_only)
+    products |= {name: [_product(layer)] for name, layer in layers.items() if _is_behind(layer, products)}
     item = np.dtype(_numpy_name(blocks[0].compute_dtype)).itemsize
-    stages = tuple(_stage(layer, products.get(name, []), item) for name, layer in layers.items())
+    precise = max(item, 4) if config.token_attention == "performer" else item  # the performer's products stay float32
+    items = {"tokens_to_token": (item, precise)}
+    stages = tuple(_stage(layer, products.get(name, []), *items.get(name, (item, item))) for name, layer in layers.items())
     total = {field.name: sum(getattr(stage, field.name) for stage in stages) for field in dataclasses.fields(StageCost)[1:]}
     total["largest_bytes"] = max(stage.largest_bytes for stage in stages)
     return Cost(model.name, **total, input_shape=shape, stages=stages)
@@ -95,15 +99,31 @@ def _numpy_name(dtype):
     return "float16" if dtype == "bfloat16" else dtype  # which numpy does not have
 
 
-def _stage(layer, products, item):
+def _is_behind(layer, products):
+    """Whether a layer has a product that is not one of the body's."""
+    return hasattr(layer, "kernel") and (layer.name == "head" or layer.name not in products)
+
+
+def _product(layer):
+    """The product of a dense layer with features (B, D)."""
+    if len(layer.kernel.shape) != 2 or len(layer.input.shape) != 2:
+        raise ValueError(
+            "Expected the layers of this package and dense layers of features (B, D) behind them: others cannot be counted; "
+            f"received: {layer.name}, a {type(layer).__name__}"
+        )
+    return Product(1, *layer.kernel.shape)
+
+
+def _stage(layer, products, item, attention_item):
+    sizes = [(attention_item if product.attention else item) * product.outputs for product in products]
     return StageCost(
         layer.name,
         _size(layer.trainable_weights),
         _size(layer.non_trainable_weights),
         sum(product.multiply_accumulates for product in products if not product.attention),
         sum(product.multiply_accumulates for product in products if product.attention),
-        item * sum(product.outputs for product in products),
-        item * max((product.outputs for product in products), default=0),
+        sum(sizes),
+        max(sizes, default=0),
     )
 
 
@@ -111,20 +131,22 @@ def _size(weights):
     return sum(int(np.prod(weight.shape)) for weight in weights)
 
 
-def growth(config: T2TConfig, sizes, token_attentions=("performer", "transformer")) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def growth(config: T2TConfig, sizes, token_attentions=None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Counts how the cost of a full pass grows with the size of square images of 3 channels, for 1,000 classes.
 
     Args:
         config: the model.
         sizes: heights of the images in pixels.
-        token_attentions: what to put between the soft splits.
+        token_attentions: what to put between the soft splits; by default the performer and the transformer, for a model without
+            either what it has.
 
     Returns:
         For each token attention the multiply-accumulates, and how many numbers the largest result of a matrix product has, at
         each size.
     """
+    own = ("convolution",) if config.token_attention == "convolution" else ("performer", "transformer")
     found = {}
-    for kind in token_attentions:
+    for kind in token_attentions or own:
         model = dataclasses.replace(config, token_attention=kind)
         products = [[*itertools.chain(*matrix_products(model, (size, size)).values())] for size in sizes]
         macs = [sum(product.multiply_accumulates for product in one) for one in products]
@@ -142,8 +164,14 @@ def latency(model: keras.Model, input_shape: tuple[int, int, int] | None = None,
 
     Returns:
         The median in seconds, after one pass that compiles.
+
+    Raises:
+        ValueError: if `input_shape` is needed and missing.
     """
-    images = np.random.default_rng(0).uniform(0, 255, (1, *(input_shape or model.input_shape[1:]))).astype("float32")
+    shape = tuple(input_shape or model.input_shape[1:])
+    if None in shape:
+        raise ValueError(f"Expected input_shape=(height, width, {shape[2]}) for {model.name}, which takes images of any size")
+    images = np.random.default_rng(0).uniform(0, 255, (1, *shape)).astype("float32")
     model.predict_on_batch(images)
     times, end = [], time.perf_counter() + seconds
     while len(times) < 3 or time.perf_counter() < end:

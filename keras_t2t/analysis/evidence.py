@@ -25,15 +25,17 @@ def class_evidence(model: keras.Model, images, classes=None, batch_size: int = 4
         (B, h, w), the relevance of the grid for the class token, 0 or more, of any scale.
 
     Raises:
-        ValueError: if the model has no classifier, if there is not a class for each image, or on a backend without gradients.
+        ValueError: if the model has no classifier on its class token, if there is not a class for each image, or on a backend
+            without gradients.
     """
     anatomy = take_apart(model)
-    if anatomy.head is None:
-        raise ValueError(f"Expected a classifier: the evidence is for a class; {model.name} has no head")
-    count = anatomy.head.units
+    if anatomy.classifier is None:
+        raise ValueError(f"Expected a classifier: the evidence is for a class; {model.name} has no head on its class token")
+    count = anatomy.classifier.output_shape[-1]
     if classes is not None:
         classes = np.asarray(classes)
-        if classes.shape != (len(images),) or not ((classes >= 0) & (classes < count)).all():
+        is_number = np.issubdtype(classes.dtype, np.integer)
+        if not is_number or classes.shape != (len(images),) or not ((classes >= 0) & (classes < count)).all():
             raise ValueError(f"Expected {len(images)} classes from 0 to {count - 1}; received: classes={classes}")
     results, done = [], 0
     for batch in batches(model, images, batch_size):
@@ -69,7 +71,7 @@ def attention_gradients(anatomy, images, classes=None):
 
     def score(offsets):
         weights, outputs = zip(*run_encoder(anatomy, tokens, offsets), strict=True)
-        logits = anatomy.head(anatomy.norm(outputs[-1])[:, 0])
+        logits = anatomy.classifier(outputs[-1][:, :1], training=False)
         chosen = ops.argmax(logits, axis=-1) if classes is None else classes
         return ops.sum(logits * ops.one_hot(chosen, logits.shape[-1], dtype=logits.dtype)), weights
 

@@ -23,8 +23,10 @@ def attention_panels(model: keras.Model, images, label="the class", heads: int =
         in the centre in each stage, and that of the class token in the heads of the last block.
 
     Raises:
-        ValueError: as `attention_maps` and `class_evidence`.
+        ValueError: as `attention_maps` and `class_evidence`, and for more than one image.
     """
+    if len(images) != 1:
+        raise ValueError(f"Expected one image, (1, H, W, C); received: {np.shape(images)}")
     splits, size = config_of(model).soft_splits, np.shape(images)[1:3]
 
     def pixels(values, count=None):

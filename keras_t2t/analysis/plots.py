@@ -1,5 +1,7 @@
 """Pictures of what the other files of this folder compute. PNG files, in colours that the colour-blind can tell apart."""
 
+import textwrap
+
 import numpy as np
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -40,7 +42,7 @@ def draw_overlays(image, maps, path, title: str = "", columns: int = 4):
     for ax, (label, values) in zip(axes[1:], maps.items(), strict=False):
         ax.imshow(grey, cmap="gray", vmin=0, vmax=1)
         ax.imshow(values, cmap="viridis", alpha=0.65)
-        ax.set_title(label, fontsize=10)
+        ax.set_title(textwrap.fill(label, 30), fontsize=10)
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=110)
 
@@ -102,11 +104,11 @@ def draw_comparison(comparisons, path):
         ax.set_xlabel("first block to last")
         ax.set_xticks([])
         ax.grid(alpha=0.3)
-    above.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=len(comparisons), frameon=False)
+    above.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     axes = below.subplots(1, len(comparisons), squeeze=False)[0]
     for ax, comparison in zip(axes, comparisons, strict=True):
         shown = ax.imshow(comparison.redundancy.cka, cmap="cividis", vmin=0, vmax=1)
-        ax.set_title(comparison.name, fontsize=10)
+        ax.set_title(textwrap.fill(comparison.name, 24), fontsize=10 if len(comparisons) < 4 else 8)
         ax.set(xlabel="block", ylabel="block")
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.yaxis.get_major_locator().set_params(integer=True)

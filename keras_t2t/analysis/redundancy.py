@@ -110,7 +110,8 @@ class Comparison:
 
     def summary(self) -> dict[str, float]:
         """Returns single figures: parameters, multiply-accumulates, and averages of `Redundancy.by_block` over the blocks."""
-        averages = {name: float(np.nanmean(values)) for name, values in self.redundancy.by_block().items()}
+        by_block = {name: values[~np.isnan(values)] for name, values in self.redundancy.by_block().items()}
+        averages = {name: float(values.mean()) if len(values) else np.nan for name, values in by_block.items()}
         return {"parameters": self.cost.parameters, "multiply_accumulates": self.cost.multiply_accumulates, **averages}
 
 

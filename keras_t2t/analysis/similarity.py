@@ -52,7 +52,7 @@ def attention_distance(weights, distances) -> np.ndarray:
     """Returns how far each head looks on average: distances weighted by attention, averaged over images and queries.
 
     Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, appendix D.7. The class token lies nowhere: it is left out,
-    and the attention to the others is scaled to sum to 1.
+    and the attention to the others is scaled to sum to 1. A row that is all on the class token counts as 0.
 
     Args:
         weights: (B, H, 1 + N, 1 + N), the class token first.
@@ -62,7 +62,8 @@ def attention_distance(weights, distances) -> np.ndarray:
         (H,), in the unit of the distances.
     """
     grid = np.asarray(weights, "float64")[..., 1:, 1:]
-    return ((grid * distances).sum(-1) / grid.sum(-1)).mean((0, 2))
+    mass = grid.sum(-1)
+    return ((grid * distances).sum(-1) / np.where(mass > 0, mass, 1)).mean((0, 2))
 
 
 def centred_gram(features) -> np.ndarray:

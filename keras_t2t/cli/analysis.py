@@ -1,5 +1,6 @@
 """Commands that look inside models and count what they cost."""
 
+import dataclasses
 import pathlib
 import sys
 from typing import Annotated
@@ -31,6 +32,7 @@ def attention(
     crop: CropOption = None,
 ):
     """Draw where a classifier looks, and what speaks for its answer."""
+    check_picture(output)
     model, source = open_classifier(weights, variant)
     pixels = view(image, model, crop or (source.crop if source else None))
     images = as_input(model, pixels[None])
@@ -61,7 +63,10 @@ def cost(
     picture: Annotated[pathlib.Path | None, typer.Option(help="A PNG of how the cost grows with the image.")] = None,
 ):
     """Count parameters, multiply-accumulates and memory, stage by stage."""
+    check_picture(picture)
     opened = open_model(model)
+    if size is None and None in opened.input_shape[1:]:
+        raise ValueError(f"Expected --size for {model}, which takes images of any size")
     shape = None if size is None else (*_size(size), opened.input_shape[3])
     counted = analysis.cost(opened, shape)
     height, width, _ = counted.input_shape
@@ -82,14 +87,20 @@ def cost(
     if variant in AUTHORS and size is None:
         print(_published(analysis.reconcile(variant)))
     if latency:
-        # A model has one size of images; to the time of another size, weights do not matter.
-        timed = opened if size is None else T2TViT(config_of(opened), input_shape=counted.input_shape)
+        timed = _resized(opened, counted.input_shape)
         print(f"{1000 * analysis.latency(timed, counted.input_shape):.1f} ms for one image, on this machine")
     if picture:
-        config = config_of(opened)
-        kinds = ("convolution",) if config.token_attention == "convolution" else ("performer", "transformer")
-        analysis.draw_growth(SIZES, analysis.growth(config, SIZES, kinds), picture)
+        analysis.draw_growth(SIZES, analysis.growth(config_of(opened), SIZES), picture)
         print(f"Wrote {picture}")
+
+
+def _resized(model, shape):
+    """A model like another for images of (H, W, C), with random weights: to the time it takes they do not matter."""
+    if all(size in (None, wanted) for size, wanted in zip(model.input_shape[1:], shape, strict=True)):
+        return model
+    head = next((layer for layer in model.layers if layer.name == "head"), None)
+    top = {"include_top": False} if head is None else {"classes": head.units}
+    return T2TViT(config_of(model), input_shape=shape, dtype=model.get_layer("tokens_to_token").dtype_policy.name, **top)
 
 
 def _published(row):
@@ -108,19 +119,33 @@ def compare(
     output: Annotated[pathlib.Path, typer.Option(help="The picture, a PNG.")] = pathlib.Path("compare.png"),
 ):
     """Put models side by side: what they cost, and how much of it is redundant."""
+    check_picture(output)
+    if len(models) > len(analysis.plots.OKABE_ITO):
+        raise ValueError(f"Expected at most {len(analysis.plots.OKABE_ITO)} models in one picture; received {len(models)}")
     paths = [file for path in image for file in (_files(path) if path.is_dir() else [path])]
     opened = [open_model(name) for name in models]
     sets = [as_input(model, np.stack([view(path, model) for path in paths])) for model in opened]
-    results = analysis.compare(opened, sets)
+    results = [
+        dataclasses.replace(result, name=_label(name))
+        for name, result in zip(models, analysis.compare(opened, sets), strict=True)
+    ]
     table = Table("", *(result.name for result in results), title=f"Averages over blocks and {len(paths)} images")
     summaries = [result.summary() for result in results]
     for key, title in SUMMARY.items():
-        table.add_row(
-            title, *(f"{summary[key]:,.0f}" if summary[key] > 1000 else f"{summary[key]:.3f}" for summary in summaries)
-        )
+        table.add_row(title, *(_figure(summary[key]) for summary in summaries))
     print_table(table)
     analysis.draw_comparison(results, output)
     print(f"Wrote {output}")
+
+
+def _label(name):
+    """What a model is called beside others: a variant and its weights, or a file and its folder."""
+    variant, _, weights = name.partition(":")
+    return f"{variant} ({weights or 'random'})" if variant in VARIANTS else "/".join(pathlib.Path(name).parts[-2:])
+
+
+def _figure(value):
+    return "" if np.isnan(value) else f"{value:,.0f}" if value > 1000 else f"{value:.3f}"
 
 
 SUMMARY = {
@@ -163,9 +188,17 @@ def _files(folder):
     return files
 
 
+def check_picture(path):
+    """Raises before the work if a picture cannot be written."""
+    if path is not None and (path.suffix.lower() != ".png" or not path.parent.is_dir()):
+        raise ValueError(f"Expected a .png file in a folder that exists, for the picture; received: {path}")
+
+
 def view(path, model, crop=None):
     """An image as a model is evaluated on it, (H, W, 3), uint8."""
-    size = model.input_shape[1:3]
+    *size, channels = model.input_shape[1:]
+    if channels != 3:
+        raise ValueError(f"Expected a model of images with 3 channels; {model.name} takes {channels}")
     if None in size:
         raise ValueError(f"Expected a model with a fixed size of images; {model.name} takes any")
     return evaluation_image(path, size, crop or default_crop(size))

@@ -98,8 +98,8 @@ def config_of(model: keras.Model) -> T2TConfig:
         block = next(name for name, cls in BLOCK_CLASSES.items() if type(last) is cls)
     except (AttributeError, StopIteration, IndexError):
         raise ValueError(
-            "Expected a model built by keras_t2t, with the layers TokensToToken, PositionEmbedding and EncoderBlock; "
-            f"received: {model!r}"
+            "Expected a model built by keras_t2t, with the layers TokensToToken, PositionEmbedding and EncoderBlock, which "
+            f"optimize_for_inference folds away: pass the model that it was made from; received: {model!r}"
         ) from None
     return T2TConfig(
         token_attention=tokens.token_attention,

@@ -28,9 +28,15 @@ def test_the_blocks_end_where_the_model_ends(pair, images):
     before = model.predict(images, verbose=0)
     anatomy = take_apart(model)
     *_, (_, last) = run_encoder(anatomy, anatomy.entry(images)[1])
-    logits = anatomy.head(anatomy.norm(last)[:, 0])
+    logits = anatomy.classifier(last[:, :1])
     assert relative_error(keras.ops.softmax(logits), before) < 1e-5
     np.testing.assert_array_equal(model.predict(images, verbose=0), before)  # looking changes nothing
+
+
+@pytest.mark.parametrize("points", [(10, 20), [], "centre", [(31, 0)], [(-1, 5)], [(1, 2, 3)], [("a", "b")]])
+def test_points_beside_the_image_are_refused(points, images):
+    with pytest.raises(ValueError, match=r"Expected 'all', or \(row, column\) pairs on an image of 31x46; received: points="):
+        attention_maps(model_and_numpy("performer")[0], images, "stage1", points)
 
 
 @pytest.mark.parametrize("kind", ["performer", "transformer"])

@@ -81,8 +81,9 @@ def test_other_sizes_and_precision():
     large = cost(free, (46, 61, 3))
     products = matrix_products(numpy_model.config, (46, 61), 3, 0)
     assert large.multiply_accumulates == sum(p.multiply_accumulates for stage in products.values() for p in stage)
-    assert cost(model).activation_bytes == 2 * sum(
-        p.outputs for stage in matrix_products(numpy_model.config, (31, 46), 3, 5, True).values() for p in stage
+    products = matrix_products(numpy_model.config, (31, 46), 3, 5, True)
+    assert cost(model).activation_bytes == sum(  # the performer's own stay float32
+        (4 if p.attention and name == "tokens_to_token" else 2) * p.outputs for name in products for p in products[name]
     )
     model.get_layer("tokens_to_token").trainable = False
     assert cost(model).stages[0].trainable == 0
@@ -92,9 +93,21 @@ def test_other_sizes_and_precision():
         cost(model, (31, 46, 4))
 
 
+def test_layers_behind_the_body():
+    body, _ = model_and_numpy("performer", include_top=False, pooling="token")
+    hidden = keras.layers.Dense(7, name="hidden")(body.output)
+    model = keras.Model(body.input, keras.layers.Dense(4, name="head")(hidden))
+    assert cost(model).multiply_accumulates == cost(body).multiply_accumulates + 18 * 7 + 7 * 4
+    grid, _ = model_and_numpy("performer", include_top=False)
+    model = keras.Model(grid.input, keras.layers.Conv2D(4, 1, name="mask")(grid.output))
+    with pytest.raises(ValueError, match="others cannot be counted; received: mask, a Conv2D"):
+        cost(model)
+
+
 def test_growth():
     config = VARIANTS["t2t_vit_14"]
     counts = growth(config, (224, 448))
+    assert list(growth(VARIANTS["vit_small_16"], (224,))) == ["convolution"]
     assert counts["performer"][0][0] == reconcile("t2t_vit_14").products
     assert counts["transformer"][0][0] == reconcile("t2t_vit_t_14").products
     np.testing.assert_array_equal(counts["transformer"][1], [(56 * 56) ** 2, (112 * 112) ** 2])
@@ -137,3 +150,6 @@ def test_norms_are_those_of_the_layers():
 def test_latency_is_the_time_of_one_image():
     model, _ = model_and_numpy("patches")
     assert 0 < latency(model, seconds=0.01) < 5
+    free = keras_t2t.T2TViT(keras_t2t.config_of(model), include_top=False)
+    with pytest.raises(ValueError, match=r"Expected input_shape=\(height, width, 3\) for .*, which takes images of any size"):
+        latency(free)

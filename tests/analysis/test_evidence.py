@@ -1,8 +1,10 @@
+import keras
 import numpy as np
 import pytest
 
+import keras_t2t
 from keras_t2t.analysis import class_evidence
-from keras_t2t.analysis.anatomy import take_apart
+from keras_t2t.analysis.anatomy import run_encoder, take_apart
 from keras_t2t.analysis.evidence import attention_gradients, relevance
 from tests.analysis.conftest import model_and_numpy, spread
 from tests.numpy_t2t import NumpyT2T
@@ -58,5 +60,21 @@ def test_refuses(images):
         class_evidence(model, images, [0, 1, 5])
     with pytest.raises(ValueError, match="Expected 3 classes from 0 to 4"):
         class_evidence(model, images, [1])
-    with pytest.raises(ValueError, match="Expected a classifier: the evidence is for a class; patches has no head"):
+    with pytest.raises(ValueError, match=r"Expected 3 classes from 0 to 4; received: classes=\[0. 1. 2.\]"):
+        class_evidence(model, images, [0.0, 1.0, 2.0])
+    with pytest.raises(
+        ValueError, match="Expected a classifier: the evidence is for a class; patches has no head on its class"
+    ):
         class_evidence(model_and_numpy("patches", include_top=False)[0], images)
+    pooled = keras_t2t.replace_head(model_and_numpy("patches", include_top=False, pooling="avg")[0], 4)
+    with pytest.raises(ValueError, match="has no head on its class token"):
+        class_evidence(pooled, images)
+
+
+def test_a_head_of_several_layers(images):
+    body, _ = model_and_numpy("performer", include_top=False, pooling="token")
+    model = keras.Model(body.input, keras.layers.Dense(4, name="head")(keras.layers.Dense(7, "relu")(body.output)))
+    anatomy = take_apart(model)
+    *_, (_, last) = run_encoder(anatomy, anatomy.entry(images)[1])
+    np.testing.assert_allclose(anatomy.classifier(last[:, :1]), model.predict(images, verbose=0), rtol=1e-4, atol=1e-5)
+    assert class_evidence(model, images, [3, 0, 1]).any()

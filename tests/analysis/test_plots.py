@@ -1,5 +1,7 @@
 """Pictures are files of the size asked for, no text of which is cut off. How they look was looked at."""
 
+import dataclasses
+import itertools
 import sys
 
 import matplotlib.figure
@@ -8,7 +10,9 @@ import numpy as np
 import pytest
 
 from keras_t2t.analysis import (
+    attention_maps,
     attention_panels,
+    attention_rollout,
     compare,
     draw_comparison,
     draw_features,
@@ -24,16 +28,24 @@ from tests.analysis.conftest import SIZE, model_and_numpy
 
 @pytest.fixture
 def saved(monkeypatch, tmp_path):
-    """Where a picture goes; when it is saved, all that is drawn has to lie within it."""
+    """Where a picture goes; when it is saved, all that is drawn has to lie within it, and no title over another."""
     plain = matplotlib.figure.Figure.savefig
 
     def savefig(figure, path, **kwargs):
         plain(figure, path, **kwargs)
         box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
         assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.02, (box, width, height)
+        titles = [axes.title.get_window_extent() for axes in figure.axes if axes.get_title()]
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(titles, 2))
+        drawn.update({axes.get_title().replace("\n", " "): axes for axes in figure.axes})
 
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", savefig)
+    drawn.clear()
     return tmp_path / "picture.png"
+
+
+drawn = {}
+"""The panels of the last picture by their titles."""
 
 
 def pixels_of(path):
@@ -55,13 +67,35 @@ def test_overlays(kind, saved, images):
     centres = token_centres(numpy_model.config.soft_splits, SIZE)
     expected = to_pixels(last[2, 0, 1:].reshape(*map(len, centres)), centres, SIZE)
     np.testing.assert_allclose(panels["block1, head 2"], expected, rtol=1e-4, atol=1e-6)
+    rollout = attention_rollout(model, images[:1])[0, 0, 1:].reshape(*map(len, centres))
+    np.testing.assert_allclose(panels["rollout of the class token"], to_pixels(rollout, centres, SIZE), rtol=1e-5)
+    for i, title in enumerate(stages, 1):
+        places = token_centres(numpy_model.config.soft_splits[:i], SIZE)
+        weights = attention_maps(model, images[:1], f"stage{i}")[f"stage{i}"][0, 0, 0].reshape(*map(len, places))
+        np.testing.assert_allclose(panels[title], to_pixels(weights, places, SIZE), rtol=1e-5)
     draw_overlays(np.full((*SIZE, 3), 200), panels, saved, "title")
     assert pixels_of(saved).shape[1] == round(4 * 2.4 * 110)
+    for title, values in panels.items():
+        np.testing.assert_array_equal(drawn[title].images[1].get_array(), values)
+    with pytest.raises(ValueError, match=r"Expected one image, \(1, H, W, C\); received: \(3, 31, 46, 3\)"):
+        attention_panels(model, images)
+
+
+def test_long_titles_are_broken(saved):
+    title = "evidence for a class with a name of many words, more than there is room for"
+    draw_overlays(np.full((*SIZE, 3), 200), {title: np.zeros(SIZE), title + "!": np.zeros(SIZE)}, saved)
+    assert {title, title + "!"} < set(drawn)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_features(channels, saved, images):
     maps = feature_maps(model_and_numpy("dense")[0], images[:1])
+    block = {"block0": maps["block0"][0]}
+    draw_features(np.full((*SIZE, channels), 90), block, saved, "title")
+    most = np.argsort(-block["block0"].var((0, 1)))[:6]
+    assert [title for title in drawn if title] == [f"channel {channel}" for channel in most]
+    for channel in most:
+        np.testing.assert_array_equal(drawn[f"channel {channel}"].images[0].get_array(), block["block0"][..., channel])
     draw_features(np.full((*SIZE, channels), 90), {name: values[0] for name, values in maps.items()}, saved, "title")
     assert pixels_of(saved).shape[1] == round(7 * 1.7 * 110)
 
@@ -69,8 +103,16 @@ def test_features(channels, saved, images):
 def test_comparison(saved, images):
     models = [model_and_numpy(kind)[0] for kind in ("performer", "dense")]
     results = compare(models, images)
+    results = [dataclasses.replace(result, name=f"t2t_vit_14_{result.name} (imagenet_openmmlab)") for result in results]
     draw_comparison(results, saved)
     assert pixels_of(saved).shape[1] == round(12.5 * 110)
+    for result in results:
+        (image,) = drawn[result.name].images
+        np.testing.assert_array_equal(image.get_array(), result.redundancy.cka)
+        (line,) = (line for line in drawn["cosine between heads"].lines if line.get_label() == result.name)
+        np.testing.assert_array_equal(line.get_ydata(), result.redundancy.by_block()["cosine"])
+    named = [dataclasses.replace(results[0], name=f"{i} {results[0].name}") for i in range(6)]
+    draw_comparison(named, saved)
     with pytest.raises(ValueError, match="Expected at most 6 models in one picture; received 8"):
         draw_comparison(results * 4, saved)
 
@@ -78,7 +120,15 @@ def test_comparison(saved, images):
 @pytest.mark.parametrize("latencies", [None, {"performer": {112: 0.1, 1024: 3.0}, "transformer": {}}])
 def test_growth(latencies, saved):
     sizes = (112, 224, 448, 1024)
-    draw_growth(sizes, growth(VARIANTS["t2t_vit_14"], sizes), saved, latencies)
+    counts = growth(VARIANTS["t2t_vit_14"], sizes)
+    draw_growth(sizes, counts, saved, latencies)
+    for kind, (macs, largest) in counts.items():
+        panels = {"multiply-accumulates (G)": macs / 1e9, "largest matrix, float32 (MiB)": largest * 4 / 2**20}
+        for title, values in panels.items():
+            (line,) = (line for line in drawn[title].lines if line.get_label() == kind)
+            np.testing.assert_allclose(line.get_ydata(), values)
+    if latencies:
+        assert drawn["measured time, one image (s)"].lines[0].get_xydata().tolist() == [[112, 0.1], [1024, 3.0]]
     assert pixels_of(saved).shape[1] == round((12 if latencies else 8.2) * 110)
 
 

@@ -45,6 +45,8 @@ def test_attention_distance():
     weights = spread((2, 2, 7, 7))
     grid = weights[..., 1:, 1:] / weights[..., 1:, 1:].sum(-1, keepdims=True)
     np.testing.assert_allclose(attention_distance(weights, distances), np.einsum("bhij,ij->h", grid, distances) / 12)
+    weights[0, 0, 1:] = np.eye(weights.shape[-1])[0]  # all on the class token, as rows of 16 bits can be
+    assert np.isfinite(attention_distance(weights, distances)).all()
 
 
 def unbiased_hsic(k, m):
