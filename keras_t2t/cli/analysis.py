@@ -124,11 +124,11 @@ def compare(
         raise ValueError(f"Expected at most {len(analysis.plots.OKABE_ITO)} models in one picture; received {len(models)}")
     paths = [file for path in image for file in (_files(path) if path.is_dir() else [path])]
     opened = [open_model(name) for name in models]
-    sets = [as_input(model, np.stack([view(path, model) for path in paths])) for model in opened]
-    results = [
-        dataclasses.replace(result, name=_label(name))
-        for name, result in zip(models, analysis.compare(opened, sets), strict=True)
-    ]
+    results = []
+    for name, model in zip(models, opened, strict=True):
+        images = as_input(model, np.stack([view(path, model) for path in paths]))  # of one model at a time
+        (result,) = analysis.compare([model], images)
+        results.append(dataclasses.replace(result, name=_label(name)))
     table = Table("", *(result.name for result in results), title=f"Averages over blocks and {len(paths)} images")
     summaries = [result.summary() for result in results]
     for key, title in SUMMARY.items():
