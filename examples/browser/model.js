@@ -1,4 +1,4 @@
-/** The exported model: model.tflite and model.labels.txt of this folder, run by LiteRT.js on the processor (WebAssembly). */
+/** The exported model: model.tflite and model.tflite.labels.txt of this folder, run by LiteRT.js (WebAssembly, processor). */
 
 const RUNTIME = new URL("node_modules/@litertjs/core/", import.meta.url);
 const EXPORT =
@@ -11,7 +11,7 @@ const EXPORT =
  * @throws {Error} if runtime or model is missing, or something does not fit; its message tells a person what to do.
  */
 export async function loadModel() {
-  const downloads = ["model.tflite", "model.labels.txt"].map(download);
+  const downloads = ["model.tflite", "model.tflite.labels.txt"].map(download);
   const [litert, file, labels] = await Promise.all([loadRuntime(), ...downloads]);
   if (!file) throw new Error(`There is no model.tflite beside this page. Make it with: ${EXPORT}`);
   let compiled;
@@ -22,7 +22,11 @@ export async function loadModel() {
   }
   const names = labels && new TextDecoder().decode(labels).trimEnd().split("\n");
   const model = new Model(litert, compiled, names, file.byteLength);
-  await model.classify(new Float32Array(model.size[0] * model.size[1] * 3));
+  const probabilities = await model.classify(new Float32Array(model.size[0] * model.size[1] * 3));
+  const sum = probabilities.reduce((sum, probability) => sum + probability, 0);
+  if (Math.min(...probabilities) < 0 || Math.abs(sum - 1) > 0.01) {
+    throw new Error("The model should return probabilities of classes: export a classifier with softmax.");
+  }
   return model;
 }
 
@@ -41,8 +45,11 @@ class Model {
         `The model should take one image, (1, height, width, 3) of float32 or uint8; it takes (${inputs}) of ${input.dtype}.`,
       );
     }
+    if (input.name.includes("normalised_images")) {
+      throw new Error("The model should normalise its images itself: export one built with include_preprocessing=True.");
+    }
     if (labels && labels.length !== classes) {
-      throw new Error(`The model has ${classes} classes, and model.labels.txt names ${labels.length}. Export both together.`);
+      throw new Error(`The model has ${classes} classes, and model.tflite.labels.txt names ${labels.length}. Export both together.`);
     }
     this.#litert = litert;
     this.#compiled = compiled;

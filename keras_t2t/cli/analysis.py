@@ -12,7 +12,7 @@ from rich.table import Table
 from keras_t2t import analysis
 from keras_t2t.analysis.published import AUTHORS
 from keras_t2t.applications import T2TViT
-from keras_t2t.cli.app import CropOption, app, print_table
+from keras_t2t.cli.app import CropOption, app, check_picture, print_table
 from keras_t2t.cli.weights import VariantOption, class_labels, open_classifier, open_file
 from keras_t2t.configs import VARIANTS, image_size_of, variant_of
 from keras_t2t.data import default_crop, evaluation_image
@@ -186,12 +186,6 @@ def _files(folder):
     if not files:
         raise ValueError(f"Expected images in {folder}; there are none")
     return files
-
-
-def check_picture(path):
-    """Raises before the work if a picture cannot be written."""
-    if path is not None and (path.suffix.lower() != ".png" or not path.parent.is_dir()):
-        raise ValueError(f"Expected a .png file in a folder that exists, for the picture; received: {path}")
 
 
 def view(path, model, crop=None):

@@ -32,3 +32,9 @@ def main():
 def print_table(table: Table):
     """Prints a table, on a pipe as wide as it wants to be."""
     Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def check_picture(path):
+    """Raises before the work if a picture cannot be written."""
+    if path is not None and (path.suffix.lower() != ".png" or not path.parent.is_dir()):
+        raise ValueError(f"Expected a .png file in a folder that exists, for the picture; received: {path}")

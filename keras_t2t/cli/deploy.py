@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from keras_t2t.cli.app import app, print_table
+from keras_t2t.cli.app import app, check_picture, print_table
 from keras_t2t.cli.weights import VariantOption, model_of
 from keras_t2t.deploy import benchmark as benchmarks
 from keras_t2t.deploy import export as export_model
@@ -76,6 +76,10 @@ def benchmark(
     Latency is that of one image, the median. Each file has a process of its own. Its peak memory is that of the whole process:
     Python, numpy, the runtime and the model with the largest batch. TensorFlow is in it for SavedModels and .keras files alone.
     """
+    check_picture(picture)
+    for file in files:
+        if not file.exists():
+            raise FileNotFoundError(f"There is no {file}")
     batches = tuple(dict.fromkeys(batch))
     rates = [f"images/s at {size}" for size in batches]
     table = Table("model", "runtime", "latency, ms", *rates, "peak memory, MiB", "size, MB")

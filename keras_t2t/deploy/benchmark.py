@@ -75,7 +75,10 @@ def measure(
 
 def draw(measurements: Sequence[Measurement], path: str | os.PathLike):
     """Draws measurements of the same batch sizes as bars, a panel for each figure and a row for each model, as a PNG."""
-    from matplotlib.figure import Figure
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('Pictures need matplotlib: pip install "keras-t2t[plots]"') from error
 
     panels = {"latency, ms": [1e3 * each.latency for each in measurements]}
     for batch in measurements[0].throughput:

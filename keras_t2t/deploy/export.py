@@ -9,12 +9,13 @@ import tempfile
 import keras
 import numpy as np
 
+from keras_t2t.configs import is_count
 from keras_t2t.deploy.folded import FoldedLayer
 from keras_t2t.deploy.graph import normalises
 from keras_t2t.deploy.inference_graph import optimize_for_inference
 from keras_t2t.deploy.onnx import to_onnx
-from keras_t2t.deploy.report import ExportError, ExportReport, examine
-from keras_t2t.deploy.runtimes import labels_path, missing, open_exported
+from keras_t2t.deploy.report import IMAGES_AT_ONCE, OPS, ExportError, ExportReport, examine
+from keras_t2t.deploy.runtimes import first_line, labels_path, missing, open_exported
 from keras_t2t.deploy.samples import images_for
 from keras_t2t.deploy.saved_model import to_saved_model
 from keras_t2t.deploy.tflite import to_tflite
@@ -49,8 +50,9 @@ def export(
 ) -> ExportReport:
     """Exports a model, and checks the file by running it in its own runtime before it gets its name.
 
-    The graph is that of `optimize_for_inference`. The names of the classes are put beside the file, as `NAME.labels.txt`, or
-    into the folder of a SavedModel. The same model always gives the same bytes.
+    The graph is that of `optimize_for_inference`; of a model of 16 or 64 bits it is that of the same weights in float32, with
+    which it is then compared. The names of the classes are put beside the file, as `model.tflite.labels.txt`, or into
+    the folder of a SavedModel. The same model always gives the same bytes.
 
     Args:
         model: any model of this package, shipped, fine-tuned or loaded, of a fixed image size.
@@ -60,26 +62,28 @@ def export(
             `"full_int8"` (by ranges measured on `calibration`); for ONNX `"int8"`. See `to_tflite` and `to_onnx`.
         batch_size: of a TFLite file; the other formats take any.
         input_dtype: `"float32"`, or `"uint8"` for a model that normalises its images itself.
-        calibration: for `"full_int8"`: real images of the kind that the model will see, as `samples`; up to 100 are used.
-        samples: the images to compare on: an array (n, H, W, C) of what the model takes, or a folder of images; by default
-            those of `calibration`, or else ten photographs that come with the package.
+        calibration: for `"full_int8"`: real images of the kind that the model will see, as `samples`.
+        samples: the images to compare on: an array (n, H, W, C) of what the model takes, or a folder, of whose images up to 100
+            are used; by default those of `calibration`, or else ten photographs that come with the package.
         tolerance: in float32 and float16, the largest difference of a logit over the largest logit, by default 1e-4 and 1e-2;
             in 8 bits, the least part of `samples` with the same likeliest class, by default 0.9.
-        force: whether to replace what is at `path`.
+        force: whether to replace a file or a SavedModel that is at `path`.
 
     Returns:
         The report.
 
     Raises:
         ValueError: for arguments that contradict each other, and models that are not of this package.
-        ExportError: if the file has an operation that its runtime does not have built in, does not load, or differs too much.
-        FileExistsError: if there is something at `path` already.
+        ExportError: if the model cannot be converted, or if the file has an operation that its runtime does not have built in,
+            does not load, or differs too much.
+        FileExistsError: if there is something at `path` already; with `force`, a folder that is no SavedModel.
         ImportError: if a package is not installed; says how to install it.
     """
     path = pathlib.Path(path)
     format = _checked_format(path, format)
     _check_arguments(model, format, quantize, batch_size, input_dtype, calibration)
     _check_place(path, force)
+    model = _in_float32(keras.Model(model.inputs[0], model.outputs[0], name=model.name))
     if not any(isinstance(layer, FoldedLayer) for layer in model.layers):
         inference_model = optimize_for_inference(model)
     else:
@@ -88,28 +92,50 @@ def export(
     images = calibration if samples is None and calibration is not None else images_for(model, samples)
     if input_dtype == "uint8":
         images = np.round(images)
-    expected = model.predict(images, verbose=0)
+    expected = model.predict(images, batch_size=IMAGES_AT_ONCE, verbose=0)
     with _staging(path) as staged:
-        if format == "tflite":
-            to_tflite(inference_model, staged, quantize, batch_size, input_dtype, calibration)
-        elif format == "onnx":
-            to_onnx(inference_model, staged, quantize, input_dtype)
-        else:
-            to_saved_model(inference_model, staged, input_dtype)
+        try:
+            if format == "tflite":
+                to_tflite(inference_model, staged, quantize, batch_size, input_dtype, calibration)
+            elif format == "onnx":
+                to_onnx(inference_model, staged, quantize, input_dtype)
+            else:
+                to_saved_model(inference_model, staged, input_dtype)
+        except (ImportError, OSError):
+            raise
+        except Exception as error:  # of four converters, each with errors of its own
+            raise ExportError(f"The model cannot be converted to {format}: {first_line(error)}") from error
         if labels_of(model):
-            labels_path(staged).write_text("".join(f"{label}\n" for label in labels_of(model)), encoding="utf-8")
+            lines = "".join(f"{' '.join(label.splitlines())}\n" for label in labels_of(model))
+            labels_path(staged).write_text(lines, encoding="utf-8")
         return _examined(staged, path, format, quantize, images, expected, tolerance)
 
 
+def _in_float32(model):
+    """Returns a model that computes in float32, with the weights of `model`; itself if it does so."""
+    if all(layer.dtype_policy.name == "float32" for layer in model.layers):
+        return model
+
+    def in_float32(layer):  # or an operation without weights
+        dtype = {"dtype": "float32"} if isinstance(layer, keras.Layer) else {}
+        return layer.__class__.from_config({**layer.get_config(), **dtype})
+
+    images = keras.Input(model.input_shape[1:], name=model.inputs[0].name)
+    copy = keras.models.clone_model(model, input_tensors=images, clone_function=in_float32)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
 def _examined(staged, path, format, quantize, images, expected, tolerance):
+    ops = OPS[format](staged)
+    foreign = [op for op in ops if ":" in op]
+    if foreign:
+        raise ExportError(f"The {format} file needs operations that are not built in: {', '.join(foreign)}")
     try:
         runtime = open_exported(staged)
     except ValueError as error:
         raise ExportError(f"The {format} file does not load: {error}") from error
-    report = examine(staged, path, format, quantize, runtime, images, expected)
-    foreign = [op for op in report.ops if ":" in op]
-    if foreign:
-        raise ExportError(f"The {format} file needs operations that are not built in: {', '.join(foreign)}")
+    report = examine(staged, path, format, quantize, ops, runtime, images, expected)
     if quantize in LARGEST_DIFFERENCE:
         most = LARGEST_DIFFERENCE[quantize] if tolerance is None else tolerance
         if not report.difference <= most:  # NaN, too
@@ -128,30 +154,31 @@ def _examined(staged, path, format, quantize, images, expected, tolerance):
 
 
 def _checked_format(path, format):
-    chosen = format or {".tflite": "tflite", ".onnx": "onnx", "": "saved_model"}.get(path.suffix.lower())
+    endings = {".tflite": "tflite", ".onnx": "onnx"}
+    chosen = format or {**endings, "": "saved_model"}.get(path.suffix.lower())
     if chosen not in QUANTIZATIONS:
         raise ValueError(f"Expected a format of {', '.join(QUANTIZATIONS)}; received: format={format!r} for {path}")
-    ending = {"tflite": ".tflite", "onnx": ".onnx"}.get(chosen)
-    if ending and path.suffix.lower() != ending:
-        raise ValueError(f"Expected a file that ends in {ending}; received: {path}")
+    if not path.name or endings.get(path.suffix.lower(), "saved_model") != chosen:
+        name = "a folder with a name" if chosen == "saved_model" else f"a file that ends in .{chosen}"
+        raise ValueError(f"Expected {name} for {chosen}; received: {path}")
     return chosen
 
 
 def _check_arguments(model, format, quantize, batch_size, input_dtype, calibration):
     if keras.backend.backend() != "tensorflow":
         raise ValueError(f"Export needs KERAS_BACKEND=tensorflow; the backend is {keras.backend.backend()}")
-    if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ValueError(f"Expected a keras.Model with one input and one output; received: {model!r}")
-    if None in model.input_shape[1:]:
-        raise ValueError(
-            f"Expected a model of a fixed image size; received one for {model.input_shape[1:]}: build it with `input_shape`"
-        )
+    ends = [getattr(model, name, None) or () for name in ("inputs", "outputs")]
+    if not isinstance(model, keras.Model) or [len(end) for end in ends] != [1, 1]:
+        raise ValueError(f"Expected a functional keras.Model with one input and one output; received: {model!r}")
+    shape = tuple(model.inputs[0].shape[1:])
+    if None in shape:
+        raise ValueError(f"Expected a model of a fixed image size; received one for {shape}: build it with `input_shape`")
     if quantize not in QUANTIZATIONS[format]:
         names = ", ".join(str(name) for name in QUANTIZATIONS[format])
         raise ValueError(f"Expected quantize for {format} to be one of {names}; received: {quantize!r}")
     if (quantize == "full_int8") != (calibration is not None):
         raise ValueError("Expected `calibration`, real images, with quantize='full_int8' and only there")
-    if batch_size != 1 and (format != "tflite" or batch_size < 1):
+    if batch_size != 1 and (format != "tflite" or not is_count(batch_size)):
         raise ValueError(f"Expected a positive batch_size, other than 1 for TFLite only; received: {batch_size!r} for {format}")
     if input_dtype not in ("float32", "uint8") or (input_dtype == "uint8" and not normalises(model)):
         raise ValueError(
@@ -166,6 +193,8 @@ def _check_arguments(model, format, quantize, batch_size, input_dtype, calibrati
 def _check_place(path, force):
     if path.exists() and not force:
         raise FileExistsError(f"There is something at {path} already; replace it with force=True (--force)")
+    if path.is_dir() and not (path / "saved_model.pb").is_file():
+        raise FileExistsError(f"There is a folder at {path} that is no SavedModel: it will not be replaced")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
@@ -178,9 +207,14 @@ def _staging(path):
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         staged, replaced = pathlib.Path(folder) / path.name, pathlib.Path(folder) / "replaced"
         yield staged
-        if path.is_dir():
+        if path.exists():
             os.replace(path, replaced)
-        os.replace(staged, path)
+        try:
+            os.replace(staged, path)
+        except BaseException:
+            if replaced.exists():
+                os.replace(replaced, path)
+            raise
         if not path.is_dir():
             labels_path(path).unlink(missing_ok=True)
             if labels_path(staged).exists():

@@ -49,9 +49,9 @@ def frozen_function(model: keras.Model, batch_size: int | None, input_dtype: str
 
 
 def as_probabilities(scores: np.ndarray) -> np.ndarray:
-    """Returns the probabilities (n, classes), float64, of scores that are logits; probabilities as they are."""
+    """Returns the probabilities (n, classes), float64, of scores that are logits; what lies in [0, 1] as it is."""
     scores = np.asarray(scores, "float64")
-    if are_probabilities(scores):
+    if scores.min() >= 0 and scores.max() <= 1:  # of softmax, or of sigmoids
         return scores
     scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return scores / scores.sum(axis=-1, keepdims=True)

@@ -18,7 +18,7 @@ def optimize_for_inference(model: keras.Model) -> keras.Model:
     - Scale and shift of the blocks' LayerNorms, and the scale of the attention, go into the weights that follow.
     - Dropout and drop path are gone.
 
-    All else, such as a head of the user's own, is copied. Layers of 16 bits compute in float32.
+    All else, such as a head of the user's own, is copied. What replaces layers of 16 bits computes in float32.
 
     Args:
         model: any functional model with the layers of this package, such as those of the constructors.

@@ -17,7 +17,7 @@ class Runtime:
 
     Attributes:
         name: of the runtime.
-        run: images (n, H, W, C) of `input_dtype`, any n, to outputs (n, ...), float32.
+        run: images (n, H, W, C) of `input_dtype`, one or more, to outputs (n, ...), float32.
         input_shape: (B, H, W, C); B is None where any batch runs at once.
         input_dtype: `"float32"` or `"uint8"`.
         labels: names of the classes, or None.
@@ -58,8 +58,12 @@ def open_exported(path: str | os.PathLike, threads: int | None = None) -> Runtim
     except (ImportError, OSError):
         raise
     except Exception as error:  # of three runtimes, each with errors of its own
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ValueError(f"Cannot load {path}: {reason}") from error
+        raise ValueError(f"Cannot load {path}: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of what an error says, or its kind if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def cores():
@@ -70,7 +74,7 @@ def cores():
 def labels_path(path: str | os.PathLike) -> pathlib.Path:
     """Returns where the names of an exported model's classes are: in the folder of a SavedModel, else beside the file."""
     path = pathlib.Path(path)
-    return path.with_suffix(".labels.txt") if path.suffix.lower() in (".tflite", ".onnx") else path / "labels.txt"
+    return path.with_name(f"{path.name}.labels.txt") if path.suffix.lower() in (".tflite", ".onnx") else path / "labels.txt"
 
 
 def missing(package: str) -> ImportError:
@@ -80,7 +84,7 @@ def missing(package: str) -> ImportError:
 
 def _labels(path):
     file = labels_path(path)
-    return tuple(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else None
+    return tuple(file.read_text(encoding="utf-8").removesuffix("\n").split("\n")) if file.is_file() else None
 
 
 def _open_tflite(path, threads):

@@ -50,7 +50,7 @@ def _classifier(model, infer):
     size = model.input_shape[1:3]
     classes = model.output_shape[-1]
     names = labels_of(model) or [str(number) for number in range(classes)]
-    is_linear = model.get_layer("predictions").activation is keras.activations.linear
+    is_linear = getattr(model.get_layer("predictions"), "activation", None) is keras.activations.linear
 
     def view(encoded):
         return evaluation_view(decode(encoded), size, default_crop(size))

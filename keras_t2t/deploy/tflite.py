@@ -44,8 +44,9 @@ def to_tflite(
     if quantize in ("int8", "full_int8"):
         batches = None
         if quantize == "full_int8":
-            whole = calibration[: len(calibration) // batch_size * batch_size].astype(input_dtype)
-            batches = [{input_name(model): batch} for batch in whole.reshape(-1, batch_size, *whole.shape[1:])]
+            count = -(-len(calibration) // batch_size)  # the last batch is filled up with the first images
+            whole = np.resize(calibration, (count, batch_size, *calibration.shape[1:])).astype(input_dtype)
+            batches = [{input_name(model): batch} for batch in whole]
         content = _quantize(content, batches)
     path.write_bytes(content)
 

@@ -14,7 +14,7 @@ import pytest
 import keras_t2t
 from keras_t2t.configs import VARIANTS
 from keras_t2t.deploy import open_exported
-from keras_t2t.deploy.graph import as_logits
+from keras_t2t.deploy.graph import as_logits, frozen_function
 from keras_t2t.deploy.samples import images_for, sample_folder
 from tests.conftest import SMALL_CONFIGS, relative_error
 from tests.deploy.test_inference_graph import photographs, small_model
@@ -244,25 +244,59 @@ def test_an_operation_that_is_not_built_in_is_refused(shipped, tmp_path, monkeyp
         path.write_bytes(converter.convert())
 
     monkeypatch.setitem(function.__globals__, "to_tflite", naive)
-    with pytest.raises(keras_t2t.ExportError, match=r"not built in: custom:Flex|does not load"):
+    with pytest.raises(keras_t2t.ExportError, match="not built in: custom:Flex"):
         keras_t2t.export(shipped, tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("format", "foreign"), [("onnx", "com.example:Mystery"), ("saved_model", "custom:EagerPyFunc")])
+def test_foreign_operations_of_other_formats_are_refused(format, foreign, shipped, tmp_path, monkeypatch):
+    from keras_t2t.deploy import export as function
+
+    def with_domain(model, path, *_):
+        import onnx
+
+        plain(model, path)
+        file = onnx.load(path)
+        file.graph.node[0].domain, file.graph.node[0].op_type = "com.example", "Mystery"
+        onnx.save(file, path)
+
+    def with_python(model, path, *_):
+        import tensorflow as tf
+
+        module = tf.Module()
+        spec = tf.TensorSpec((None, 32, 32, 3), name="images")
+        module.serve = tf.function(lambda x: {"scores": tf.py_function(lambda x: x[:, 0, 0], [x], "float32")}, [spec])
+        tf.saved_model.save(module, str(path), {"serving_default": module.serve})
+
+    plain = function.__globals__[f"to_{format}"]
+    monkeypatch.setitem(function.__globals__, f"to_{format}", with_domain if format == "onnx" else with_python)
+    with pytest.raises(keras_t2t.ExportError, match=f"not built in: {foreign}"):
+        keras_t2t.export(shipped, tmp_path / FORMATS[format])
     assert not list(tmp_path.iterdir())
 
 
 def test_outputs_that_are_no_numbers_are_refused(shipped, tmp_path, monkeypatch):
-    """As converting a function whose weights are no constants gave them."""
+    """As files of functions whose weights were no constants gave them; this TensorFlow freezes such functions itself."""
     from keras_t2t.deploy import export as function
 
-    def unfrozen(model, path, *_):
-        broken = keras.models.clone_model(model)
-        broken.set_weights([np.full_like(weight, np.nan) for weight in broken.get_weights()])
-        to_tflite(broken, path)
+    def broken(model, path, *_):
+        copy = keras.models.clone_model(model)
+        copy.set_weights([np.full_like(weight, np.nan) for weight in copy.get_weights()])
+        to_tflite(copy, path)
 
     to_tflite = function.__globals__["to_tflite"]
-    monkeypatch.setitem(function.__globals__, "to_tflite", unfrozen)
+    monkeypatch.setitem(function.__globals__, "to_tflite", broken)
     with pytest.raises(keras_t2t.ExportError, match="its logits by nan of the largest"):
         keras_t2t.export(shipped, tmp_path / "model.tflite")
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_are_constants_of_the_graph_that_is_converted(shipped):
+    function = frozen_function(keras_t2t.optimize_for_inference(shipped), 1)
+    assert not function.captured_inputs
+    constants = sum(op.outputs[0].shape.num_elements() or 0 for op in function.graph.get_operations() if op.type == "Const")
+    assert constants >= shipped.count_params() - 3 * 64 * 147  # less what is folded into others
 
 
 def test_tflite_has_no_shapes_at_run_time_and_no_transposes_of_five_axes(shipped, tmp_path):
@@ -295,3 +329,81 @@ def test_damaged_files_are_refused(name, tmp_path):
         open_exported(tmp_path)
     with pytest.raises(FileNotFoundError, match="There is no"):
         open_exported(tmp_path / "absent.onnx")
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_models_of_other_precisions_become_float32(dtype, format, tmp_path):
+    model = small_model("performer", classes=7, dtype=dtype)
+    exact = small_model("performer", classes=7)
+    exact.set_weights([weight.astype("float32") for weight in model.get_weights()])
+    keras_t2t.export(model, tmp_path / FORMATS[format])
+    images = photographs(31, 23, 3)
+    received = open_exported(tmp_path / FORMATS[format]).run(images)
+    np.testing.assert_allclose(received, exact.predict(images, verbose=0), rtol=1e-3, atol=1e-6)
+
+
+def test_inputs_and_outputs_in_lists(shipped, tmp_path):
+    for model in (keras.Model([shipped.input], [shipped.output]), keras.Model({"pixels": shipped.input}, shipped.output)):
+        assert keras_t2t.export(model, tmp_path / "model.onnx", force=True).difference < 1e-4
+
+    class Mine(keras.Model):
+        def call(self, x):
+            return shipped(x)
+
+    with pytest.raises(ValueError, match=r"Expected a functional keras\.Model with one input and one output; received: <Mine"):
+        keras_t2t.export(Mine(), tmp_path / "other.onnx")
+
+
+def test_labels_are_of_their_file(shipped, tmp_path):
+    keras_t2t.export(shipped, tmp_path / "model.tflite")
+    keras_t2t.export(small_model("performer", classes=7), tmp_path / "model.onnx")
+    assert open_exported(tmp_path / "model.tflite").labels == keras_t2t.labels_of(shipped)
+    assert open_exported(tmp_path / "model.onnx").labels is None
+    odd = keras_t2t.replace_head(shipped, ["left\u2028side", "two\nlines"])
+    keras_t2t.export(odd, tmp_path / "odd.onnx")
+    assert open_exported(tmp_path / "odd.onnx").labels == ("left side", "two lines")
+
+
+def test_force_replaces_exports_and_nothing_else(shipped, tmp_path):
+    (tmp_path / "photographs").mkdir()
+    (tmp_path / "photographs" / "holiday.jpg").write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match="photographs that is no SavedModel: it will not be replaced"):
+        keras_t2t.export(shipped, tmp_path / "photographs", force=True)
+    assert (tmp_path / "photographs" / "holiday.jpg").read_bytes() == b"mine"
+    (tmp_path / "model").write_text("a file")
+    keras_t2t.export(shipped, tmp_path / "model", force=True)
+    (tmp_path / "model" / "old").write_text("of the old one")
+    with pytest.raises(keras_t2t.ExportError):
+        keras_t2t.export(shipped, tmp_path / "model", force=True, tolerance=0)
+    assert (tmp_path / "model" / "old").exists() and open_exported(tmp_path / "model").labels
+    keras_t2t.export(shipped, tmp_path / "model", force=True)
+    assert not (tmp_path / "model" / "old").exists()
+    assert sorted(os.listdir(tmp_path)) == ["model", "photographs"]
+
+
+def test_fewer_images_to_calibrate_than_a_batch(shipped, tmp_path):
+    images = images_for(shipped)[:3]
+    report = keras_t2t.export(
+        shipped, tmp_path / "model.tflite", quantize="full_int8", batch_size=5, calibration=images, tolerance=0
+    )
+    assert report.images == 3
+
+
+def test_what_a_converter_says_is_one_line(tmp_path):
+    class Inverse(keras.layers.Layer):
+        def call(self, x):
+            return keras.ops.erfinv(x / 1000)
+
+    body = small_model("performer", include_top=False, pooling="token")
+    model = keras.Model(body.input, Inverse()(body.output))
+    for format, path in FORMATS.items():
+        if format != "saved_model":
+            with pytest.raises(keras_t2t.ExportError, match=f"The model cannot be converted to {format}: .") as caught:
+                keras_t2t.export(model, tmp_path / path)
+            assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_single_class(tmp_path):
+    assert keras_t2t.export(small_model("performer", classes=1), tmp_path / "model.onnx").difference == 0

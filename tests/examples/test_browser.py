@@ -67,7 +67,7 @@ def serve():
 
 def page_folder(folder, model=None):
     """Fills a folder with the page, the runtime and the exported model."""
-    made = shutil.ignore_patterns("node_modules", "model.tflite", "model.labels.txt")
+    made = shutil.ignore_patterns("node_modules", "model.tflite", "model.tflite.labels.txt")
     shutil.copytree(EXAMPLES / "browser", folder, ignore=made, dirs_exist_ok=True)
     (folder / "node_modules").symlink_to(RUNTIME)
     if model is not None:
@@ -202,7 +202,7 @@ def test_file_that_is_no_image(page, tiny, tmp_path):
     [
         ("model.tflite", None, "There is no model.tflite beside this page. Make it with: keras-t2t export"),
         ("model.tflite", b"no model", "LiteRT.js cannot read model.tflite."),
-        ("model.labels.txt", b"cat\ndog\n", "The model has 10 classes, and model.labels.txt names 2."),
+        ("model.tflite.labels.txt", b"cat\ndog\n", "The model has 10 classes, and model.tflite.labels.txt names 2."),
         ("node_modules", None, "The runtime did not load. Install it with: npm install"),
     ],
 )
@@ -225,6 +225,20 @@ def test_model_of_another_size(browser, serve, tmp_path):
     drop(open_page(browser, serve(page_folder(tmp_path, model))), CHINA)
     check_answer(browser, model, CHINA, classes=3)
     assert re.search(r"sees 75 \S 101 pixels and knows 3 classes: daisy, rose, wild tulip\.", text(browser, "model"))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"classifier_activation": None}, "The model should return probabilities of classes"),
+        ({"include_top": False}, "The model should return probabilities of classes"),
+        ({"include_preprocessing": False}, "The model should normalise its images itself"),
+    ],
+)
+def test_models_that_answer_otherwise(browser, serve, tmp_path, arguments, message):
+    model = keras_t2t.T2TViT(keras_t2t.T2TConfig(**SMALL_CONFIGS["patches"]), input_shape=(31, 47, 3), **arguments)
+    page = open_page(browser, serve(page_folder(tmp_path, model)))
+    assert text(page, "error").startswith(message)
 
 
 def test_model_without_labels(browser, serve, tmp_path):
