@@ -14,7 +14,7 @@ import pytest
 import keras_t2t
 from keras_t2t.configs import VARIANTS
 from keras_t2t.deploy import open_exported
-from keras_t2t.deploy.graph import as_logits, frozen_function
+from keras_t2t.deploy.graph import as_logits, as_probabilities, frozen_function
 from keras_t2t.deploy.samples import images_for, sample_folder
 from tests.conftest import SMALL_CONFIGS, relative_error
 from tests.deploy.test_inference_graph import photographs, small_model
@@ -407,3 +407,9 @@ def test_what_a_converter_says_is_one_line(tmp_path):
 
 def test_a_single_class(tmp_path):
     assert keras_t2t.export(small_model("performer", classes=1), tmp_path / "model.onnx").difference == 0
+
+
+def test_scores_of_sigmoids_stay_as_they_are():
+    sigmoids = np.array([[0.45, 0.39, 0.96]])
+    np.testing.assert_array_equal(as_probabilities(sigmoids), sigmoids)
+    np.testing.assert_allclose(as_probabilities(np.log([[1.0, 3.0, 4.0]])), [[0.125, 0.375, 0.5]])
