@@ -60,24 +60,25 @@ def attention_maps(
 def _stage_weights(anatomy, pixels, points):
     """Yields the attention weights (B, 1, n, N) of each stage of the T2T module."""
     module, size = anatomy.tokens_to_token, pixels.shape[1:3]
-    everything = isinstance(points, str) and points == "all"
-    points = None if everything else _points(points, size)
+    points = _points(points, size)
     maps = [pixels, *module.stage_maps(pixels)]
     for i in range(len(anatomy.stage_names)):
         attention = module.attentions[i]
         windows = module.splits[i](maps[i])  # (B, h, w, K)
         tokens = ops.reshape(windows, (windows.shape[0], -1, windows.shape[-1]))
         queries, keys, _ = attention.project_heads(attention.norm1(tokens))
-        if not everything:
+        if points is not None:
             near = nearest_tokens(token_centres(module.soft_splits[: i + 1], size), points)
             queries = ops.take(queries, near, axis=1)
         yield attention.weigh(queries, keys)[:, None]
 
 
 def _points(points, size):
-    """Returns points as pairs of numbers, the centre of the image for None."""
+    """Returns points as pairs of numbers, the centre of the image for None; None for `"all"`."""
     if points is None:
         return [(size[0] / 2, size[1] / 2)]
+    if isinstance(points, str) and points == "all":
+        return None
     try:
         array = np.asarray(points, "float64")
     except (TypeError, ValueError):

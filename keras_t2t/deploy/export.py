@@ -116,12 +116,12 @@ def _in_float32(model):
     if all(layer.dtype_policy.name == "float32" for layer in model.layers):
         return model
 
-    def in_float32(layer):  # or an operation without weights
+    def copy_layer(layer):  # or an operation, which has no dtype
         dtype = {"dtype": "float32"} if isinstance(layer, keras.Layer) else {}
         return layer.__class__.from_config({**layer.get_config(), **dtype})
 
     images = keras.Input(model.input_shape[1:], name=model.inputs[0].name)
-    copy = keras.models.clone_model(model, input_tensors=images, clone_function=in_float32)
+    copy = keras.models.clone_model(model, input_tensors=images, clone_function=copy_layer)
     copy.set_weights(model.get_weights())
     return copy
 
