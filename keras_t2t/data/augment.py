@@ -1,4 +1,4 @@
-"""Random changes of single images, each a pure function of the image and a seed, in whole grey levels.
+"""Random changes of single images, each a pure function of the image and random numbers.
 
 Sources: section 4.1 of the paper, which takes its augmentation from DeiT (Touvron et al. 2021, table 9).
 """
@@ -70,7 +70,7 @@ def decode(image: tf.Tensor, channels: int = 3) -> tf.Tensor:
 
 
 def random_crop(image: tf.Tensor, size: tuple[int, int], augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:
-    """Returns a random view (*size, 3), uint8, of an encoded image or of pixels.
+    """Returns a random view (*size, 3) of an encoded image or of pixels, in grey levels that need not be whole.
 
     A JPEG is decoded only where the view needs it.
     """
@@ -131,34 +131,31 @@ def _resize(pixels, size, interpolation):
         shrinks = tf.size(pixels) > 4 * 3 * size[0] * size[1]
         resize = functools.partial(tf.image.resize, pixels, size, interpolation)
         pixels = tf.cond(shrinks, lambda: resize(antialias=True), resize)
-    if pixels.dtype != "uint8":
-        pixels = grey_levels(tf.ensure_shape(pixels, (*size, pixels.shape[-1])))
     return tf.ensure_shape(pixels, (*size, 3))
 
 
-@compiled
 def grey_levels(values: tf.Tensor) -> tf.Tensor:
     """Rounds and clips to uint8."""
-    return tf.cast(tf.clip_by_value(tf.round(values), 0, 255), "uint8")
+    return values if values.dtype == "uint8" else tf.cast(tf.clip_by_value(tf.round(values), 0, 255), "uint8")
 
 
-def random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Mirrors half of the images (H, W, C)."""
-    return tf.image.stateless_random_flip_left_right(image, seed)
+def flip(image: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
+    """Mirrors an image (H, W, C) if a number in [0, 1) is below a half."""
+    return tf.where(draw < 0.5, tf.reverse(image, [1]), image)
 
 
-def random_erase(image: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
+def erase(image: tf.Tensor, rate: float, draws: tf.Tensor) -> tf.Tensor:
     """Fills a rectangle of a part `rate` of the images (H, W, 3), uint8, with noise of ImageNet's mean and deviation.
 
     The rectangle has 1/50 to 1/3 of the area and a ratio of sides of 3/10 to 10/3 (Zhong et al. 2020). All images take their
-    noise from one larger picture of it, each from a random place, since drawing so many numbers takes longer than all the rest.
+    noise from one picture of it, rolled by random distances, since drawing so many numbers takes longer than all the rest.
+    Seven numbers in [0, 1) say whether, with which area, ratio of sides, place (two), and how far the noise is rolled (two).
     """
-    draws = tf.random.stateless_uniform((7,), seed)
 
     def erased():
         height, width, _ = image.shape
-        y, x = tf.unstack(tf.cast(draws[5:] * [float(height), float(width)], "int32"))
-        return _erase(image, tf.slice(_noise(2 * height, 2 * width), [y, x, 0], image.shape), draws[1:5])
+        noise = tf.roll(_noise(height, width), tf.cast(draws[5:] * [float(height), float(width)], "int32"), [0, 1])
+        return tf.where(_rectangle(height, width, draws[1:5]), noise, image)
 
     return tf.cond(draws[0] < rate, erased, lambda: image)
 
@@ -172,14 +169,13 @@ def _noise(height, width):
     return np.rint(255 * noise).astype("uint8")
 
 
-@compiled
-def _erase(image, noise, draws):
-    """Puts a rectangle of the noise into the image. Four numbers in [0, 1) say which: its area, its ratio of sides, y and x."""
-    sides = tf.constant([*image.shape[:2]], "float32")
+def _rectangle(height, width, draws):
+    """Returns which pixels (height, width, 1) are in a rectangle; the draws are of its area, its ratio of sides, y and x."""
+    sides = tf.constant([height, width], "float32")
     area = (1 / 50 + draws[0] * (1 / 3 - 1 / 50)) * tf.reduce_prod(sides)
     ratio = tf.exp((2 * draws[1] - 1) * math.log(10 / 3))
     extent = tf.minimum(tf.round(tf.sqrt([area * ratio, area / ratio])), sides)
     begin = tf.floor(draws[2:] * (sides - extent + 1))
     (top, left), (bottom, right) = tf.unstack(begin), tf.unstack(begin + extent)
     rows, columns = tf.range(sides[0])[:, None, None], tf.range(sides[1])[:, None]
-    return tf.where((rows >= top) & (rows < bottom) & (columns >= left) & (columns < right), noise, image)
+    return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)

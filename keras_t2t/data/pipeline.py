@@ -5,7 +5,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_t2t.data.augment import Augmentation, decode, random_crop, random_erase, random_flip
+from keras_t2t.data.augment import Augmentation, compiled, decode, erase, flip, grey_levels, random_crop
 from keras_t2t.data.evaluation import evaluation_view
 from keras_t2t.data.mix import mix, smooth
 from keras_t2t.data.rand_augment import rand_augment
@@ -59,16 +59,8 @@ def training_batches(
         image, label = element
         place = number % epoch_size * shard[1] + shard[0]
         image_seed = tf.random.experimental.stateless_fold_in(seed_of(first_epoch + number // epoch_size, 0), place)
-        seeds = tf.random.experimental.stateless_split(image_seed, 4)
-        image = random_crop(image, size, augmentation, seeds[0])
-        if augmentation.flip:
-            image = random_flip(image, seeds[1])
-        if augmentation.rand_augment:
-            strength = augmentation.rand_augment_magnitude, augmentation.rand_augment_deviation
-            image = rand_augment(image, augmentation.rand_augment, *strength, seeds[2])
-        if augmentation.erase_rate:
-            image = random_erase(image, augmentation.erase_rate, seeds[3])
-        return image, label
+        crop_seed, seed = tf.unstack(tf.random.experimental.stateless_split(image_seed, 2))
+        return change(random_crop(image, size, augmentation, crop_seed), augmentation, seed), label
 
     def mixed(number, batch):
         images, labels = batch
@@ -84,6 +76,29 @@ def training_batches(
     dataset = dataset.map(view, tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.batch(batch_size, drop_remainder=True).enumerate()
     return dataset.map(mixed).prefetch(1).with_options(options)
+
+
+def change(view: tf.Tensor, augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:
+    """Mirrors a view (H, W, 3), changes it with RandAugment and erases a part, each as told; returns it in whole grey levels.
+
+    All is compiled into one operation, since every one takes time to start; XLA cannot draw the numbers.
+    """
+    seeds = tf.random.experimental.stateless_split(seed, 2)
+    changes = augmentation.rand_augment
+    draws = tf.random.stateless_uniform((8 + 3 * changes,), seeds[0])
+    strength = augmentation.rand_augment_magnitude, augmentation.rand_augment_deviation
+    strengths = tf.random.stateless_normal((changes,), seeds[1], *strength)
+
+    @compiled
+    def changed(image, draws, strengths):
+        image = grey_levels(image)
+        if augmentation.flip:
+            image = flip(image, draws[0])
+        if changes:
+            image = rand_augment(image, tf.reshape(draws[8:], (changes, 3)), strengths)
+        return erase(image, augmentation.erase_rate, draws[1:8]) if augmentation.erase_rate else image
+
+    return changed(view, draws, strengths)
 
 
 def evaluation_batches(

@@ -8,9 +8,10 @@ interruption; keras-cv's lacks five of the fifteen changes; and both take severa
 import functools
 import math
 
+import numpy as np
 import tensorflow as tf
 
-from keras_t2t.data.augment import compiled, grey_levels
+from keras_t2t.data.augment import grey_levels
 from keras_t2t.imagenet import MEAN
 
 CHANGE_RATE = 0.5  # part of the changes that are made at all
@@ -18,27 +19,17 @@ GREY = [round(255 * mean) for mean in MEAN]
 LUMINANCE = (0.299, 0.587, 0.114)
 
 
-def rand_augment(image: tf.Tensor, changes: int, magnitude: float, deviation: float, seed: tf.Tensor) -> tf.Tensor:
+def rand_augment(image: tf.Tensor, draws: tf.Tensor, strengths: tf.Tensor) -> tf.Tensor:
     """Changes an image a few times, each time in one of fifteen ways or not at all.
 
     Args:
         image: (H, W, 3), uint8.
-        changes: how many times.
-        magnitude: mean strength of a change, 0 to 10.
-        deviation: its standard deviation.
-        seed: (2,).
+        draws: (N, 3), for N changes, in [0, 1): whether there is one, with which sign, and which.
+        strengths: (N,), 0 to 10; what lies beyond is clipped.
 
     Returns:
         The same shape, uint8.
     """
-    seeds = tf.random.experimental.stateless_split(seed, 2)
-    draws = tf.random.stateless_uniform((changes, 3), seeds[0])
-    strengths = tf.random.stateless_normal((changes,), seeds[1], magnitude, deviation)
-    return _change_all(image, draws, strengths)
-
-
-@compiled
-def _change_all(image, draws, strengths):
     return tf.while_loop(
         lambda i, image: i < len(draws),
         lambda i, image: (i + 1, _change(image, draws[i], strengths[i])),
@@ -47,7 +38,6 @@ def _change_all(image, draws, strengths):
 
 
 def _change(image, draws, strength):
-    """Makes one change, or none; three numbers in [0, 1) say whether, with which sign, and which."""
     level = tf.clip_by_value(strength, 0, 10) / 10
     signed = tf.where(draws[1] < 0.5, level, -level)
     ways = [functools.partial(change, image, level, signed) for change in CHANGES.values()]
@@ -57,20 +47,20 @@ def _change(image, draws, strength):
 
 def _auto_contrast(image, level, signed):
     """The darkest value of each channel becomes 0, the brightest 255."""
-    values = tf.cast(image, "float32")
-    low, high = tf.reduce_min(values, [0, 1]), tf.reduce_max(values, [0, 1])
-    return tf.where(high > low, grey_levels((values - low) * (255 / tf.maximum(high - low, 1))), image)
+    low, high = (tf.cast(extreme(extreme(image, 0), 0), "float32") for extreme in (tf.reduce_min, tf.reduce_max))
+    stretched = grey_levels((tf.cast(image, "float32") - low) * (255 / tf.maximum(high - low, 1)))
+    return tf.where(high > low, stretched, image)
 
 
 def _equalize(image, level, signed):
     """Every channel gets all grey levels about equally often."""
     places = tf.constant([0, 256, 512]) + tf.cast(image, "int32")  # in one histogram after the other
-    counts = tf.math.unsorted_segment_sum(tf.ones_like(places), places, 768)
-    counts = tf.reshape(counts, (3, 256))
-    brightest = tf.reduce_max(image, [0, 1])
-    last = tf.gather(counts, tf.cast(brightest, "int32"), axis=1, batch_dims=1)
+    counts = tf.reshape(tf.math.unsorted_segment_sum(tf.ones_like(places), places, 768), (3, 256))
+    brightest = tf.reduce_max(tf.where(counts > 0, tf.range(256), 0), 1)
+    last = tf.gather(counts, brightest, axis=1, batch_dims=1)
     step = (tf.reduce_sum(counts, 1) - last)[:, None] // 255
-    table = (step // 2 + tf.cumsum(counts, 1, exclusive=True)) // tf.maximum(step, 1)
+    darker = tf.cast(tf.cast(counts, "float32") @ np.triu(np.ones((256, 256), "float32"), 1), "int32")  # cumsum is slow in XLA
+    table = (step // 2 + darker) // tf.maximum(step, 1)
     table = tf.where(step > 0, tf.minimum(table, 255), tf.range(256))
     return tf.cast(tf.gather(tf.reshape(table, [-1]), places), "uint8")
 
@@ -111,33 +101,72 @@ def _sharpness(image, level, signed):
     return _blend(image, smooth, 1 + 0.9 * signed)
 
 
-def _transform(image, matrix):
-    """Moves pixels by (x, y) -> (a0 x + a1 y + a2, a3 x + a4 y + a5), the way from the result to the image.
+def _move(image, x=None, y=None):
+    """Takes each pixel from another place, (H, W) both; along an axis without places it stays where it is.
 
     What lies between pixels is interpolated, what comes from outside is grey.
     """
     height, width, _ = image.shape
-    y, x = tf.meshgrid(tf.range(float(height)), tf.range(float(width)), indexing="ij")
-    from_x = tf.clip_by_value(matrix[0] * x + matrix[1] * y + matrix[2], -1, width) + 1
-    from_y = tf.clip_by_value(matrix[3] * x + matrix[4] * y + matrix[5], -1, height) + 1
-    left, top = tf.floor(from_x), tf.floor(from_y)
-    right_share, bottom_share = (from_x - left)[..., None], (from_y - top)[..., None]
+    rows, columns = _places(image)
+    (left, right_share), (top, bottom_share) = (
+        _between(columns if x is None else x, width),
+        _between(rows if y is None else y, height),
+    )
     # One row and column of grey before the image, two after it; in unsigned numbers, which wrap around, as zeros.
     padded = tf.reshape(tf.pad(image - tf.constant(GREY, "uint8"), [[1, 2], [1, 2], [0, 0]]), (-1, 3))
     place = tf.cast(top * (width + 3) + left, "int32")
-    near, right, below, far = (
-        tf.cast(tf.gather(padded, place + step) + tf.constant(GREY, "uint8"), "float32")
-        for step in (0, 1, width + 3, width + 4)
-    )
-    upper, lower = near + right_share * (right - near), below + right_share * (far - below)
-    return grey_levels(upper + bottom_share * (lower - upper))
+
+    def pixels(step):
+        return tf.cast(tf.gather(padded, place + step) + tf.constant(GREY, "uint8"), "float32")
+
+    def row(step):
+        return pixels(step) if x is None else pixels(step) + right_share * (pixels(step + 1) - pixels(step))
+
+    return grey_levels(row(0) if y is None else row(0) + bottom_share * (row(width + 3) - row(0)))
+
+
+def _between(place, side):
+    """Returns the number of the pixel before a place, counted with one pixel of margin, and the share (H, W, 1) of the next."""
+    place = tf.clip_by_value(place, -1, side) + 1
+    before = tf.floor(place)
+    return before, (place - before)[..., None]
+
+
+def _places(image):
+    return tf.meshgrid(*(tf.range(float(side)) for side in image.shape[:2]), indexing="ij")
 
 
 def _rotate(image, level, signed):
     angle = signed * math.radians(30)
     cos, sin = tf.cos(angle), tf.sin(angle)
-    y, x = ((side - 1) / 2 for side in image.shape[:2])
-    return _transform(image, (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y))
+    y, x = (places - (side - 1) / 2 for places, side in zip(_places(image), image.shape[:2], strict=True))
+    return _move(image, cos * x - sin * y + (image.shape[1] - 1) / 2, sin * x + cos * y + (image.shape[0] - 1) / 2)
+
+
+def _shear_x(image, level, signed):
+    y, x = _places(image)
+    return _move(image, x=x + 0.3 * signed * y)
+
+
+def _shear_y(image, level, signed):
+    y, x = _places(image)
+    return _move(image, y=y + 0.3 * signed * x)
+
+
+def _translate(axis, image, level, signed):
+    """Moves by up to 0.45 of a side, each pixel equally far between two others."""
+    side = image.shape[axis]
+    shift = 0.45 * signed * side
+    whole = tf.floor(shift)
+    margin = [math.ceil(0.45 * side) * (i == axis) for i in range(3)]
+    padded = tf.pad(image - tf.constant(GREY, "uint8"), [[before, before] for before in margin])
+    # `tf.slice` would be compiled for each distance.
+    near, following = (
+        tf.roll(padded, -tf.cast(whole, "int32") - step, axis)[margin[0] :, margin[1] :][: image.shape[0], : image.shape[1]]
+        for step in (0, 1)
+    )
+    near, following = (tf.cast(pixels + tf.constant(GREY, "uint8"), "float32") for pixels in (near, following))
+    return grey_levels(near + (shift - whole) * (following - near))
 
 
 CHANGES = {
@@ -152,9 +181,9 @@ CHANGES = {
     "contrast": lambda image, level, signed: _blend(image, tf.reduce_mean(_grey(image)), 1 + 0.9 * signed),
     "brightness": lambda image, level, signed: _blend(image, 0.0, 1 + 0.9 * signed),
     "sharpness": _sharpness,
-    "shear_x": lambda image, level, signed: _transform(image, (1, 0.3 * signed, 0, 0, 1, 0)),
-    "shear_y": lambda image, level, signed: _transform(image, (1, 0, 0, 0.3 * signed, 1, 0)),
-    "translate_x": lambda image, level, signed: _transform(image, (1, 0, 0.45 * signed * image.shape[1], 0, 1, 0)),
-    "translate_y": lambda image, level, signed: _transform(image, (1, 0, 0, 0, 1, 0.45 * signed * image.shape[0])),
+    "shear_x": _shear_x,
+    "shear_y": _shear_y,
+    "translate_x": functools.partial(_translate, 1),
+    "translate_y": functools.partial(_translate, 0),
 }
 """From (image, level in [0, 1], level with a random sign) to the image; all uint8 (H, W, 3)."""

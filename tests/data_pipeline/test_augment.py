@@ -10,9 +10,10 @@ import PIL.ImageOps
 import pytest
 import tensorflow as tf
 
-from keras_t2t.data.augment import Augmentation, random_crop, random_erase, random_flip, random_window
+from keras_t2t.data.augment import Augmentation, random_crop, random_window
 from keras_t2t.data.mix import beta, cutmix, mix, mixup, smooth
-from keras_t2t.data.rand_augment import CHANGES, GREY, rand_augment
+from keras_t2t.data.pipeline import change
+from keras_t2t.data.rand_augment import CHANGES, GREY
 
 Y, X = np.mgrid[:60, :80]
 PHOTOGRAPH = np.clip(
@@ -46,6 +47,15 @@ PIL_AT_HALF = {
 MOVES = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 
 
+def changed(image, seeds, **settings):
+    """Returns the image as each seed changes it; one compilation serves all."""
+    augmentation = dataclasses.replace(NOTHING, **settings)
+    function = tf.function(lambda seed: change(image, augmentation, seed))
+    results = [function(tf.constant(seed)).numpy() for seed in seeds]
+    assert all(result.dtype == np.uint8 for result in results)
+    return results
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_changes_are_those_of_pil(name):
     half = tf.constant(0.5)
@@ -60,13 +70,11 @@ def test_changes_are_those_of_pil(name):
 
 def test_rand_augment_changes_about_three_quarters_and_repeats_itself():
     image = tf.constant(PHOTOGRAPH)
-    function = tf.function(lambda seed: rand_augment(image, 2, 9.0, 0.5, seed))
-    results = [function(tf.constant([3, i])).numpy() for i in range(200)]
+    results = changed(image, [(3, i) for i in range(200)], rand_augment=2)
     unchanged = np.mean([np.array_equal(result, PHOTOGRAPH) for result in results])
     assert 0.13 < unchanged < 0.4  # one half of one half, and changes that change nothing here
     assert len({result.tobytes() for result in results}) > 100
-    assert all(result.min() >= 0 and result.max() <= 255 for result in results)
-    np.testing.assert_array_equal(function(tf.constant([3, 7])), results[7])
+    np.testing.assert_array_equal(changed(image, [(3, 7)], rand_augment=2)[0], results[7])
 
 
 @pytest.mark.parametrize("encoded", [True, False])
@@ -109,6 +117,12 @@ def test_where_no_crop_fits_it_is_the_middle():
     np.testing.assert_array_equal(window, [43, 0, 13, 10])
 
 
+def test_views_become_whole_grey_levels():
+    """Bicubic resizing, as it leaves between them and beyond the range."""
+    values = tf.constant([-3.0, 0.4, 0.6, 254.7, 259.0])[None, :, None] * tf.ones((4, 1, 3))
+    np.testing.assert_array_equal(changed(values, [(0, 0)])[0][2, :, 1], [0, 0, 1, 255, 255])
+
+
 def test_a_padded_crop_shifts_over_black():
     image = np.full((8, 8, 3), 200, "uint8")
     augmentation = dataclasses.replace(NOTHING, crop_kind="padded", crop_padding=2)
@@ -122,7 +136,7 @@ def test_a_padded_crop_shifts_over_black():
 
 
 def test_half_of_the_images_are_mirrored():
-    results = [random_flip(tf.constant(PHOTOGRAPH), tf.constant([2, i])).numpy() for i in range(200)]
+    results = changed(tf.constant(PHOTOGRAPH), [(2, i) for i in range(200)], flip=True)
     mirrored = [np.array_equal(result, PHOTOGRAPH[:, ::-1]) for result in results]
     assert 70 < sum(mirrored) < 130
     assert all(m or np.array_equal(r, PHOTOGRAPH) for m, r in zip(mirrored, results, strict=True))
@@ -130,10 +144,9 @@ def test_half_of_the_images_are_mirrored():
 
 def test_erasing_fills_one_rectangle_with_noise():
     dark, bright = tf.zeros((40, 50, 3), "uint8"), tf.fill((40, 50, 3), tf.constant(255, "uint8"))
-    erase = tf.function(lambda image, seed: random_erase(image, 0.25, seed))
+    seeds = [(4, number) for number in range(400)]
     areas, values = [], []
-    for number in range(400):
-        result, other = (erase(image, tf.constant([4, number])).numpy() for image in (dark, bright))
+    for result, other in zip(*(changed(image, seeds, erase_rate=0.25) for image in (dark, bright)), strict=True):
         inside = (result == other)[..., 0]
         np.testing.assert_array_equal(result == other, np.stack([inside] * 3, -1))
         if inside.any():
