@@ -68,6 +68,21 @@ def test_changes_are_those_of_pil(name):
         assert difference.max() <= 1
 
 
+@pytest.mark.parametrize("strength", [-1.0, -0.37, 0.83, 1.0])
+@pytest.mark.parametrize(("name", "axis"), [("translate_x", 1), ("translate_y", 0)])
+def test_translations_are_linear_between_pixels_and_grey_beyond(name, axis, strength):
+    """Against numpy, up to the edge of the image, compiled as in training."""
+    translate = tf.function(CHANGES[name], jit_compile=True)
+    result = translate(tf.constant(PHOTOGRAPH), tf.constant(abs(strength)), tf.constant(strength)).numpy()
+    side = PHOTOGRAPH.shape[axis]
+    wide = np.tile(np.array(GREY, "float64"), (60 + 2 * side, 80 + 2 * side, 1))
+    wide[side : side + 60, side : side + 80] = PHOTOGRAPH
+    shift = 0.45 * strength * side
+    whole = math.floor(shift)
+    near, following = (np.roll(wide, -whole - step, axis)[side : side + 60, side : side + 80] for step in (0, 1))
+    np.testing.assert_allclose(result, near + (shift - whole) * (following - near), atol=0.51)
+
+
 def test_rand_augment_changes_about_three_quarters_and_repeats_itself():
     image = tf.constant(PHOTOGRAPH)
     results = changed(image, [(3, i) for i in range(200)], rand_augment=2)
