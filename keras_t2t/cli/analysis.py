@@ -16,6 +16,7 @@ from keras_t2t.cli.app import CropOption, app, check_picture, print_table
 from keras_t2t.cli.weights import VariantOption, class_labels, open_classifier, open_file
 from keras_t2t.configs import VARIANTS, image_size_of, variant_of
 from keras_t2t.data import default_crop, evaluation_image
+from keras_t2t.data.sources import SUFFIXES
 from keras_t2t.imagenet import preprocess_input
 from keras_t2t.models import config_of, labels_of
 
@@ -25,7 +26,7 @@ SIZES = (112, 160, 224, 320, 448, 640, 1024)
 
 @app.command()
 def attention(
-    image: Annotated[pathlib.Path, typer.Argument(exists=True, help="A JPEG, PNG, BMP or GIF file.")],
+    image: Annotated[pathlib.Path, typer.Argument(exists=True, help="A JPEG, PNG, BMP, GIF or WebP file.")],
     weights: Annotated[str, typer.Option(help="The name of published weights, a .keras file, or any checkpoint.")] = "imagenet",
     variant: VariantOption = None,
     output: Annotated[pathlib.Path, typer.Option(help="The picture, a PNG.")] = pathlib.Path("attention.png"),
@@ -182,7 +183,7 @@ def _size(text):
 
 def _files(folder):
     """The images of a folder and of those in it."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp", ".gif"))
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
         raise ValueError(f"Expected images in {folder}; there are none")
     return files

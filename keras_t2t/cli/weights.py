@@ -124,7 +124,7 @@ def _parameters(variant):
 
 @app.command()
 def predict(
-    image: Annotated[pathlib.Path, typer.Argument(exists=True, help="A JPEG, PNG, BMP or GIF file.")],
+    image: Annotated[pathlib.Path, typer.Argument(exists=True, help="A JPEG, PNG, BMP, GIF or WebP file.")],
     weights: Annotated[
         str, typer.Option(help="The name of published weights, a .keras file, any checkpoint, or what export wrote.")
     ] = "imagenet",

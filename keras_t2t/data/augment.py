@@ -58,15 +58,29 @@ class Augmentation:
     label_smoothing: float = 0.1
 
 
-def decode(image: tf.Tensor, channels: int = 3) -> tf.Tensor:
-    """Returns the pixels (H, W, channels) of an encoded image or of pixels; those of a JPEG as PIL decodes it."""
-    if image.dtype == tf.string:
-        return tf.cond(
-            tf.io.is_jpeg(image),
-            lambda: tf.io.decode_jpeg(image, channels, dct_method="INTEGER_ACCURATE"),
-            lambda: tf.io.decode_image(image, channels, expand_animations=False),
-        )
-    return tf.image.grayscale_to_rgb(image) if image.shape[-1] == 1 and channels == 3 else image
+def decode(image: tf.Tensor) -> tf.Tensor:
+    """Returns the pixels (H, W, 3) of an encoded image or of pixels; those of a JPEG as PIL decodes it."""
+    if image.dtype != tf.string:
+        return tf.image.grayscale_to_rgb(image) if image.shape[-1] == 1 else image
+
+    def other():
+        pixels = tf.io.decode_image(image, 3, expand_animations=False)
+        is_bmp = tf.strings.substr(image, 0, 2) == "BM"
+        return tf.cond(is_bmp, lambda: _with_palette(pixels, image), lambda: pixels)
+
+    return tf.cond(tf.io.is_jpeg(image), lambda: tf.io.decode_jpeg(image, 3, dct_method="INTEGER_ACCURATE"), other)
+
+
+def _with_palette(pixels, bmp):
+    """Puts colours in the place of their numbers, which TensorFlow takes for grey levels, in a BMP of 8 bits."""
+    end, header = tf.unstack(tf.io.decode_raw(tf.strings.substr(bmp, 10, 8), "int32"), 2)
+
+    def coloured():
+        entries = tf.strings.substr(bmp, 14 + header, end - 14 - header)
+        palette = tf.reshape(tf.io.decode_raw(entries, "uint8"), (-1, 4))[:, 2::-1]
+        return tf.gather(palette, tf.cast(pixels[..., 0], "int32"))
+
+    return tf.cond(tf.strings.substr(bmp, 28, 2) == b"\x08\0", coloured, lambda: pixels)
 
 
 def random_crop(image: tf.Tensor, size: tuple[int, int], augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:
@@ -177,5 +191,10 @@ def _rectangle(height, width, draws):
     extent = tf.minimum(tf.round(tf.sqrt([area * ratio, area / ratio])), sides)
     begin = tf.floor(draws[2:] * (sides - extent + 1))
     (top, left), (bottom, right) = tf.unstack(begin), tf.unstack(begin + extent)
-    rows, columns = tf.range(sides[0])[:, None, None], tf.range(sides[1])[:, None]
+    return inside(height, width, top, left, bottom, right)
+
+
+def inside(height: int, width: int, top, left, bottom, right) -> tf.Tensor:
+    """Returns which pixels (height, width, 1) are in a rectangle."""
+    rows, columns = tf.range(float(height))[:, None, None], tf.range(float(width))[:, None]
     return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)

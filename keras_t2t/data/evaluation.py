@@ -23,7 +23,7 @@ def evaluation_image(
     two directions: the results differ by less than half a grey level on average.
 
     Args:
-        path: a JPEG, PNG, BMP or GIF file (of an animation, the first frame); grey images become RGB.
+        path: a JPEG, PNG, BMP, GIF or WebP file (of an animation, the first frame); grey images become RGB.
         size: (height, width) of the result.
         crop: side of the crop over the side of the resized image, in (0, 1].
         interpolation: a method of `tf.image.resize`.
@@ -42,7 +42,7 @@ def evaluation_image(
     try:
         image = decode(data)
     except tf.errors.InvalidArgumentError as error:
-        raise ValueError(f"Cannot read {path}: expected a JPEG, PNG, BMP or GIF image") from error
+        raise ValueError(f"Cannot read {path}: expected a JPEG, PNG, BMP, GIF or WebP image") from error
     return np.asarray(tf.cast(evaluation_view(image, size, crop, interpolation), "uint8"))
 
 

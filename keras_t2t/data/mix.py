@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_t2t.data.augment import Augmentation, compiled
+from keras_t2t.data.augment import Augmentation, compiled, inside
 
 
 def smooth(labels: tf.Tensor, classes: int, smoothing: float) -> tf.Tensor:
@@ -22,9 +22,12 @@ def mix(images: tf.Tensor, targets: tf.Tensor, augmentation: Augmentation, seed:
     Returns:
         Mixed images, float32, and targets.
     """
-    unmixed = tf.cast(images, "float32"), targets
+
+    def unmixed():
+        return tf.cast(images, "float32"), targets
+
     if augmentation.mix_rate == 0 or augmentation.mixup == augmentation.cutmix == 0:
-        return unmixed
+        return unmixed()
     seeds = tf.random.experimental.stateless_split(seed, 3)
     chance, switch = tf.unstack(tf.random.stateless_uniform((2,), seeds[0]))
     cut_rate = augmentation.switch_rate if augmentation.mixup and augmentation.cutmix else float(augmentation.cutmix > 0)
@@ -36,7 +39,7 @@ def mix(images: tf.Tensor, targets: tf.Tensor, augmentation: Augmentation, seed:
             lambda: mixup(images, targets, beta(augmentation.mixup or 1.0, seeds[1])),
         )
 
-    return tf.cond(chance < augmentation.mix_rate, mixed, lambda: unmixed)
+    return tf.cond(chance < augmentation.mix_rate, mixed, unmixed)
 
 
 def mixup(images, targets, share):
@@ -54,10 +57,9 @@ def cutmix(images, targets, share, seed):
     half = tf.sqrt(1 - share) * [height / 2, width / 2]
     top, left = tf.unstack(tf.maximum(tf.round(centre - half), 0.0))
     bottom, right = tf.unstack(tf.minimum(tf.round(centre + half), [float(height), float(width)]))
-    rows, columns = tf.range(float(height))[:, None, None], tf.range(float(width))[None, :, None]
-    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+    cut = tf.cast(inside(height, width, top, left, bottom, right), "float32")
     share = 1 - (bottom - top) * (right - left) / (height * width)
-    return blend(1 - tf.cast(inside, "float32"), images), blend(share, targets)
+    return blend(1 - cut, images), blend(share, targets)
 
 
 @compiled

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+from keras_t2t.data.augment import decode
+
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
 SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 SHUFFLE_BUFFER = 5_000
 
@@ -242,7 +244,7 @@ def find_bad_files(source: Source) -> list[str]:
     images = tf.constant(source.images)
 
     def try_one(number):
-        return number, tf.size(tf.io.decode_image(tf.io.read_file(images[number]), 3, expand_animations=False))
+        return number, tf.size(decode(tf.io.read_file(images[number])))
 
     tried = tf.data.Dataset.range(len(source)).map(try_one, tf.data.AUTOTUNE, deterministic=False).ignore_errors()
     good = {number for number, _ in tried.as_numpy_iterator()}

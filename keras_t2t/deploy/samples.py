@@ -10,7 +10,6 @@ from keras_t2t.deploy.graph import normalises
 from keras_t2t.imagenet import preprocess_input
 
 MOST_IMAGES = 100
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 
 
 def images_for(model: keras.Model, source=None) -> np.ndarray:
@@ -45,6 +44,7 @@ def sample_folder() -> pathlib.Path:
 
 def _read(folder, model):
     from keras_t2t.data import default_crop, evaluation_image
+    from keras_t2t.data.sources import SUFFIXES
 
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}")

@@ -27,22 +27,22 @@ def affine(*matrix):
     return PIL_PHOTOGRAPH.transform(PIL_PHOTOGRAPH.size, PIL.Image.AFFINE, matrix, PIL.Image.BILINEAR, fillcolor=tuple(GREY))
 
 
-PIL_AT_HALF = {
-    "auto_contrast": lambda: PIL.ImageOps.autocontrast(PIL_PHOTOGRAPH),
-    "equalize": lambda: PIL.ImageOps.equalize(PIL_PHOTOGRAPH),
-    "invert": lambda: PIL.ImageOps.invert(PIL_PHOTOGRAPH),
-    "rotate": lambda: PIL_PHOTOGRAPH.rotate(15, PIL.Image.BILINEAR, fillcolor=tuple(GREY)),
-    "posterize": lambda: PIL.ImageOps.posterize(PIL_PHOTOGRAPH, 2),
-    "solarize": lambda: PIL.ImageOps.solarize(PIL_PHOTOGRAPH, 128),
-    "solarize_add": lambda: np.where(PHOTOGRAPH < 128, np.minimum(PHOTOGRAPH.astype(int) + 55, 255), PHOTOGRAPH),
-    "color": lambda: PIL.ImageEnhance.Color(PIL_PHOTOGRAPH).enhance(1.45),
-    "contrast": lambda: PIL.ImageEnhance.Contrast(PIL_PHOTOGRAPH).enhance(1.45),
-    "brightness": lambda: PIL.ImageEnhance.Brightness(PIL_PHOTOGRAPH).enhance(1.45),
-    "sharpness": lambda: PIL.ImageEnhance.Sharpness(PIL_PHOTOGRAPH).enhance(1.45),
-    "shear_x": lambda: affine(1, 0.15, 0, 0, 1, 0),
-    "shear_y": lambda: affine(1, 0, 0, 0.15, 1, 0),
-    "translate_x": lambda: affine(1, 0, 0.225 * 80, 0, 1, 0),
-    "translate_y": lambda: affine(1, 0, 0, 0, 1, 0.225 * 60),
+PIL_CHANGES = {
+    "auto_contrast": lambda half: PIL.ImageOps.autocontrast(PIL_PHOTOGRAPH),
+    "equalize": lambda half: PIL.ImageOps.equalize(PIL_PHOTOGRAPH),
+    "invert": lambda half: PIL.ImageOps.invert(PIL_PHOTOGRAPH),
+    "rotate": lambda half: PIL_PHOTOGRAPH.rotate(30 * half, PIL.Image.BILINEAR, fillcolor=tuple(GREY)),
+    "posterize": lambda half: PIL.ImageOps.posterize(PIL_PHOTOGRAPH, 2),
+    "solarize": lambda half: PIL.ImageOps.solarize(PIL_PHOTOGRAPH, 128),
+    "solarize_add": lambda half: np.where(PHOTOGRAPH < 128, np.minimum(PHOTOGRAPH.astype(int) + 55, 255), PHOTOGRAPH),
+    "color": lambda half: PIL.ImageEnhance.Color(PIL_PHOTOGRAPH).enhance(1 + 0.9 * half),
+    "contrast": lambda half: PIL.ImageEnhance.Contrast(PIL_PHOTOGRAPH).enhance(1 + 0.9 * half),
+    "brightness": lambda half: PIL.ImageEnhance.Brightness(PIL_PHOTOGRAPH).enhance(1 + 0.9 * half),
+    "sharpness": lambda half: PIL.ImageEnhance.Sharpness(PIL_PHOTOGRAPH).enhance(1 + 0.9 * half),
+    "shear_x": lambda half: affine(1, 0.3 * half, 0, 0, 1, 0),
+    "shear_y": lambda half: affine(1, 0, 0, 0.3 * half, 1, 0),
+    "translate_x": lambda half: affine(1, 0, 0.45 * half * 80, 0, 1, 0),
+    "translate_y": lambda half: affine(1, 0, 0, 0, 1, 0.45 * half * 60),
 }
 MOVES = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 
@@ -56,12 +56,12 @@ def changed(image, seeds, **settings):
     return results
 
 
+@pytest.mark.parametrize("half", [0.5, -0.5])
 @pytest.mark.parametrize("name", CHANGES)
-def test_changes_are_those_of_pil(name):
-    half = tf.constant(0.5)
-    changed = np.asarray(CHANGES[name](tf.constant(PHOTOGRAPH), half, half))
+def test_changes_are_those_of_pil(name, half):
+    changed = np.asarray(CHANGES[name](tf.constant(PHOTOGRAPH), tf.constant(0.5), tf.constant(half)))
     assert changed.dtype == np.uint8
-    difference = np.abs(changed - np.asarray(PIL_AT_HALF[name](), "float32"))
+    difference = np.abs(changed - np.asarray(PIL_CHANGES[name](half), "float32"))
     assert np.median(difference) < 1.5
     assert difference.mean() < 1.5
     if name not in MOVES:  # what is moved differs by half a pixel at the edge of the image

@@ -57,7 +57,7 @@ def test_greys_become_rgb(tmp_path):
 
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"x\.jpg: expected a JPEG, PNG, BMP or GIF image"):
+    with pytest.raises(ValueError, match=r"x\.jpg: expected a JPEG, PNG, BMP, GIF or WebP image"):
         evaluation_image(tmp_path / "x.jpg")
     with pytest.raises(FileNotFoundError):
         evaluation_image(tmp_path / "none.jpg")
