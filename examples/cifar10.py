@@ -4,8 +4,8 @@
     python examples/cifar10.py --data cifar10      a folder with train/CLASS/ and test/CLASS/
 
 An epoch at 24x24 has half the tokens and takes half the time; then the positions are resized and training goes on. The
-checkpoint in `saved_models/` was made in this way, with one more step between the two: its README has the commands and the
-accuracy.
+checkpoint in `saved_models/` was begun in this way and trained on for more epochs, with more augmentation: its README has the
+commands and the accuracy after each part.
 """
 
 import argparse

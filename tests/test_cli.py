@@ -201,6 +201,12 @@ def test_data_check_names_the_files_that_cannot_be_read(run, tmp_path):
     status, output, _ = run("data", "check", "colours")
     assert status == 1
     assert output.endswith("\ncolours/red/3.png\n")
+    (tmp_path / "colours" / "red" / "4.tif").touch()
+    _, output, _ = run("data", "check", "colours")
+    assert (
+        "\n1 files that end with none of .jpg, .jpeg, .jfif, .png, .bmp, .gif, .webp are left out, such as colours/red/4.tif\n"
+        in output
+    )
     assert run("data", "check", "none")[2].startswith("Error: Expected a folder of images with one subfolder for each class;")
 
 
@@ -231,7 +237,14 @@ def test_train_then_evaluate(run, tmp_path):
     )
     (tmp_path / "colours" / "blue").rename(tmp_path / "colours" / "azure")
     _, output, _ = run("evaluate", "run/model.keras", "--data", "colours")
-    assert "Note: the model calls the classes blue, red, the data azure, red\n" in output
+    assert "Note: the model calls the classes blue, red, the data azure, red; they count by number\n" in output
+    (tmp_path / "colours" / "azure" / "1.png").write_bytes(b"no image")
+    status, _, error = run("evaluate", "run/model.keras", "--data", "colours", "--split", "train")
+    assert status == 1 and "1 files cannot be read, such as colours/azure/1.png; remove them" in error
+    recipe = tmp_path / "run" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("skip_bad_files: false", "skip_bad_files: true"))
+    status, output, _ = run("evaluate", "run/model.keras", "--data", "colours", "--split", "train")
+    assert status == 0 and "train: 1 files cannot be read and are left out: colours/azure/1.png\n" in output
 
 
 def test_recipes_can_be_seen_without_data(run):

@@ -3,6 +3,8 @@
 import sys
 from typing import Annotated
 
+import keras
+import tensorflow as tf
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +24,8 @@ CropOption = Annotated[
 
 def main():
     """Runs the command line. Errors of the user's are a line on standard error and the exit status 1."""
+    if keras.backend.backend() != "tensorflow":
+        tf.config.set_visible_devices([], "GPU")  # TensorFlow only reads images: it must not take the memory of a GPU
     try:
         app()
     except (ValueError, OSError, ImportError, RuntimeError) as error:

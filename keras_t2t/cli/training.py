@@ -1,6 +1,7 @@
 """Commands for training and evaluation."""
 
 import pathlib
+import shlex
 import sys
 from typing import Annotated
 
@@ -11,13 +12,14 @@ from rich.text import Text
 
 from keras_t2t.cli.app import CropOption, app, print_table
 from keras_t2t.data import default_crop, find_bad_files, open_data
-from keras_t2t.data.sources import bad_files_named
+from keras_t2t.data.sources import SUFFIXES, data_errors_named, from_folder, other_files
 from keras_t2t.models import labels_of
 from keras_t2t.training import RECIPES, Recipe, load_recipe, make_strategy
 from keras_t2t.training import train as train_model
 from keras_t2t.training.distribution import STRATEGIES, device_count, this_process
 from keras_t2t.training.evaluate import draw_confusion
 from keras_t2t.training.evaluate import evaluate as evaluate_model
+from keras_t2t.training.train import readable_source
 
 DATA_HELP = "A folder with one subfolder for each class, with or without train and val; or tfds:NAME."
 DirOption = Annotated[pathlib.Path | None, typer.Option(help="Where TensorFlow Datasets keeps its data.")]
@@ -55,7 +57,7 @@ def train(
     if data is None or (output is None and not show):
         raise ValueError("Expected --data and --output; to --show the recipe finetune, --data")
     engine = make_strategy(strategy, cpu_devices, coordinator, processes, process)
-    base = load_recipe("imagenet" if recipe == "finetune" else recipe).replace(**changes)
+    base = load_recipe(recipe, 1, model).replace(**changes)
     sources = open_data(data, data_dir, base.validation_fraction, base.seed)
     chosen = load_recipe(recipe, len(sources["train"]), model).replace(**changes)
     if show:
@@ -63,7 +65,7 @@ def train(
         return
     if engine:
         print(f"Training on {device_count(engine)} devices of {this_process()[1]} processes")
-    command = f"keras-t2t {' '.join(sys.argv[1:])}"
+    command = f"keras-t2t {shlex.join(sys.argv[1:])}"
     _, history = train_model(chosen, sources, output, weights, engine, command)
     if this_process()[0] > 0:
         return
@@ -97,12 +99,13 @@ def evaluate(
     sources = open_data(data, data_dir, recipe.validation_fraction, recipe.seed)
     if split not in sources:
         raise ValueError(f"Expected a split of {', '.join(sources)}; received: {split!r}")
-    names = tuple(labels_of(classifier) or sources[split].classes)
-    if names != sources[split].classes:
-        print(f"Note: the model calls the classes {_some(names)}, the data {_some(sources[split].classes)}")
-    with bad_files_named(sources[split]):
+    source = readable_source(recipe, split, sources[split])
+    names = labels_of(classifier) or source.classes
+    if set(names) != set(source.classes):
+        print(f"Note: the model calls the classes {_some(names)}, the data {_some(source.classes)}; they count by number")
+    with data_errors_named(source):
         report = evaluate_model(
-            classifier, sources[split], batch_size, crop=crop or recipe.eval_crop, interpolation=recipe.eval_interpolation
+            classifier, source, batch_size, crop=crop or recipe.eval_crop, interpolation=recipe.eval_interpolation
         )
     table = Table("class", "images", "accuracy")
     for name, count, accuracy in zip(report.classes, report.confusion.sum(1), report.class_accuracies, strict=True):
@@ -132,9 +135,12 @@ def _recipe_beside(model):
 def check(folder: Annotated[str, typer.Argument(help="A folder of images.")]):
     """Find the files of a folder that cannot be read, before training does."""
     bad = []
-    for split, source in open_data(folder).items():
+    for split, source in from_folder(folder).items():
         found = find_bad_files(source)
         print(f"{split}: {len(source):,} images of {len(source.classes)} classes, {len(found)} of them cannot be read")
         bad += found
+    others = other_files(folder)
+    if others:
+        print(f"{len(others)} files that end with none of {', '.join(SUFFIXES)} are left out, such as {others[0]}")
     print("".join(f"{path}\n" for path in dict.fromkeys(bad)), end="")
     raise typer.Exit(1 if bad else 0)

@@ -14,6 +14,7 @@ from keras_t2t.data.augment import decode
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
 SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 SHUFFLE_BUFFER = 5_000
+OUTSIDE = "Labels outside of the classes"
 
 
 class DataError(ValueError):
@@ -88,9 +89,15 @@ class StreamSource:
 
         A shard reads all of the stream and keeps its part.
         """
+
+        def checked(image, label):
+            with tf.control_dependencies([tf.debugging.Assert((label >= 0) & (label < len(self.classes)), [OUTSIDE, label])]):
+                return image, tf.identity(label)
+
+        dataset = self.dataset.map(checked)
         if epoch_seed is None:
-            return self.dataset.shard(shard[1], shard[0])
-        dataset = self.dataset.take(self.size // shard[1] * shard[1]).shard(shard[1], shard[0])
+            return dataset.shard(shard[1], shard[0])
+        dataset = dataset.take(self.size // shard[1] * shard[1]).shard(shard[1], shard[0])
 
         def shuffled(number, window):  # `Dataset.shuffle` takes no seed that changes from epoch to epoch
             seed = tf.random.experimental.stateless_fold_in(epoch_seed, number)
@@ -104,20 +111,23 @@ def from_arrays(images: np.ndarray, labels: np.ndarray, classes: Sequence[str] |
     """Returns a source of pixels.
 
     Args:
-        images: (N, H, W, C) in [0, 255].
+        images: (N, H, W, 3) or (N, H, W, 1) in [0, 255].
         labels: integers (N,).
         classes: names of the classes; by default their numbers.
 
     Raises:
-        DataError: if there are not as many labels as images, or labels outside of the classes.
+        DataError: for images of another shape, if there are not as many labels as images, or labels outside of the classes.
     """
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise DataError(f"Expected images (N, H, W, 3) or (N, H, W, 1); received: {images.shape}")
     labels = np.asarray(labels).reshape(-1)
     if len(images) != len(labels) or len(labels) == 0 or labels.dtype.kind not in "iu":
         raise DataError(f"Expected an integer label for every image; received {len(images)} images and {len(labels)} labels")
     classes = tuple(map(str, range(labels.max() + 1))) if classes is None else tuple(classes)
     if labels.min() < 0 or labels.max() >= len(classes):
         raise DataError(f"Expected labels from 0 to {len(classes) - 1}; received: {labels.min()} to {labels.max()}")
-    return Source(np.asarray(images), labels.astype("int64"), classes)
+    return Source(images, labels.astype("int64"), classes)
 
 
 def from_folder(folder: str | os.PathLike, validation_fraction: float = 0.2, seed: int = 0) -> dict[str, Source]:
@@ -187,12 +197,21 @@ def _stratified(source, fraction, seed):
     return {"train": source.subset(rest), "val": source.subset(held_out)}
 
 
-def from_tfds(name: str, data_dir: str | os.PathLike | None = None) -> dict[str, StreamSource]:
+def other_files(folder: str | os.PathLike) -> list[str]:
+    """Returns the files of a folder of images that are no images by their names."""
+    files = (path for path in pathlib.Path(folder).rglob("*") if path.is_file() and not path.name.startswith("."))
+    return sorted(str(path) for path in files if path.suffix.lower() not in SUFFIXES)
+
+
+def from_tfds(
+    name: str, data_dir: str | os.PathLike | None = None, validation_fraction: float = 0.2
+) -> dict[str, StreamSource]:
     """Returns the images of a dataset of TensorFlow Datasets, which is downloaded and prepared if need be.
 
     Args:
         name: such as `"imagenet2012"`, `"cifar10"`, `"oxford_flowers102"`.
         data_dir: where it is or will be; by default where TensorFlow Datasets keeps it.
+        validation_fraction: the part to hold out, the end of the training split, where there is no other split.
 
     Returns:
         Sources by `"train"`, `"val"` (its validation split, or its test split) and `"test"`.
@@ -213,19 +232,26 @@ def from_tfds(name: str, data_dir: str | os.PathLike | None = None) -> dict[str,
         raise DataError(f"Cannot prepare the dataset {name!r} of TensorFlow Datasets: {reason}") from error
     features = builder.info.features
     names = set(features.keys()) if hasattr(features, "keys") else set()
-    if not {"image", "label"} <= names:
-        raise DataError(f"Expected a dataset of images with labels; {name!r} has {sorted(names)}")
-    sources = {}
-    for split in builder.info.splits:
-        if split in SPLITS and SPLITS[split] not in sources:
-            dataset = builder.as_dataset(split, decoders={"image": tfds.decode.SkipDecoding()})
-            dataset = dataset.map(lambda element: (element["image"], element["label"]))
-            sources[SPLITS[split]] = StreamSource(
-                dataset, builder.info.splits[split].num_examples, tuple(features["label"].names)
-            )
-    if "train" not in sources or len(sources) < 2:
-        raise DataError(f"Expected a split for training and one for validation; {name!r} has {list(builder.info.splits)}")
+    if not {"image", "label"} <= names or not isinstance(features["label"], tfds.features.ClassLabel):
+        raise DataError(f"Expected a dataset of images with labels of classes; {name!r} has {sorted(names)}")
+    splits = {SPLITS[split]: split for split in reversed(builder.info.splits) if split in SPLITS}
+    if "train" not in splits:
+        raise DataError(f"Expected a split for training; {name!r} has {list(builder.info.splits)}")
+    if len(splits) == 1:
+        rest = round(100 * (1 - validation_fraction))
+        splits = {"train": f"{splits['train']}[:{rest}%]", "val": f"{splits['train']}[{rest}%:]"}
+    sources = {part: _stream(builder, split) for part, split in splits.items()}
     return {"val": sources.get("test"), **sources} if "val" not in sources else sources
+
+
+def _stream(builder, split):
+    import tensorflow_datasets as tfds
+
+    dataset = builder.as_dataset(
+        split, decoders={"image": tfds.decode.SkipDecoding()}, read_config=tfds.ReadConfig(try_autocache=False)
+    )
+    dataset = dataset.map(lambda element: (element["image"], element["label"]), tf.data.AUTOTUNE, deterministic=True)
+    return StreamSource(dataset, builder.info.splits[split].num_examples, tuple(builder.info.features["label"].names))
 
 
 def open_data(place: str, data_dir: str | os.PathLike | None = None, validation_fraction: float = 0.2, seed: int = 0) -> dict:
@@ -235,7 +261,7 @@ def open_data(place: str, data_dir: str | os.PathLike | None = None, validation_
         DataError: as `from_tfds` and `from_folder`.
     """
     if str(place).startswith("tfds:"):
-        return from_tfds(str(place).removeprefix("tfds:"), data_dir)
+        return from_tfds(str(place).removeprefix("tfds:"), data_dir, validation_fraction)
     return from_folder(place, validation_fraction, seed)
 
 
@@ -252,11 +278,13 @@ def find_bad_files(source: Source) -> list[str]:
 
 
 @contextlib.contextmanager
-def bad_files_named(*sources):
-    """Turns errors of TensorFlow into a `DataError` that names a file, if there are files that cannot be read."""
+def data_errors_named(*sources):
+    """Turns errors of TensorFlow about files that cannot be read, or about labels, into a `DataError` that says so."""
     try:
         yield
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
+        if OUTSIDE in str(error):
+            raise DataError(f"Expected labels from 0 to {len(sources[0].classes) - 1}; some are outside") from error
         bad = [path for source in sources if source.from_files for path in find_bad_files(source)]
         if not bad:
             raise

@@ -190,15 +190,18 @@ def last_good(folder: pathlib.Path) -> str:
 
 
 class Progress(keras.callbacks.Callback):
-    """A bar with images a second and the time that is left; on a pipe, a line for every epoch."""
+    """A bar with images a second and the time that is left; on a pipe, a line for every epoch.
+
+    `bar.stop()` ends it: Keras does not tell callbacks when a training ends with an error.
+    """
 
     def __init__(self, epochs: int, steps: int, batch_size: int):
         super().__init__()
         self.epochs, self.steps, self.batch_size = epochs, steps, batch_size
-
-    def on_train_begin(self, logs=None):
         columns = ("{task.description}", rich.progress.BarColumn(), "{task.fields[text]}", rich.progress.TimeRemainingColumn())
         self.bar = rich.progress.Progress(*columns)
+
+    def on_train_begin(self, logs=None):
         self.task = self.bar.add_task("training", total=self.epochs * self.steps, text="")
         if self.bar.console.is_terminal:
             self.bar.start()
@@ -216,6 +219,3 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         shown = ", ".join(f"{name} {value:.4f}" for name, value in logs.items())
         self.bar.console.print(f"epoch {epoch + 1} of {self.epochs}: {shown}, {self.rate}", soft_wrap=True, highlight=False)
-
-    def on_train_end(self, logs=None):
-        self.bar.stop()

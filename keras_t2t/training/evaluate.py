@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_t2t.data import evaluation_batches
+from keras_t2t.models import labels_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class EvaluationReport:
 def evaluate(
     model: keras.Model, source, batch_size: int = 64, crop: float = 0.9, interpolation: str = "bicubic"
 ) -> EvaluationReport:
-    """Classifies the images of a source.
+    """Classifies the images of a source. Classes of the same names count as the same, in whatever order.
 
     Args:
         model: a classifier with a fixed size of images.
@@ -56,10 +57,12 @@ def evaluate(
     count = len(source.classes)
     if model.output_shape[-1] != count:
         raise ValueError(f"The model has {model.output_shape[-1]} classes and the data have {count}")
+    names = labels_of(model) or source.classes
+    order = [names.index(name) for name in source.classes] if set(names) == set(source.classes) else range(count)
     confusion, in_top5, start = np.zeros((count, count), "int64"), 0, time.perf_counter()
     size = model.input_shape[1:3]
     for images, targets in evaluation_batches(source, size, batch_size, crop=crop, interpolation=interpolation):
-        scores = keras.ops.convert_to_numpy(model.predict_on_batch(images))
+        scores = keras.ops.convert_to_numpy(model.predict_on_batch(images))[:, order]
         labels = np.argmax(targets, -1)
         np.add.at(confusion, (labels, scores.argmax(-1)), 1)
         in_top5 += (np.argsort(-scores, -1)[:, :5] == labels[:, None]).sum()

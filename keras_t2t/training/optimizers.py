@@ -41,7 +41,10 @@ class _ByLayer:
                 variable.assign(variable * ops.cast(1 - rate * self._factor(variable), variable.dtype))
 
     def _update_model_variables_moving_average(self, trainable_variables):
-        """The average follows closely at first: with the decay of the end, it would be noise for many epochs."""
+        """The average follows closely at first: with the decay of the end, it would be noise for many epochs.
+
+        It begins, after the first batch, as the weights.
+        """
         if not self.use_ema:
             return
         step = ops.cast(self.iterations, "float32")
@@ -49,6 +52,7 @@ class _ByLayer:
         if self.gradient_accumulation_steps:  # weights change at the last batch of a step only
             last = (self._iterations + 1) % self.gradient_accumulation_steps == 0
             momentum = ops.where(last, momentum, 1.0)
+        momentum = ops.where(self._iterations == 0, 0.0, momentum)
         for variable, average in zip(trainable_variables, self._model_variables_moving_average, strict=True):
             if average is not None:
                 weight = ops.cast(momentum, average.dtype)
@@ -90,10 +94,10 @@ def make_optimizer(recipe: Recipe, model: keras.Model, schedule) -> keras.optimi
 
 def learning_rate_factors(model: keras.Model, body_rate: float, layer_decay: float) -> dict[str, float]:
     """Returns the learning rate of each trainable weight over that of the head, by path, where the two differ."""
-    blocks = [layer.name for layer in model.layers if re.fullmatch(r"block\d+", layer.name)]
-    factors = {}
+    stages = [layer for layer in model.layers if re.fullmatch(r"block\d+|norm", layer.name)]
+    factors, passed = {}, 0
     for layer in model.layers:
-        depth = blocks.index(layer.name) if layer.name in blocks else len(blocks) if layer.name == "norm" else -1
-        factor = 1.0 if layer.name == "head" else body_rate * layer_decay ** (len(blocks) - depth)
+        passed += layer in stages
+        factor = 1.0 if layer.name == "head" else body_rate * layer_decay ** (len(stages) - passed)
         factors.update({weight.path: factor for weight in layer.trainable_weights if factor != 1.0})
     return factors

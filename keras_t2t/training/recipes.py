@@ -5,9 +5,12 @@ Source of the published ones: section 4 of the paper and the training commands o
 """
 
 import dataclasses
+import math
 import os
 import pathlib
 import typing
+
+import tensorflow as tf
 
 from keras_t2t.configs import image_size_of, token_grid, variant_config
 from keras_t2t.data.augment import CROPS, Augmentation
@@ -15,6 +18,7 @@ from keras_t2t.data.evaluation import default_crop
 
 OPTIMIZERS = ("adamw", "sgd")
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
+INTERPOLATIONS = tuple(sorted(value for name, value in vars(tf.image.ResizeMethod).items() if name.isupper()))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,8 +54,8 @@ class Recipe(Augmentation):
         eval_interpolation: method of `tf.image.resize` in evaluation.
         evaluate_every: epochs between evaluations.
         validation_fraction: part of each class that is held out where the data have no split.
-        cache: whether to hold the decoded images in memory; they must be of one size.
-        skip_bad_files: whether to leave out files that cannot be read, instead of raising an error.
+        cache: whether to hold the decoded images of a folder in memory; they must be of one size.
+        skip_bad_files: whether to leave out files of a folder that cannot be read, instead of raising an error.
         seed: of everything random.
     """
 
@@ -89,16 +93,16 @@ class Recipe(Augmentation):
     seed: int = 0
 
     def __post_init__(self):
-        for name, choices in {"crop_kind": CROPS, "optimizer": OPTIMIZERS, "dtype": DTYPES}.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"Expected {name} to be one of {choices}; received: {name}={getattr(self, name)!r}")
-        for name in ("image_size", "epochs", "batch_size", "accumulation_steps", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected {name} to be positive; received: {name}={getattr(self, name)!r}")
+        for name, value in vars(self).items():
+            expected = _expected(name, value)
+            if expected:
+                raise ValueError(f"Expected {name} to be {expected}; received: {name}={value!r}")
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"Expected no more warmup_epochs than epochs; received: warmup_epochs={self.warmup_epochs}, "
+                f"epochs={self.epochs}"
+            )
         token_grid(variant_config(self.model).soft_splits, self.image_size, self.image_size)
-        for name in ("erase_rate", "mix_rate", "switch_rate", "label_smoothing", "validation_fraction", "ema"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"Expected {name} to be in [0, 1]; received: {name}={getattr(self, name)!r}")
 
     @property
     def total_epochs(self) -> int:
@@ -124,6 +128,35 @@ class Recipe(Augmentation):
         return yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
 
 
+_CHOICES = {
+    "crop_kind": CROPS,
+    "interpolation": INTERPOLATIONS,
+    "optimizer": OPTIMIZERS,
+    "dtype": DTYPES,
+    "eval_interpolation": INTERPOLATIONS,
+}
+_POSITIVE = ("image_size", "epochs", "batch_size", "accumulation_steps", "evaluate_every", "eval_crop")
+_PARTS = (
+    *("erase_rate", "mix_rate", "switch_rate", "label_smoothing", "momentum", "token_drop_rate", "drop_rate", "drop_path_rate"),
+    *("ema", "eval_crop", "validation_fraction"),
+)
+
+
+def _expected(name, value):
+    """What a setting should have been; None if it may have this value."""
+    if name in _CHOICES:
+        return None if value in _CHOICES[name] else f"one of {_CHOICES[name]}"
+    if isinstance(value, tuple):
+        return None if 0 < value[0] <= value[1] < math.inf else "two positive numbers, the smaller one first"
+    if isinstance(value, str):
+        return None
+    if name in _PARTS and not 0 <= value <= 1:
+        return "in [0, 1]"
+    if name in _POSITIVE and not value > 0:
+        return "positive"
+    return None if 0 <= value < math.inf else "a finite number that is not negative"
+
+
 def _as_type(name, value, kind):
     """Returns a value as its field has it, from text if need be."""
     try:
@@ -136,7 +169,7 @@ def _as_type(name, value, kind):
         if kind is int and float(value) != int(float(value)):
             raise ValueError
         return kind(float(value)) if kind is int else kind(value)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         expected = "two numbers" if typing.get_origin(kind) is tuple else f"of type {kind.__name__}"
         raise ValueError(f"Expected {name} to be {expected}; received: {name}={value!r}") from None
 
@@ -231,7 +264,8 @@ def load_recipe(name: str | os.PathLike, images: int = 0, model: str | None = No
     size = image_size_of(model)
     if size == image_size_of(recipe.model):
         return recipe.replace(model=model)
-    return recipe.replace(model=model, image_size=size, eval_crop=default_crop((size, size)))
+    padding = round(recipe.crop_padding * size / recipe.image_size)
+    return recipe.replace(model=model, image_size=size, crop_padding=padding, eval_crop=default_crop((size, size)))
 
 
 def _from_yaml(name) -> Recipe:

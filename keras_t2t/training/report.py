@@ -31,6 +31,7 @@ def model_card(recipe: Recipe, sources: dict, history: list[dict], command: str)
     """Returns the model card as Markdown: what it is, how it was made, and what it reached."""
     last = history[-1]
     figures = [f"| {name} | {last[name]:.4f} |" for name in last if name.startswith(("val_", "ema_val_"))]
+    held_out = next(split for split in sources if split != "train")
     counts = ", ".join(f"{len(source):,} in {split}" for split, source in sources.items())
     lines = [
         f"# {recipe.model} on {len(sources['train'].classes)} classes",
@@ -48,7 +49,7 @@ def model_card(recipe: Recipe, sources: dict, history: list[dict], command: str)
         "|---|---|",
         *figures,
         "",
-        "Figures are of the validation images; `ema_` marks those of averaged weights.",
+        f"Figures are of the images in {held_out}; `ema_` marks those of averaged weights.",
         "",
         "## Recipe",
         "",

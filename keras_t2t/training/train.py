@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import zlib
 
 import keras
 import numpy as np
@@ -17,7 +18,7 @@ from keras_t2t.data import (
     training_batches,
     without_bad_files,
 )
-from keras_t2t.data.sources import DataError, bad_files_named
+from keras_t2t.data.sources import DataError, data_errors_named
 from keras_t2t.models import replace_head
 from keras_t2t.training.callbacks import (
     EarlyStopping,
@@ -68,18 +69,16 @@ def train(
         The trained model, with the moving average of the weights if the recipe has one, and the logs of all epochs.
 
     Raises:
-        DataError: if there are too few images.
+        DataError: if there are too few images, or labels outside of the classes.
         TrainingError: at a loss that is not finite, or when another process has ended.
-        ValueError: for a recipe that contradicts itself or the state in `output`.
+        ValueError: for a recipe that the strategy cannot follow, or another training than that of the state in `output`.
     """
     output, process = pathlib.Path(output), this_process()
+    check_strategy(recipe, strategy)
     output.mkdir(parents=True, exist_ok=True)
-    check_same_recipe(recipe, output / "recipe.yaml", writes=process[0] == 0)
-    if recipe.batch_size % device_count(strategy):
-        raise ValueError(
-            f"Expected a batch_size that divides over {device_count(strategy)} devices; received: {recipe.batch_size}"
-        )
+    record_training(recipe, sources, weights, output, writes=process[0] == 0)
     keras.utils.set_random_seed(recipe.seed)
+    held_out = "test" if sources["val"] is sources.get("test") else "val"
     sources = ready_sources(recipe, sources)
     steps = len(sources["train"]) // recipe.batch_size
     with building_scope(strategy):
@@ -87,25 +86,27 @@ def train(
     final = build_model(recipe, sources["train"].classes, "softmax", training=False)
     with training_scope(strategy):
         done, history = restore_state(output / "checkpoints", model)
-        check_equal_everywhere(finished_epochs=done, steps=steps, validation_images=len(sources["val"]))
-        with bad_files_named(*sources.values()), lost_process_named(output):
+        recipe_number = zlib.crc32(recipe.to_yaml().encode()) >> 1
+        check_equal_everywhere(recipe=recipe_number, finished_epochs=done, steps=steps, validation_images=len(sources["val"]))
+        with data_errors_named(*sources.values()), lost_process_named(output):
             fit(model, final, recipe, sources, output, steps, done, history)
     final.set_weights(averaged_values(model))
     if process[0] == 0:
         final.save(output / "model.part.keras")
         os.replace(output / "model.part.keras", output / "model.keras")
         draw_curves(history, output / "curves.png")
+        sources = {"train": sources["train"], held_out: sources["val"]}
         (output / "README.md").write_text(model_card(recipe, sources, history, command))
     return final, history
 
 
 def ready_sources(recipe: Recipe, sources: dict) -> dict:
-    """Returns the images that can be read, in memory if the recipe asks for it.
+    """Returns the images to train on and to evaluate with that can be read, in memory if the recipe asks for it.
 
     Raises:
         DataError: if they cannot be trained on.
     """
-    sources = {split: _readable(recipe, split, source) for split, source in sources.items()}
+    sources = {split: readable_source(recipe, split, sources[split]) for split in ("train", "val")}
     if recipe.class_weights and not hasattr(sources["train"], "labels"):
         raise DataError("class_weights needs the labels of all images at once: a folder or arrays, not a stream")
     if len(sources["train"]) < recipe.batch_size:
@@ -113,7 +114,7 @@ def ready_sources(recipe: Recipe, sources: dict) -> dict:
             f"Expected at least one batch of {recipe.batch_size} images to train on; found {len(sources['train'])} images"
         )
     if recipe.cache:
-        with bad_files_named(*sources.values()):
+        with data_errors_named(*sources.values()):
             sources = {split: cached(source) for split, source in sources.items()}
     return sources
 
@@ -132,8 +133,8 @@ def lost_process_named(output):
         ) from error
 
 
-def _readable(recipe, split, source):
-    """The source without the files that cannot be read, if the recipe asks for it."""
+def readable_source(recipe: Recipe, split: str, source):
+    """Returns a source without the files that cannot be read, and says how many, if the recipe asks for it."""
     if not recipe.skip_bad_files or not source.from_files:
         return source
     source, bad = without_bad_files(source)
@@ -141,18 +142,41 @@ def _readable(recipe, split, source):
     return source
 
 
-def check_same_recipe(recipe: Recipe, path: pathlib.Path, writes: bool = True):
-    """Writes a recipe, or raises `ValueError` if another one stands there."""
-    text = recipe.to_yaml()
-    if path.exists() and path.read_text() != text:
-        changed = sorted(set(text.splitlines()) ^ set(path.read_text().splitlines()))
+def check_strategy(recipe: Recipe, strategy):
+    """Raises `ValueError` for a recipe that a strategy cannot follow."""
+    devices = device_count(strategy)
+    if recipe.batch_size % devices:
+        raise ValueError(f"Expected a batch_size that divides over {devices} devices; received: {recipe.batch_size}")
+    if recipe.accumulation_steps > 1 and not isinstance(strategy, keras.distribution.DataParallel | None):
         raise ValueError(
-            f"{path.parent} has a training by another recipe; take another folder. What differs: {'; '.join(changed)}"
+            "Keras does not accumulate gradients under tf.distribute: take accumulation_steps=1, or the strategy 'jax'; "
+            f"received: accumulation_steps={recipe.accumulation_steps}"
         )
-    if writes:
-        temporary = path.with_suffix(".part")
-        temporary.write_text(text)
-        os.replace(temporary, path)
+
+
+def record_training(recipe: Recipe, sources: dict, weights, output: pathlib.Path, writes: bool = True):
+    """Writes what a training is by (`recipe.yaml`) and of (`data.yaml`).
+
+    Raises:
+        ValueError: if there are checkpoints of another training.
+    """
+    import yaml
+
+    data = {split: len(source) for split, source in sources.items()}
+    data |= {"weights": None if weights is None else str(weights), "classes": list(map(str, sources["train"].classes))}
+    texts = {"recipe.yaml": recipe.to_yaml(), "data.yaml": yaml.safe_dump(data, sort_keys=False)}
+    for name, text in texts.items():
+        path = output / name
+        old = path.read_text() if path.exists() else text
+        if old != text and last_state(output) != "none":
+            changed = sorted(set(text.splitlines()) ^ set(old.splitlines()))
+            raise ValueError(
+                f"{output} has another training; take another folder. What differs in {name}: {'; '.join(changed[:10])}"
+            )
+        if writes:
+            temporary = path.with_suffix(".part")
+            temporary.write_text(text)
+            os.replace(temporary, path)
 
 
 def build_model(recipe: Recipe, classes, activation=None, weights=None, training=True) -> keras.Model:
@@ -214,20 +238,24 @@ def fit(model, final, recipe, sources, output, steps, done, history):
         State(output, history, final, writes=process[0] == 0),
         StopWhenNotFinite(output, steps),
     ]
+    progress = Progress(recipe.total_epochs, steps, recipe.batch_size)
     if process[0] == 0:
-        callbacks.append(Progress(recipe.total_epochs, steps, recipe.batch_size))
+        callbacks.append(progress)
     if recipe.early_stopping:
         callbacks.append(EarlyStopping(history, recipe.early_stopping))
-    model.fit(
-        batches,
-        steps_per_epoch=steps,
-        initial_epoch=done,
-        epochs=recipe.total_epochs,
-        callbacks=callbacks,
-        class_weight=balanced(sources["train"].labels) if recipe.class_weights else None,
-        shuffle=False,
-        verbose=0,
-    )
+    try:
+        model.fit(
+            batches,
+            steps_per_epoch=steps,
+            initial_epoch=done,
+            epochs=recipe.total_epochs,
+            callbacks=callbacks,
+            class_weight=balanced(sources["train"].labels) if recipe.class_weights else None,
+            shuffle=False,
+            verbose=0,
+        )
+    finally:
+        progress.bar.stop()  # gives the cursor back, after an interrupt too
 
 
 def balanced(labels: np.ndarray) -> dict[int, float]:

@@ -7,7 +7,19 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from keras_t2t.data import DataError, cached, find_bad_files, from_arrays, from_folder, from_tfds, without_bad_files
+from keras_t2t.data import (
+    DataError,
+    Source,
+    StreamSource,
+    cached,
+    find_bad_files,
+    from_arrays,
+    from_folder,
+    from_tfds,
+    without_bad_files,
+)
+from keras_t2t.data.augment import decode
+from keras_t2t.data.sources import SUFFIXES, data_errors_named, other_files
 
 COUNTS = {"daisy": 10, "rose": 3, "tulip": 25}
 
@@ -61,7 +73,7 @@ def test_what_no_one_can_train_on_is_refused(tmp_path):
         from_folder(tmp_path)
     (tmp_path / "rose").mkdir()
     (tmp_path / "rose" / "notes.txt").touch()
-    with pytest.raises(DataError, match=r"found no images \(\.jpg, \.jpeg, \.png, \.bmp, \.gif\) in \['rose'\]"):
+    with pytest.raises(DataError, match=r"found no images \(\.jpg, .*, \.webp\) in \['rose'\]"):
         from_folder(tmp_path)
     write_images(tmp_path, {"lily": 1})
     os.rmdir(tmp_path / "rose") if not list((tmp_path / "rose").iterdir()) else os.remove(tmp_path / "rose" / "notes.txt")
@@ -84,6 +96,8 @@ def test_arrays():
         from_arrays(images, [0, 1, 2])
     with pytest.raises(DataError, match="labels from 0 to 1; received: -1 to 2"):
         from_arrays(images, [0, 1, 2, -1], ["a", "b"])
+    with pytest.raises(DataError, match=r"Expected images \(N, H, W, 3\) or \(N, H, W, 1\); received: \(4, 5, 6\)"):
+        from_arrays(images[..., 0], [0, 1, 2, 3])
 
 
 def test_every_order_has_every_image_once_and_shards_share_them():
@@ -112,14 +126,65 @@ def test_bad_files_are_found_and_left_out(tmp_path):
     (tmp_path / "rose" / "broken.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:600])
     (tmp_path / "rose" / "empty.png").touch()
     (tmp_path / "tulip" / "text.jpeg").write_text("no image")
-    source = from_folder(tmp_path)["train"]
-    source = source.subset(np.arange(len(source)))
-    everything = {**from_folder(tmp_path)}
+    everything = from_folder(tmp_path)
     found = sorted(os.path.basename(path) for part in ("train", "val") for path in find_bad_files(everything[part]))
     assert found == ["broken.jpg", "empty.png", "text.jpeg"]
     rest, bad = without_bad_files(everything["train"])
     assert len(rest) + len(bad) == len(everything["train"])
     assert find_bad_files(rest) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "options"),
+    [
+        ("cmyk.jpg", "CMYK", {}),
+        ("grey.jfif", "L", {"format": "JPEG"}),
+        ("palette.png", "P", {}),
+        ("alpha.png", "RGBA", {}),
+        ("bit.png", "1", {}),
+        ("colour.bmp", "RGB", {}),
+        ("grey.bmp", "L", {}),
+        ("palette.bmp", "P", {}),
+        ("few.bmp", "P", {}),
+        ("still.gif", "P", {}),
+        ("lossless.webp", "RGB", {"lossless": True}),
+    ],
+)
+def test_files_of_every_kind_become_the_colours_that_pil_sees(name, mode, options, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (13, 22, 3), dtype="uint8")
+    image = PIL.Image.fromarray(pixels)
+    image = image.quantize(5) if name == "few.bmp" else image.convert(mode)
+    image.save(tmp_path / name, **options)
+    assert (tmp_path / name).suffix in SUFFIXES
+    seen = cached(Source(np.array([str(tmp_path / name)]), np.zeros(1, int), ("a",))).images
+    np.testing.assert_array_equal(seen[0], np.asarray(PIL.Image.open(tmp_path / name).convert("RGB")))
+
+
+def test_the_first_picture_of_an_animation_and_sixteen_bits(tmp_path):
+    red, blue = (PIL.Image.new("RGB", (7, 5), colour) for colour in ((200, 10, 20), (10, 20, 200)))
+    red.save(tmp_path / "red.gif", save_all=True, append_images=[blue])
+    levels = np.arange(15, dtype="uint16").reshape(3, 5) * 4000
+    PIL.Image.fromarray(levels).save(tmp_path / "sixteen.png")
+    gif, sixteen = (decode(tf.io.read_file(str(tmp_path / name))) for name in ("red.gif", "sixteen.png"))
+    np.testing.assert_array_equal(gif, np.broadcast_to([200, 10, 20], (5, 7, 3)))
+    np.testing.assert_array_equal(sixteen, np.repeat((levels // 256)[..., None], 3, -1))
+
+
+def test_files_that_are_no_images_by_their_names(tmp_path):
+    write_images(tmp_path, {"daisy": 2, "rose": 2})
+    for name in ("daisy/photograph.TIF", "rose/notes.txt", "rose/.hidden"):
+        (tmp_path / name).touch()
+    assert [os.path.relpath(path, tmp_path) for path in other_files(tmp_path)] == ["daisy/photograph.TIF", "rose/notes.txt"]
+
+
+def test_labels_of_a_stream_outside_of_the_classes():
+    source = from_arrays(np.zeros((5, 8, 8, 3), "uint8"), [0, 1, 0, 1, 1], ["a", "b"])
+    for offset in (-1, 1):
+        dataset = source.elements(None).map(lambda image, label, offset=offset: (image, label + offset))
+        stream = StreamSource(dataset, 5, ("a", "b"))
+        for seed in (None, [1, 2]):
+            with pytest.raises(DataError, match="Expected labels from 0 to 1; some are outside"), data_errors_named(stream):
+                list(stream.elements(seed))
 
 
 def test_a_class_of_bad_files_is_refused(tmp_path):
@@ -162,3 +227,35 @@ def test_tensorflow_datasets(tmp_path):
     assert len({bytes(image) for shard in shards for image, _ in shard}) == 6
     with pytest.raises(DataError, match="Cannot prepare the dataset 'no_such_dataset' of TensorFlow Datasets: "):
         from_tfds("no_such_dataset", tmp_path)
+
+
+def test_tensorflow_datasets_without_a_split_or_classes(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class TinyFlowers(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+        BUILDER_CONFIGS = tuple(tfds.core.BuilderConfig(name=name) for name in ("classes", "texts"))
+
+        def _info(self):
+            label = (
+                tfds.features.ClassLabel(names=["a", "b"]) if self.builder_config.name == "classes" else tfds.features.Text()
+            )
+            features = {"image": tfds.features.Image(), "label": label}
+            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for number in range(20):
+                yield number, {"image": np.full((5, 6, 3), number, "uint8"), "label": "ab"[number % 2]}
+
+    sources = from_tfds("tiny_flowers/classes", tmp_path, validation_fraction=0.3)
+    seen = {
+        split: {int(tf.io.decode_image(image)[0, 0, 0]) for image, _ in source.elements(None)}
+        for split, source in sources.items()
+    }
+    assert {split: len(source) for split, source in sources.items()} == {"train": 14, "val": 6}
+    assert len(seen["train"]) == 14 and seen["train"] | seen["val"] == set(range(20))
+    with pytest.raises(DataError, match=r"images with labels of classes; 'tiny_flowers/texts' has \['image', 'label'\]"):
+        from_tfds("tiny_flowers/texts", tmp_path)

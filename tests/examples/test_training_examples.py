@@ -33,8 +33,8 @@ def test_cifar10(tmp_path, capsys):
     assert "Test accuracy " in capsys.readouterr().out
     small, large = (keras.models.load_model(tmp_path / run / "model.keras") for run in ("run-24", "run"))
     assert small.input_shape[1:3] == (24, 24) and large.input_shape[1:3] == (32, 32)
-    before, after = (model.get_layer("block4").get_weights()[-1] for model in (small, large))
-    assert 0 < np.abs(before - after).max() < 0.1  # the second training went on from the first
+    before, after = (np.ravel(model.get_layer("block4").mlp.fc2.kernel) for model in (small, large))
+    assert 0.9 < np.corrcoef(before, after)[0, 1] < 1  # the second training went on from the first
 
 
 def test_imagenet(tmp_path, capsys):

@@ -8,7 +8,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from keras_t2t.training import make_strategy
+from keras_t2t.training import Recipe, make_strategy
+from keras_t2t.training.train import check_strategy
 
 
 def test_two_devices_are_as_good_as_one(tmp_path):
@@ -47,3 +48,11 @@ def test_two_devices_are_as_good_as_one(tmp_path):
 def test_what_no_strategy_can_do_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_strategy(*arguments)
+
+
+def test_what_mirrored_devices_cannot_do_is_refused():
+    strategy = make_strategy("mirrored")
+    with pytest.raises(ValueError, match="accumulation_steps=1, or the strategy 'jax'; received: accumulation_steps=2"):
+        check_strategy(Recipe(accumulation_steps=2), strategy)
+    check_strategy(Recipe(accumulation_steps=2), None)
+    check_strategy(Recipe(), strategy)

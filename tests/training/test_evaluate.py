@@ -5,6 +5,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+import keras_t2t
 from keras_t2t.data import from_arrays
 from keras_t2t.training.evaluate import draw_confusion, evaluate
 
@@ -32,6 +33,16 @@ def test_counts(tmp_path):
     assert report.images_per_second > 0
     draw_confusion(report, tmp_path / "confusion.png")
     assert min(PIL.Image.open(tmp_path / "confusion.png").size) > 400
+
+
+def test_classes_of_the_same_names_in_another_order_are_the_same():
+    body = keras_t2t.T2TViTTiny32(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="token")
+    model = keras_t2t.replace_head(body, ["b", "c", "a"])
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), "uint8")
+    seen = model.predict(images, verbose=0).argmax(1)
+    labels = np.array([1, 2, 0])[seen]  # what the data call the classes that the model sees
+    assert evaluate(model, from_arrays(images, labels, ["a", "b", "c"]), crop=1.0).top1 == 1.0
+    assert evaluate(model, from_arrays(images, seen, ["x", "y", "z"]), crop=1.0).top1 == 1.0  # by number
 
 
 def test_five_classes_have_no_top5_and_others_are_refused():

@@ -76,11 +76,11 @@ def test_sgd():
 
 def test_the_moving_average_warms_up():
     recipe = Recipe(ema=0.7, weight_decay=0.0)
-    before, _, history, _, optimizer = descend(recipe, 25)
+    _, _, history, _, optimizer = descend(recipe, 25)
     averages = [np.array(average) for average in optimizer._model_variables_moving_average]
     for i in range(len(averages)):
-        average = before[i].astype("float64")
-        for step, weights in enumerate(history):
+        average = history[0][i].astype("float64")  # begins as the weights
+        for step, weights in enumerate(history[1:], 1):
             momentum = min(0.7, (1 + step) / (10 + step))
             average = momentum * average + (1 - momentum) * weights[i]
         np.testing.assert_allclose(averages[i], average, rtol=1e-4, atol=1e-5)
@@ -88,8 +88,8 @@ def test_the_moving_average_warms_up():
 
 
 def test_the_moving_average_of_accumulated_steps_is_that_of_the_steps():
-    _, _, history, _, optimizer = descend(Recipe(ema=0.7, weight_decay=0.0, accumulation_steps=3), 9)
-    average = np.zeros(history[0][0].shape)  # as Keras begins
+    before, _, history, _, optimizer = descend(Recipe(ema=0.7, weight_decay=0.0, accumulation_steps=3), 9)
+    average = before[0].astype("float64")  # as after the first batch
     for step, weights in enumerate(history[2::3]):
         momentum = min(0.7, (1 + step) / (10 + step))
         average = momentum * average + (1 - momentum) * weights[0]
@@ -129,6 +129,16 @@ def test_rates_of_layers():
     assert factors["tokens_to_token/projection/kernel"] == factors["class_token/token"] == pytest.approx(0.5 * 0.9**8)
     assert "head/kernel" not in factors
     assert learning_rate_factors(model, 1.0, 1.0) == {}
+
+
+def test_rates_of_transitions_are_those_of_the_blocks_before_them():
+    model = variant_model("t2t_vit_dense")
+    factors = learning_rate_factors(model, 0.5, 0.9)
+    blocks = sum(layer.name.startswith("block") for layer in model.layers)
+    for transition, block in (("transition0", "block2"), ("transition1", "block8"), ("transition2", "block14")):
+        (rate,) = {factors[weight.path] for weight in model.get_layer(transition).trainable_weights}
+        (expected,) = {factors[weight.path] for weight in model.get_layer(block).trainable_weights}
+        assert rate == expected == pytest.approx(0.5 * 0.9 ** (blocks - int(block.removeprefix("block"))))
 
 
 def test_schedule():

@@ -47,6 +47,18 @@ def test_changes_from_text():
         ({"optimizer": "adam"}, r"Expected optimizer to be one of \('adamw', 'sgd'\); received: optimizer='adam'"),
         ({"model": "t2t_vit_15"}, "expected one of t2t_vit_7,"),
         ({"image_size": 2}, r"images or token grids large enough for one token .* received: height=2, width=2"),
+        ({"epochs": "inf"}, "Expected epochs to be of type int; received: epochs='inf'"),
+        ({"epochs": 5}, "Expected no more warmup_epochs than epochs; received: warmup_epochs=10, epochs=5"),
+        (
+            {"warmup_epochs": -1},
+            "Expected warmup_epochs to be a finite number that is not negative; received: warmup_epochs=-1",
+        ),
+        ({"learning_rate": "nan"}, "Expected learning_rate to be a finite number that is not negative"),
+        ({"mixup": -0.5}, "Expected mixup to be a finite number that is not negative; received: mixup=-0.5"),
+        ({"eval_crop": 0}, "Expected eval_crop to be positive; received: eval_crop=0.0"),
+        ({"eval_crop": 1.5}, r"Expected eval_crop to be in \[0, 1\]"),
+        ({"crop_scale": "1,0.1"}, "Expected crop_scale to be two positive numbers, the smaller one first; received"),
+        ({"interpolation": "bicubik"}, r"Expected interpolation to be one of \('area', 'bicubic', 'bilinear', .*'bicubik'"),
         ({"label_smoothing": 2}, r"Expected label_smoothing to be in \[0, 1\]; received: label_smoothing=2.0"),
     ],
 )
@@ -68,6 +80,8 @@ def test_names_and_files_that_are_not_there(tmp_path):
 def test_another_model_brings_its_image_size():
     recipe = load_recipe("imagenet", model="t2t_vit_tiny_32")
     assert (recipe.image_size, recipe.eval_crop) == (32, 1.0)
+    small, large = load_recipe("transfer", model="t2t_vit_tiny_32"), load_recipe("small_images", model="t2t_vit_7")
+    assert (small.image_size, small.crop_padding, large.image_size, large.crop_padding) == (32, 4, 224, 28)
 
 
 def test_another_model_for_the_same_images_keeps_the_recipe():

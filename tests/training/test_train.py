@@ -1,6 +1,7 @@
 """Whole trainings: what they leave behind, going on after an interruption, and errors that say what to do."""
 
 import csv
+import io
 import os
 import random
 import resource
@@ -13,6 +14,7 @@ import keras
 import numpy as np
 import PIL.Image
 import pytest
+import rich.console
 
 import keras_t2t
 from keras_t2t.configs import VARIANTS
@@ -72,8 +74,9 @@ def assert_same_state(folder, other):
 def test_what_a_training_leaves(finished):
     folder, model, history = finished
     assert {path.name for path in folder.iterdir()} == {
-        "README.md", "best.weights.h5", "checkpoints", "curves.png", "log.csv", "model.keras", "recipe.yaml", "tensorboard",
-    }  # fmt: skip
+        *("README.md", "best.weights.h5", "checkpoints", "curves.png", "data.yaml", "log.csv", "model.keras", "recipe.yaml"),
+        "tensorboard",
+    }
     assert [row["epoch"] for row in history] == [1, 2, 3]
     with (folder / "log.csv").open() as file:
         assert [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)] == history
@@ -124,8 +127,6 @@ def test_going_on_is_the_same_as_not_stopping(finished, tmp_path, monkeypatch):
 
 
 def test_a_damaged_state_is_refused_and_the_one_before_used(finished, tmp_path):
-    import shutil
-
     shutil.copytree(finished[0], tmp_path / "damaged")
     newest = sorted((tmp_path / "damaged" / "checkpoints").glob("*.npz"))[-1]
     data = bytearray(newest.read_bytes())
@@ -194,11 +195,45 @@ def test_a_full_disk_ends_with_what_to_do_and_the_same_command_goes_on(finished,
     assert_same_state(tmp_path / "run", finished[0])
 
 
-def test_another_recipe_needs_another_folder(finished):
-    with pytest.raises(
-        ValueError, match=r"a training by another recipe; take another folder. What differs: epochs: 3; epochs: 9"
-    ):
+def test_another_training_needs_another_folder(finished):
+    message = r"has another training; take another folder. What differs in "
+    with pytest.raises(ValueError, match=message + "recipe.yaml: epochs: 3; epochs: 9"):
         train(RECIPE.replace(epochs=9), SOURCES, finished[0])
+    with pytest.raises(ValueError, match=message + "data.yaml: weights: cifar10; weights: null"):
+        train(RECIPE, SOURCES, finished[0], weights="cifar10")
+    fruit = {split: from_arrays(source.images, source.labels, ["apple", "pear", "plum"]) for split, source in SOURCES.items()}
+    with pytest.raises(ValueError, match=message + "data.yaml: - apple; - blue; - green; - pear"):
+        train(RECIPE, fruit, finished[0])
+    fewer = {**SOURCES, "train": SOURCES["train"].subset(np.arange(41))}
+    with pytest.raises(ValueError, match=message + "data.yaml: train: 41; train: 44"):
+        train(RECIPE, fewer, finished[0])
+
+
+def test_advice_can_be_followed_in_the_same_folder(tmp_path):
+    with pytest.raises(DataError, match="at least one batch of 64"):
+        train(RECIPE.replace(batch_size=64), SOURCES, tmp_path)
+    assert len(train(RECIPE.replace(epochs=1), SOURCES, tmp_path)[1]) == 1
+
+
+def test_the_card_says_which_images_the_figures_are_of(tmp_path):
+    train(RECIPE.replace(epochs=1), {**SOURCES, "test": SOURCES["val"]}, tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "Images: 44 in train, 18 in test;" in card
+    assert "Figures are of the images in test;" in card
+
+
+def test_a_training_that_is_interrupted_gives_the_cursor_back(tmp_path, monkeypatch):
+    console = rich.console.Console(file=io.StringIO(), force_terminal=True)
+    monkeypatch.setattr("rich.progress.get_console", lambda: console)
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_t2t.training.callbacks.Progress.on_epoch_end", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(RECIPE, SOURCES, tmp_path)
+    shown = console.file.getvalue()
+    assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l") >= 0
 
 
 def test_a_stream_has_no_weights_of_classes(tmp_path):
@@ -246,6 +281,22 @@ def test_precisions_and_xla(changes, tmp_path):
     model, history = train(RECIPE.replace(epochs=1, **changes), few, tmp_path)
     assert np.isfinite(history[-1]["loss"]) and "ema_val_accuracy" in history[-1]
     assert {weight.dtype for weight in model.weights} == {"float32"}
+
+
+def test_going_on_in_float16_with_accumulated_gradients(tmp_path, monkeypatch):
+    """The scale of the loss and half a step of gradients are part of the state."""
+    few = {split: source.subset(np.arange(15)) for split, source in SOURCES.items()}  # 3 batches, a step is of 2
+    recipe = RECIPE.replace(dtype="mixed_float16", accumulation_steps=2, batch_size=5, epochs=2, drop_rate=0.0)
+    train(recipe, few, tmp_path / "through")
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("keras_t2t.training.callbacks.Progress.on_epoch_end", interrupt)
+        train(recipe, few, tmp_path / "stopped")
+    train(recipe, few, tmp_path / "stopped")
+    assert_same_state(tmp_path / "stopped", tmp_path / "through")
 
 
 def test_float16_scales_the_loss():
