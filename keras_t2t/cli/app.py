@@ -3,11 +3,11 @@
 import sys
 from typing import Annotated
 
-import keras
-import tensorflow as tf
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from keras_t2t.training.distribution import keep_tensorflow_off_accelerators
 
 app = typer.Typer(
     name="keras-t2t",
@@ -24,8 +24,7 @@ CropOption = Annotated[
 
 def main():
     """Runs the command line. Errors of the user's are a line on standard error and the exit status 1."""
-    if keras.backend.backend() != "tensorflow":
-        tf.config.set_visible_devices([], "GPU")  # TensorFlow only reads images: it must not take the memory of a GPU
+    keep_tensorflow_off_accelerators()
     try:
         app()
     except (ValueError, OSError, ImportError, RuntimeError) as error:

@@ -43,8 +43,7 @@ def make_strategy(
         raise ValueError("Only the strategies 'mirrored' and 'jax' divide the CPU into devices")
     if strategy != "jax" and (coordinator, processes, process) != (None, None, None):
         raise ValueError(f"Several processes need the strategy 'jax'; received: {strategy!r}")
-    if keras.backend.backend() != "tensorflow":
-        _keep_tensorflow_off_accelerators()
+    keep_tensorflow_off_accelerators()
     if strategy == "none":
         return None
     needed = "jax" if strategy == "jax" else "tensorflow"
@@ -58,11 +57,12 @@ def make_strategy(
     return _mirrored(cpu_devices) if strategy == "mirrored" else _jax(cpu_devices, coordinator, processes, process)
 
 
-def _keep_tensorflow_off_accelerators():
-    """Where TensorFlow only reads images, it must not take the memory of a GPU."""
-    import tensorflow as tf
+def keep_tensorflow_off_accelerators():
+    """Where TensorFlow only reads images, on another backend, it must not take the memory of a GPU."""
+    if keras.backend.backend() != "tensorflow":
+        import tensorflow as tf
 
-    tf.config.set_visible_devices([], "GPU")
+        tf.config.set_visible_devices([], "GPU")
 
 
 def _tpu():

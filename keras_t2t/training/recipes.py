@@ -146,7 +146,7 @@ def _expected(name, value):
     """What a setting should have been; None if it may have this value."""
     if name in _CHOICES:
         return None if value in _CHOICES[name] else f"one of {_CHOICES[name]}"
-    if isinstance(value, tuple):
+    if isinstance(value, (tuple, list)):
         return None if 0 < value[0] <= value[1] < math.inf else "two positive numbers, the smaller one first"
     if isinstance(value, str):
         return None
