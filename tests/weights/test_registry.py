@@ -62,7 +62,7 @@ def test_what_ships_needs_no_network_and_says_its_own_accuracy(monkeypatch, tmp_
     probabilities = model.predict(images, verbose=0)
     named = [keras_t2t.labels_of(model)[number] for number in probabilities.argmax(1)]
     mistaken = {path.stem: name for name, path in zip(named, paths, strict=True) if name != path.stem}
-    assert len(paths) == 10 and mistaken == {"bird": "cat", "cat": "dog", "deer": "cat"}  # the first test image of each class
+    assert len(paths) == 10 and mistaken == {"bird": "dog", "cat": "dog"}  # the first test image of each class
     saved = keras.models.load_model(source.path)
     assert keras_t2t.labels_of(saved) == keras_t2t.labels_of(model)
     np.testing.assert_allclose(saved.predict(images, verbose=0), probabilities, atol=1e-6)
