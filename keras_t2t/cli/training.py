@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_t2t.cli.app import CropOption, app, print_table
-from keras_t2t.data import default_crop, find_bad_files, open_data
-from keras_t2t.data.sources import SUFFIXES, data_errors_named, from_folder, other_files
+from keras_t2t.data import default_crop, find_bad_files, from_folder, open_data
+from keras_t2t.data.check import data_errors_named, other_files
+from keras_t2t.data.sources import SUFFIXES
 from keras_t2t.models import labels_of
 from keras_t2t.training import RECIPES, Recipe, load_recipe, make_strategy
 from keras_t2t.training import train as train_model

@@ -1,6 +1,5 @@
 """Where labelled images come from: folders, TensorFlow Datasets, arrays."""
 
-import contextlib
 import dataclasses
 import os
 import pathlib
@@ -8,8 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
-
-from keras_t2t.data.augment import decode
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
 SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
@@ -197,12 +194,6 @@ def _stratified(source, fraction, seed):
     return {"train": source.subset(rest), "val": source.subset(held_out)}
 
 
-def other_files(folder: str | os.PathLike) -> list[str]:
-    """Returns the files of a folder of images that are no images by their names."""
-    files = (path for path in pathlib.Path(folder).rglob("*") if path.is_file() and not path.name.startswith("."))
-    return sorted(str(path) for path in files if path.suffix.lower() not in SUFFIXES)
-
-
 def from_tfds(
     name: str, data_dir: str | os.PathLike | None = None, validation_fraction: float = 0.2
 ) -> dict[str, StreamSource]:
@@ -238,7 +229,7 @@ def from_tfds(
     if "train" not in splits:
         raise DataError(f"Expected a split for training; {name!r} has {list(builder.info.splits)}")
     if len(splits) == 1:
-        rest = round(100 * (1 - validation_fraction))
+        rest = min(round(100 * (1 - validation_fraction)), 99)
         splits = {"train": f"{splits['train']}[:{rest}%]", "val": f"{splits['train']}[{rest}%:]"}
     sources = {part: _stream(builder, split) for part, split in splits.items()}
     return {"val": sources.get("test"), **sources} if "val" not in sources else sources
@@ -263,43 +254,3 @@ def open_data(place: str, data_dir: str | os.PathLike | None = None, validation_
     if str(place).startswith("tfds:"):
         return from_tfds(str(place).removeprefix("tfds:"), data_dir, validation_fraction)
     return from_folder(place, validation_fraction, seed)
-
-
-def find_bad_files(source: Source) -> list[str]:
-    """Returns the files of a source that cannot be decoded as images, after a try of each."""
-    images = tf.constant(source.images)
-
-    def try_one(number):
-        return number, tf.size(decode(tf.io.read_file(images[number])))
-
-    tried = tf.data.Dataset.range(len(source)).map(try_one, tf.data.AUTOTUNE, deterministic=False).ignore_errors()
-    good = {number for number, _ in tried.as_numpy_iterator()}
-    return [str(path) for number, path in enumerate(source.images) if number not in good]
-
-
-@contextlib.contextmanager
-def data_errors_named(*sources):
-    """Turns errors of TensorFlow about files that cannot be read, or about labels, into a `DataError` that says so."""
-    try:
-        yield
-    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
-        if OUTSIDE in str(error):
-            raise DataError(f"Expected labels from 0 to {len(sources[0].classes) - 1}; some are outside") from error
-        bad = [path for source in sources if source.from_files for path in find_bad_files(source)]
-        if not bad:
-            raise
-        raise DataError(f"{len(bad)} files cannot be read, such as {bad[0]}; remove them, or set skip_bad_files") from error
-
-
-def without_bad_files(source: Source) -> tuple[Source, list[str]]:
-    """Returns the source without the files that cannot be decoded, and those files.
-
-    Raises:
-        DataError: if a class has no images left.
-    """
-    bad = set(find_bad_files(source))
-    rest = source.subset([number for number, path in enumerate(source.images) if str(path) not in bad])
-    empty = [name for label, name in enumerate(source.classes) if label not in rest.labels]
-    if empty:
-        raise DataError(f"No image of {empty} can be read")
-    return rest, sorted(bad)

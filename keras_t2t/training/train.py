@@ -18,7 +18,8 @@ from keras_t2t.data import (
     training_batches,
     without_bad_files,
 )
-from keras_t2t.data.sources import DataError, data_errors_named
+from keras_t2t.data.check import data_errors_named
+from keras_t2t.data.sources import DataError
 from keras_t2t.models import replace_head
 from keras_t2t.training.callbacks import (
     EarlyStopping,
@@ -58,8 +59,9 @@ def train(
     Args:
         recipe: how to train.
         sources: `"train"` and `"val"` images, as `keras_t2t.data.from_folder` returns them.
-        output: a folder for `checkpoints/`, `log.csv`, `tensorboard/`, `best.weights.h5`, and in the end `model.keras`,
-            `curves.png` and `README.md`, the model card. If it has the state of the same training, that goes on.
+        output: a folder for `recipe.yaml`, `data.yaml`, `checkpoints/`, `log.csv`, `tensorboard/`, `best.weights.h5`, and in
+            the end `model.keras`, `curves.png` and `README.md`, the model card. If it has the state of the same training, that
+            goes on.
         weights: what the body starts from: see `keras_t2t.T2TViT`.
         strategy: over whose devices every batch is divided: see `make_strategy`. Where it has several processes, the first one
             writes, and all of them read the same `output` and the same data.

@@ -19,7 +19,8 @@ from keras_t2t.data import (
     without_bad_files,
 )
 from keras_t2t.data.augment import decode
-from keras_t2t.data.sources import SUFFIXES, data_errors_named, other_files
+from keras_t2t.data.check import data_errors_named, other_files
+from keras_t2t.data.sources import SUFFIXES
 
 COUNTS = {"daisy": 10, "rose": 3, "tulip": 25}
 
