@@ -62,7 +62,7 @@ def print_growth(picture):
     import keras_t2t
     from keras_t2t.analysis import draw_growth, growth
 
-    counts = growth(keras_t2t.configs.VARIANTS["t2t_vit_14"], SIZES)
+    counts = growth(keras_t2t.configs.VARIANTS["t2t_vit_14"].config, SIZES)
     times = {kind: {} for kind in VARIANTS}
     print(f"{'token attention':18}{'pixels':>8}{'G MACs':>10}{'largest, MiB':>14}{'seconds':>10}{'G MACs/s':>10}")
     for kind in VARIANTS:

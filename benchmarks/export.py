@@ -78,7 +78,7 @@ def file_of(folder, row, batch):
 def write_file(row, batch, path):
     """Exports the random model for a row."""
     import keras_t2t
-    from keras_t2t.deploy.samples import sample_folder
+    from keras_t2t.exporting.samples import sample_folder
 
     model = random_model()
     if row.endswith("naive"):
@@ -103,8 +103,8 @@ def write_naive(model, batch, path):
     import tensorflow as tf
     import tf2onnx
 
-    from keras_t2t.deploy.folded import exact_gelu
-    from keras_t2t.deploy.tflite import to_tflite
+    from keras_t2t.exporting.tflite import to_tflite
+    from keras_t2t.inference.folded import exact_gelu
     from keras_t2t.layers import soft_split
 
     for layer in model._flatten_layers():
@@ -149,7 +149,7 @@ def speed(row, batch, folder, seconds):
 
     from keras_t2t.analysis import multiply_accumulates
     from keras_t2t.configs import VARIANTS
-    from keras_t2t.deploy import open_exported
+    from keras_t2t.exporting import open_exported
 
     rng = np.random.default_rng(0)
     images = rng.uniform(0, 255, (batch, 224, 224, 3)).astype("float32")
@@ -164,7 +164,7 @@ def speed(row, batch, folder, seconds):
     if not np.isfinite(run()).all():
         raise ValueError(f"{row} gives values that are not finite")
     matrix = rng.standard_normal((MATRIX, MATRIX)).astype("float32")
-    operations = 2 * batch * sum(multiply_accumulates(VARIANTS["t2t_vit_14"]).values())
+    operations = 2 * batch * sum(multiply_accumulates(VARIANTS["t2t_vit_14"].config).values())
     fractions, rates, times = [], [], []
     start = time.perf_counter()
     while time.perf_counter() - start < seconds or len(times) < 3:
@@ -227,7 +227,7 @@ def accuracy(data, folder):
             tolerance=0.0 if quantize in ("int8", "full_int8") else None,
             force=True,
         )
-        runtime = keras_t2t.deploy.open_exported(report.path)
+        runtime = keras_t2t.exporting.open_exported(report.path)
         found = np.concatenate([runtime.run(part).argmax(-1) for part in np.split(images, 100)])
         top1 = (found == source.labels).mean()
         print(

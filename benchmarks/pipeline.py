@@ -45,10 +45,10 @@ def stage_of(name, source):
     from keras_t2t.data import Augmentation, training_batches
 
     everything = Augmentation()
-    plain = dataclasses.replace(everything, flip=False, rand_augment=0, erase_rate=0.0, mixup=0.0, cutmix=0.0)
+    plain = dataclasses.replace(everything, flip=False, rand_augment_num_ops=0, random_erase_prob=0.0, mixup=0.0, cutmix=0.0)
     augmentation = {
         "crop, flip": dataclasses.replace(plain, flip=True),
-        "crop, flip, RandAugment": dataclasses.replace(plain, flip=True, rand_augment=2),
+        "crop, flip, RandAugment": dataclasses.replace(plain, flip=True, rand_augment_num_ops=2),
         "everything": everything,
     }.get(name, plain)
     batches = training_batches(source, (224, 224), BATCH, augmentation)

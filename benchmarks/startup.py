@@ -18,7 +18,7 @@ keras.ops.ones(1)
 start = time.perf_counter()
 import keras_t2t
 imported = time.perf_counter()
-from keras_t2t.weights.torch_file import read_torch_file
+from keras_t2t.weights.formats.torch_file import read_torch_file
 begun = time.perf_counter()
 read_torch_file(sys.argv[1])
 read = time.perf_counter()
@@ -46,12 +46,12 @@ def write_files(folder):
     """Writes a file as it was published, and what the cache makes of it; returns the path of the first."""
     import keras_t2t
     from keras_t2t.configs import VARIANTS
-    from keras_t2t.weights.registry import sources_of
+    from keras_t2t.weights.registry import pretrained_weights_of
     from tests.conftest import seeded_parameters
     from tests.torch_files import Ordered, legacy_file
 
-    path = folder / sources_of("t2t_vit_14")["imagenet"].file
-    parameters = seeded_parameters(VARIANTS["t2t_vit_14"], (224, 224))
+    path = folder / pretrained_weights_of("t2t_vit_14")["imagenet"].file
+    parameters = seeded_parameters(VARIANTS["t2t_vit_14"].config, (224, 224))
     path.write_bytes(legacy_file({"state_dict_ema": Ordered(parameters)}))
     cache = folder / "models" / "keras_t2t"
     cache.mkdir(parents=True)

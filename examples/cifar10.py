@@ -25,7 +25,7 @@ def main(arguments=None):
     sources = open_data(options.data)
     recipe = load_recipe("small_images").replace(batch_size=options.batch_size)
     small = recipe.replace(image_size=24, epochs=options.epochs[0], warmup_epochs=2, learning_rate=1e-3, token_drop_rate=0.0)
-    small = small.replace(crop_kind="resized", crop_scale=(0.5, 1.0))
+    small = small.replace(crop_mode="resized", crop_scale=(0.5, 1.0))
     train(small, sources, f"{options.output}-24")
     large = recipe.replace(epochs=options.epochs[1], warmup_epochs=0, learning_rate=6e-4)
     _, history = train(large, sources, options.output, weights=f"{options.output}-24/model.keras")

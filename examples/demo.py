@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import keras_t2t
-from keras_t2t.data import evaluation_image, from_arrays
+from keras_t2t.data import from_arrays
 from keras_t2t.training import load_recipe, train
 
 PHOTOGRAPHS = sorted((pathlib.Path(__file__).parent / "images").glob("*.jpg"))
@@ -26,11 +26,9 @@ PHOTOGRAPHS = sorted((pathlib.Path(__file__).parent / "images").glob("*.jpg"))
 def name_photographs(paths):
     """Prints what the shipped model sees on each photograph."""
     model = keras_t2t.T2TViTTiny32(weights="cifar10")
-    labels = keras_t2t.labels_of(model)
-    probabilities = model.predict(np.stack([evaluation_image(path, (32, 32), crop=1.0) for path in paths]), verbose=0)
-    for path, row in zip(paths, probabilities, strict=True):
-        best, second = np.argsort(-row)[:2]
-        print(f"  {path.name:16} {labels[best]:>10} {row[best]:6.1%}   or {labels[second]} {row[second]:.1%}")
+    for path, predictions in zip(paths, keras_t2t.predict_images(model, paths, top=2), strict=True):
+        (best, probability), (second, next_probability) = predictions
+        print(f"  {path.name:16} {best:>10} {probability:6.1%}   or {second} {next_probability:.1%}")
 
 
 def read_digits(output, epochs):
@@ -40,7 +38,9 @@ def read_digits(output, epochs):
     parts = train_test_split(images, digits.target, test_size=360, stratify=digits.target, random_state=0)
     sources = {"train": from_arrays(parts[0], parts[2]), "val": from_arrays(parts[1], parts[3])}
     recipe = load_recipe("finetune", len(parts[0]), "t2t_vit_tiny_32")
-    recipe = recipe.replace(epochs=epochs, flip=False, crop_scale=(0.7, 1.0), rand_augment=0)  # digits are no photographs
+    recipe = recipe.replace(
+        epochs=epochs, flip=False, crop_scale=(0.7, 1.0), rand_augment_num_ops=0
+    )  # digits are no photographs
     _, history = train(recipe, sources, output, weights="cifar10")
     return history[-1]["ema_val_accuracy"]
 

@@ -9,9 +9,8 @@ Interrupt it whenever you like: the same command goes on. `keras-t2t train --dat
 import argparse
 
 import keras_t2t
-from keras_t2t.data import default_crop, from_folder
-from keras_t2t.training import load_recipe, train
-from keras_t2t.training.evaluate import evaluate
+from keras_t2t.data import from_folder
+from keras_t2t.training import evaluate, load_recipe, train
 
 
 def main(arguments=None):
@@ -30,8 +29,7 @@ def main(arguments=None):
     weights = None if options.weights == "none" else options.weights
     model, _ = train(recipe, sources, options.output, weights)
 
-    size = model.input_shape[1:3]
-    report = evaluate(model, sources["val"], crop=default_crop(size))
+    report = evaluate(model, sources["val"])
     print(f"{options.output}/model.keras knows {', '.join(keras_t2t.labels_of(model))}; held-out accuracy {report.top1:.1%}:")
     for name, accuracy in zip(report.classes, report.class_accuracies, strict=True):
         print(f"  {name:20} {accuracy:.1%}")

@@ -1,8 +1,8 @@
 """keras_t2t: Tokens-to-Token ViT (Yuan et al., ICCV 2021) for Keras 3 and TensorFlow."""
 
-import importlib
+from typing import Any as _Any
 
-from keras_t2t import analysis, deploy, layers
+from keras_t2t import analysis, layers
 from keras_t2t.applications import (
     T2TViT,
     T2TViT7,
@@ -22,20 +22,29 @@ from keras_t2t.applications import (
     T2TViTTiny32,
     ViTSmall16,
 )
-from keras_t2t.configs import T2TConfig
-from keras_t2t.deploy import ExportError, ExportReport, export, optimize_for_inference
+from keras_t2t.configs import VARIANTS, T2TConfig
+from keras_t2t.errors import CheckpointError, DataError, DownloadError, ExportError, TrainingError
+from keras_t2t.exporting import ExportReport, export, open_exported
 from keras_t2t.imagenet import decode_predictions, preprocess_input
-from keras_t2t.models import config_of, labels_of, replace_head
-from keras_t2t.weights import CheckpointError, DownloadError, LoadReport, load_checkpoint
+from keras_t2t.inference import optimize_for_inference, predict_images
+from keras_t2t.models import config_of, labels_of, preprocessing_of, replace_head
+from keras_t2t.preprocessing import Preprocessing
+from keras_t2t.weights import LoadReport, list_models, load_checkpoint
 
 __version__ = "0.1.0"
 
+_LAZY = {"data": None, "training": None, "load_image": "data", "normalize_images": "data"}
+"""What needs TensorFlow, whatever the backend of Keras: modules, and names with the module that has them."""
+
 __all__ = [
+    "VARIANTS",
     "CheckpointError",
+    "DataError",
     "DownloadError",
     "ExportError",
     "ExportReport",
     "LoadReport",
+    "Preprocessing",
     "T2TConfig",
     "T2TViT",
     "T2TViT7",
@@ -53,25 +62,34 @@ __all__ = [
     "T2TViTt14",
     "T2TViTt19",
     "T2TViTt24",
+    "TrainingError",
     "ViTSmall16",
     "analysis",
     "config_of",
     "data",
     "decode_predictions",
-    "deploy",
     "export",
     "labels_of",
     "layers",
+    "list_models",
     "load_checkpoint",
+    "load_image",
+    "normalize_images",
+    "open_exported",
     "optimize_for_inference",
+    "predict_images",
     "preprocess_input",
+    "preprocessing_of",
     "replace_head",
     "training",
 ]
 
 
-def __getattr__(name):
-    """Imports what needs TensorFlow, whatever the backend of Keras, only when it is asked for."""
-    if name in ("data", "training"):
-        return importlib.import_module(f"keras_t2t.{name}")
-    raise AttributeError(f"module 'keras_t2t' has no attribute {name!r}")
+def __getattr__(name: str) -> _Any:
+    """Imports what needs TensorFlow only when it is used."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'keras_t2t' has no attribute {name!r}")
+    import importlib
+
+    module = importlib.import_module(f"keras_t2t.{_LAZY[name] or name}")
+    return module if _LAZY[name] is None else getattr(module, name)

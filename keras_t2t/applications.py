@@ -1,70 +1,71 @@
 """Constructors with the contract of `keras.applications`: the one place where models meet weights."""
 
 import dataclasses
+import functools
 import os
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
-from keras_t2t.configs import VARIANTS, T2TConfig, image_size_of, is_count, token_grid, variant_config, variant_of
-from keras_t2t.imagenet import MEAN, STD
-from keras_t2t.labels import dataset_labels
+from keras_t2t.assets import class_names
+from keras_t2t.configs import VARIANTS, T2TConfig, Variant, find_variant, is_count, token_grid, variant_of
+from keras_t2t.errors import CheckpointError
 from keras_t2t.layers import FeatureMap
-from keras_t2t.models import classify, encode
-from keras_t2t.weights import CheckpointError, load_checkpoint
-from keras_t2t.weights.infer import infer_architecture
+from keras_t2t.models import classify, encode, normalize, parts
+from keras_t2t.preprocessing import Preprocessing
+from keras_t2t.weights import load_checkpoint
+from keras_t2t.weights.architecture import infer_architecture
 from keras_t2t.weights.pretrained import load_pretrained
-from keras_t2t.weights.read import read_checkpoint
-from keras_t2t.weights.registry import Source, sources_of
+from keras_t2t.weights.reading import read_checkpoint
+from keras_t2t.weights.registry import PretrainedWeights, pretrained_weights_of
 
 POOLINGS = (None, "avg", "max", "token")
 
 
 def T2TViT(
-    config,
-    include_top=True,
-    include_preprocessing=True,
-    weights=None,
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=None,
-    classifier_activation="softmax",
-    name="t2t_vit",
+    config: T2TConfig | str,
+    include_top: bool = True,
+    include_preprocessing: bool = True,
+    weights: str | os.PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: tuple[int | None, int | None, int] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: Any = "softmax",
+    name: str = "t2t_vit",
     *,
-    dtype=None,
-):
-    config = config if isinstance(config, T2TConfig) else variant_config(config)
-    source = _find_source(weights, variant_of(config))
-    default_classes = source.classes if source else 1000
-    classes = default_classes if classes is None else classes
-    _check_arguments(include_top, weights, source, pooling, classes, classifier_activation)
-    images = _image_input(config, include_top, source, input_tensor, input_shape)
-    x = _normalise(images, dtype) if include_preprocessing else images
-    table_size = _table_size(weights, source, config) if None in images.shape[1:3] else image_size_of(None)
+    preprocessing: Preprocessing | None = None,
+    dtype: Any = None,
+) -> keras.Model:
+    config = config if isinstance(config, T2TConfig) else find_variant(config).config
+    variant = variant_of(config)
+    pretrained = _find_pretrained(weights, variant)
+    classes = (pretrained.classes if pretrained else 1000) if classes is None else classes
+    _check_arguments(include_top, weights, pretrained, pooling, classes, classifier_activation)
+    start = _WeightsFile(config, weights, pretrained)
+    preprocessing = preprocessing or start.preprocessing
+    images = _image_input(config, include_top, pretrained, start.image_size, input_tensor, input_shape)
+    size = images.shape[1:3]
+    if None not in size:
+        preprocessing = dataclasses.replace(preprocessing, image_size=tuple(size))
+    x = normalize(images, preprocessing, include_preprocessing, dtype)
+    table_size = start.table_size() if None in size else size[0]
     x, grid = encode(x, config, table_size=table_size, class_token_only=include_top or pooling == "token", dtype=dtype)
     if include_top:
-        x = classify(x[:, 0], classes, classifier_activation, dataset_labels(source.dataset) if source else None, dtype)
+        labels = class_names(pretrained.dataset) if pretrained else None
+        x = classify(x[:, 0], classes, classifier_activation, labels, dtype)
     elif pooling == "token":
         x = x[:, 0]
     else:
-        x = FeatureMap(name="feature_map", dtype=dtype)(x, grid)
-        if pooling == "avg":
-            x = keras.layers.GlobalAveragePooling2D("channels_last", name="avg_pool", dtype=dtype)(x)
-        elif pooling == "max":
-            x = keras.layers.GlobalMaxPooling2D("channels_last", name="max_pool", dtype=dtype)(x)
+        x = _pool(FeatureMap(name=parts.FEATURE_MAP, dtype=dtype)(x, grid), pooling, dtype)
     inputs = images if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
     model = keras.Model(inputs, x, name=name)
-    if source:
-        load_pretrained(model, source, lambda: _published_model(source))
+    if pretrained:
+        load_pretrained(model, pretrained)
     elif weights is not None:
         load_checkpoint(model, weights)
     return model
-
-
-def _published_model(source: Source):
-    """The model that weights were published for."""
-    shape = (source.image_size, source.image_size, 3)
-    return T2TViT(VARIANTS[source.variant], input_shape=shape, classes=source.classes, name=source.variant, dtype="float32")
 
 
 _ARGUMENTS = """
@@ -73,65 +74,83 @@ _ARGUMENTS = """
         variants); D: width of the backbone.
 
     Args:
-        {config}include_top: whether to have the classifier; otherwise the model returns features.
-        include_preprocessing: whether the model normalises its images itself: they are then in [0, 255], integers or floating
-            point; RGB is normalised by the mean and deviation of ImageNet, images of other than 3 channels to [-1, 1].
-            Otherwise pass images normalised by `keras_t2t.preprocess_input`.
-        weights: None for random ones; the name of published ones, which are downloaded once and kept in the cache of Keras:
-            {published}; or the path of any file that `keras_t2t.load_checkpoint` reads.
-        input_tensor: optional Keras tensor (B, H, W, C) to use as the images.
-        input_shape: (H, W, C); by default that of published `weights`, or (224, 224, 3), for t2t_vit_tiny_32
-            (32, 32, 3), and (None, None, 3) without top. H and W may differ. Without top they may be None: the model then takes
-            any size and resizes its positions at run time.
-        pooling: what the model returns without top: None, the tokens as a map (B, h, w, D); `"avg"` or `"max"` of that map,
-            (B, D); `"token"`, the class token that the classifier sees, (B, D).
-        classes: number of classes of the classifier; by default that of published `weights`, or 1000.
-        classifier_activation: activation of the classifier; None for logits. The result is (B, classes) in at least float32.
-        name: name of the model.
-        {rates}dtype: dtype or policy of every layer; None for the global policy of Keras.
+        {config}include_top: Whether to include the classifier. Without it the model returns features.
+        include_preprocessing: Whether the model normalizes its images itself. If so, it takes images with values in [0, 255],
+            integers or floating point. Otherwise pass images normalized by `keras_t2t.normalize_images`.
+        weights: `None` for random initialization; the name of pretrained weights, which are downloaded once and kept in the
+            cache of Keras: {published}; or the path of a file that `keras_t2t.load_checkpoint` reads.
+        input_tensor: Optional Keras tensor `(B, H, W, C)` to use as the images.
+        input_shape: `(H, W, C)`. By default that of pretrained `weights`, or else `{default_shape}`; `(None, None, 3)` without
+            the classifier. H and W may differ. Without the classifier they may be `None`: the model then takes images of any
+            size, and resizes its position embedding at run time.
+        pooling: What the model returns without the classifier: `None` for the tokens as a map `(B, h, w, D)`; `"avg"` or
+            `"max"` for the mean or maximum of that map, `(B, D)`; `"token"` for the class token, `(B, D)`.
+        classes: Number of classes. By default that of pretrained `weights`, or else 1000.
+        classifier_activation: Activation of the classifier; `None` for logits. Scores have the shape `(B, classes)`, in at
+            least float32.
+        name: Name of the model.
+        {rates}preprocessing: The `keras_t2t.Preprocessing` of the images: it sets the normalization, and the model carries it.
+            By default that of `weights`, or else that of the variant with ImageNet's mean and std. Images that do not have 3
+            channels are scaled to [-1, 1].
+        dtype: Dtype or policy of every layer; `None` for the global policy of Keras.
 
     Returns:
         A functional `keras.Model`.
 
     Raises:
-        ValueError: for arguments that contradict each other or that no model can be built from.
-        CheckpointError: a `ValueError`, if the file that `weights` names cannot be read or does not fit.
-        DownloadError: an `OSError`, if published weights cannot be fetched, or are not what was published.
-"""
-_RATES = """drop_rate, attention_drop_rate, drop_path_rate: regularisation in training; see `keras_t2t.T2TConfig`.
-        """
+        ValueError: If arguments are invalid or contradict each other.
+        CheckpointError: A `ValueError`, if the file that `weights` names cannot be read or does not fit.
+        DownloadError: An `OSError`, if pretrained weights cannot be downloaded, or if the download is not the published file.
 
-_CONFIG = """config: a `keras_t2t.T2TConfig`, or the name of a variant such as `"t2t_vit_14"`.
+    Example:
+
+    >>> model = {example}
+    >>> model.output_shape
+    (None, {classes})
+"""
+_RATES = """drop_rate: Dropout after the position embedding, the attention projections and the MLPs, in training.
+        attention_drop_rate: Dropout of the attention weights, in training.
+        drop_path_rate: Drop path of the last block, in training; it grows linearly from 0 in the first block.
+        """
+_CONFIG = """config: A `keras_t2t.T2TConfig`, or the name of a variant such as `"t2t_vit_14"`.
         """
 
 T2TViT.__doc__ = "Instantiates a T2T-ViT of any configuration.\n" + _ARGUMENTS.format(
-    config=_CONFIG, rates="", published="those of the variant, if the configuration is that of one"
+    config=_CONFIG,
+    rates="",
+    published="those of the variant, if the configuration is that of a variant",
+    default_shape=(224, 224, 3),
+    example="keras_t2t.T2TViT(keras_t2t.T2TConfig(depth=2), input_shape=(96, 64, 3), classes=5)",
+    classes=5,
 )
 
 
-def _variant(function_name, variant):
-    """Returns the constructor of one of `VARIANTS`; by default with the weights published for ImageNet, if there are any."""
-    default_weights = "imagenet" if "imagenet" in sources_of(variant) else None
+def _constructor(variant: str) -> Callable[..., keras.Model]:
+    """Returns the constructor of a variant. By default it has the weights published for ImageNet, if there are any."""
+    known: Variant = VARIANTS[variant]
+    pretrained = pretrained_weights_of(variant)
+    default_weights = "imagenet" if "imagenet" in pretrained else None
 
     def constructor(
-        include_top=True,
-        include_preprocessing=True,
-        weights=default_weights,
-        input_tensor=None,
-        input_shape=None,
-        pooling=None,
-        classes=None,
-        classifier_activation="softmax",
-        name=variant,
+        include_top: bool = True,
+        include_preprocessing: bool = True,
+        weights: str | os.PathLike | None = default_weights,
+        input_tensor: Any = None,
+        input_shape: tuple[int | None, int | None, int] | None = None,
+        pooling: str | None = None,
+        classes: int | None = None,
+        classifier_activation: Any = "softmax",
+        name: str = variant,
         *,
-        drop_rate=0.0,
-        attention_drop_rate=0.0,
-        drop_path_rate=0.0,
-        dtype=None,
-    ):
+        drop_rate: float = 0.0,
+        attention_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        preprocessing: Preprocessing | None = None,
+        dtype: Any = None,
+    ) -> keras.Model:
         rates = {"drop_rate": drop_rate, "attention_drop_rate": attention_drop_rate, "drop_path_rate": drop_path_rate}
         return T2TViT(
-            dataclasses.replace(variant_config(variant), **rates),
+            dataclasses.replace(known.config, **rates),
             include_top=include_top,
             include_preprocessing=include_preprocessing,
             weights=weights,
@@ -141,58 +160,132 @@ def _variant(function_name, variant):
             classes=classes,
             classifier_activation=classifier_activation,
             name=name,
+            preprocessing=preprocessing,
             dtype=dtype,
         )
 
-    constructor.__name__ = constructor.__qualname__ = function_name
-    published = ", ".join(f'`"{name}"`' for name in sources_of(variant)) or "there are none for this variant"
-    constructor.__doc__ = f"Instantiates {variant}.\n" + _ARGUMENTS.format(config="", rates=_RATES, published=published)
+    constructor.__name__ = constructor.__qualname__ = known.constructor
+    constructor.__doc__ = f"Instantiates {variant}.\n" + _ARGUMENTS.format(
+        config="",
+        rates=_RATES,
+        published=", ".join(f'`"{name}"`' for name in pretrained) or "there are none for this variant",
+        default_shape=(known.image_size, known.image_size, 3),
+        example=f"keras_t2t.{known.constructor}(weights=None)",
+        classes=1000,
+    )
     return constructor
 
 
-T2TViT7 = _variant("T2TViT7", "t2t_vit_7")
-T2TViT10 = _variant("T2TViT10", "t2t_vit_10")
-T2TViT12 = _variant("T2TViT12", "t2t_vit_12")
-T2TViT14 = _variant("T2TViT14", "t2t_vit_14")
-T2TViT19 = _variant("T2TViT19", "t2t_vit_19")
-T2TViT24 = _variant("T2TViT24", "t2t_vit_24")
-T2TViTt14 = _variant("T2TViTt14", "t2t_vit_t_14")
-T2TViTt19 = _variant("T2TViTt19", "t2t_vit_t_19")
-T2TViTt24 = _variant("T2TViTt24", "t2t_vit_t_24")
-T2TViT14ResNeXt = _variant("T2TViT14ResNeXt", "t2t_vit_14_resnext")
-T2TViT14Wide = _variant("T2TViT14Wide", "t2t_vit_14_wide")
-T2TViT14SE = _variant("T2TViT14SE", "t2t_vit_14_se")
-T2TViT16Ghost = _variant("T2TViT16Ghost", "t2t_vit_16_ghost")
-T2TViTDense = _variant("T2TViTDense", "t2t_vit_dense")
-ViTSmall16 = _variant("ViTSmall16", "vit_small_16")
-T2TViTTiny32 = _variant("T2TViTTiny32", "t2t_vit_tiny_32")
+T2TViT7 = _constructor("t2t_vit_7")
+T2TViT10 = _constructor("t2t_vit_10")
+T2TViT12 = _constructor("t2t_vit_12")
+T2TViT14 = _constructor("t2t_vit_14")
+T2TViT19 = _constructor("t2t_vit_19")
+T2TViT24 = _constructor("t2t_vit_24")
+T2TViTt14 = _constructor("t2t_vit_t_14")
+T2TViTt19 = _constructor("t2t_vit_t_19")
+T2TViTt24 = _constructor("t2t_vit_t_24")
+T2TViT14ResNeXt = _constructor("t2t_vit_14_resnext")
+T2TViT14Wide = _constructor("t2t_vit_14_wide")
+T2TViT14SE = _constructor("t2t_vit_14_se")
+T2TViT16Ghost = _constructor("t2t_vit_16_ghost")
+T2TViTDense = _constructor("t2t_vit_dense")
+ViTSmall16 = _constructor("vit_small_16")
+T2TViTTiny32 = _constructor("t2t_vit_tiny_32")
 
 
-def _find_source(weights, variant) -> Source | None:
-    """Returns the published weights that `weights` names, or None if it is None or a file."""
-    sources = sources_of(variant)
-    if weights is None or (isinstance(weights, (str, os.PathLike)) and weights not in sources and os.path.isfile(weights)):
+def default_preprocessing(config: T2TConfig | str, weights: str | os.PathLike | None = None) -> Preprocessing:
+    """Returns how images are prepared for a model that starts from `weights`, unless told otherwise.
+
+    Args:
+        config: A `keras_t2t.T2TConfig`, or the name of a variant.
+        weights: As for `keras_t2t.T2TViT`.
+
+    Raises:
+        ValueError: If there is no such variant, or if `weights` are neither pretrained weights of it nor a file.
+    """
+    config = config if isinstance(config, T2TConfig) else find_variant(config).config
+    return _WeightsFile(config, weights, _find_pretrained(weights, variant_of(config))).preprocessing
+
+
+def _find_pretrained(weights, variant) -> PretrainedWeights | None:
+    """Returns the pretrained weights that `weights` names, or `None` if it is `None` or a file."""
+    known = pretrained_weights_of(variant)
+    if weights is None or (isinstance(weights, (str, os.PathLike)) and weights not in known and os.path.isfile(weights)):
         return None
-    if not isinstance(weights, str) or weights not in sources:
-        names = "".join(f"{name!r} ({'shipped' if source.path else 'published'}), " for name, source in sources.items())
+    if not isinstance(weights, str) or weights not in known:
+        names = "".join(f"{name!r} ({'shipped' if entry.path else 'published'}), " for name, entry in known.items())
         raise ValueError(
             f"The `weights` argument should be either `None` (random initialization), {names}or the path to the weights file "
             f"to be loaded. Received: weights={weights}"
         )
-    return sources[weights]
+    return known[weights]
 
 
-def _check_arguments(include_top, weights, source, pooling, classes, classifier_activation):
+class _WeightsFile:
+    """What the weights that a model starts from say about its images: pretrained ones, a file, or no weights at all."""
+
+    def __init__(self, config, weights, pretrained):
+        self._config, self._weights, self._pretrained = config, weights, pretrained
+        self._variant = VARIANTS.get(variant_of(config) or "")
+
+    @functools.cached_property
+    def _checkpoint(self):
+        if self._weights is None or self._pretrained:
+            return None
+        try:
+            return read_checkpoint(self._weights)
+        except CheckpointError:
+            return None  # loading will say what is wrong
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the images by default."""
+        if self._pretrained:
+            return self._pretrained.image_size
+        return self._variant.image_size if self._variant else 224
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images are prepared by default."""
+        if self._pretrained:
+            return self._pretrained.preprocessing
+        if str(self._weights).endswith(".keras") and self._checkpoint and self._checkpoint.preprocessing:
+            return self._checkpoint.preprocessing
+        if self._variant:
+            return Preprocessing(image_size=(self.image_size,) * 2, crop_fraction=self._variant.crop_fraction)
+        return Preprocessing()
+
+    def table_size(self) -> int:
+        """Height and width of the images that the position table of the weights is for."""
+        if self._checkpoint:
+            try:
+                return infer_architecture(self._checkpoint.arrays, self._config).image_size[0]
+            except CheckpointError:
+                pass  # loading will say what is wrong
+        return self.image_size
+
+
+def _pool(features, pooling, dtype):
+    """Adds the pooling of a map `(B, h, w, D)`, if any."""
+    if pooling == "avg":
+        return keras.layers.GlobalAveragePooling2D("channels_last", name=parts.AVG_POOL, dtype=dtype)(features)
+    if pooling == "max":
+        return keras.layers.GlobalMaxPooling2D("channels_last", name=parts.MAX_POOL, dtype=dtype)(features)
+    return features
+
+
+def _check_arguments(include_top, weights, pretrained, pooling, classes, classifier_activation):
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
-            "T2T-ViT works on images with the channels last; received: image_data_format='channels_first'. "
+            "T2T-ViT needs images with the channels last; received: image_data_format='channels_first'. "
             "Call keras.config.set_image_data_format('channels_last')"
         )
-    if source and include_top and classes != source.classes:
+    if pretrained and include_top and classes != pretrained.classes:
         raise ValueError(
-            f"With `weights={weights!r}` and `include_top=True`, `classes` should be {source.classes}. Received: "
-            f"classes={classes}. For other classes take `keras_t2t.replace_head(model, classes)` of this model, or put a head "
-            "of your own on `include_top=False, pooling='token'`"
+            f"With `weights={weights!r}` and `include_top=True`, `classes` should be {pretrained.classes}. Received: "
+            f"classes={classes}. For other classes, use `keras_t2t.replace_head(model, classes)`, or put your own head on "
+            "`include_top=False, pooling='token'`"
         )
     if pooling not in POOLINGS:
         raise ValueError(f"`pooling` should be one of {POOLINGS}. Received: pooling={pooling!r}")
@@ -206,17 +299,7 @@ def _check_arguments(include_top, weights, source, pooling, classes, classifier_
         )
 
 
-def _table_size(weights, source, config) -> int:
-    """Height and width of the images that the position table of weights is for."""
-    if weights is None or source:
-        return source.image_size if source else image_size_of(variant_of(config))
-    try:
-        return infer_architecture(read_checkpoint(weights).arrays, config).image_size[0]
-    except CheckpointError:
-        return image_size_of(variant_of(config))  # loading will say what is wrong
-
-
-def _image_input(config, include_top, source, input_tensor, input_shape):
+def _image_input(config, include_top, pretrained, image_size, input_tensor, input_shape):
     """Returns the symbolic images, their shape checked against the rest of the arguments."""
     if input_tensor is not None:
         if not keras.backend.is_keras_tensor(input_tensor):
@@ -227,38 +310,29 @@ def _image_input(config, include_top, source, input_tensor, input_shape):
                 f"Received: input_shape={input_shape}, input_tensor.shape={input_tensor.shape}"
             )
         input_shape = tuple(input_tensor.shape[1:])
-    size = source.image_size if source else image_size_of(variant_of(config))
-    default = (size, size, 3)
+    default = (image_size, image_size, 3)
     if input_shape is None:
         input_shape = default if include_top else (None, None, 3)
     is_shape = isinstance(input_shape, (tuple, list)) and all(size is None or is_count(size) for size in input_shape)
     if not is_shape or len(input_shape) != 3:
         raise ValueError(f"`input_shape` should be a tuple (height, width, channels). Received: input_shape={input_shape}")
     height, width, channels = input_shape
-    if source and channels != 3:
+    if pretrained and channels != 3:
         raise ValueError(
-            f"With `weights={source.name!r}` the images should have 3 channels. Received: input_shape={input_shape}"
+            f"With `weights={pretrained.name!r}` the images should have 3 channels. Received: input_shape={input_shape}"
         )
-    if source and include_top and tuple(input_shape) != default:
+    if pretrained and include_top and tuple(input_shape) != default:
         raise ValueError(
-            f"With `weights={source.name!r}` and `include_top=True`, `input_shape` should be {default}. "
-            f"Received: input_shape={input_shape}. For another size build the model with `weights=None` and call "
+            f"With `weights={pretrained.name!r}` and `include_top=True`, `input_shape` should be {default}. "
+            f"Received: input_shape={input_shape}. For another size, build the model with `weights=None` and call "
             "`keras_t2t.load_checkpoint`"
         )
     if channels is None:
         raise ValueError(f"The number of channels should be known. Received: input_shape={input_shape}")
     if include_top and None in input_shape:
         raise ValueError(
-            "With `include_top=True`, `input_shape` should be static; without, the model takes any size. "
+            "With `include_top=True`, `input_shape` should be static. Without the classifier the model takes any size. "
             f"Received: input_shape={input_shape}"
         )
     token_grid(config.soft_splits, height, width)
-    return keras.Input(input_shape, name="images") if input_tensor is None else input_tensor
-
-
-def _normalise(images, dtype):
-    if images.shape[-1] == 3:
-        scale, offset = [1 / (255 * s) for s in STD], [-m / s for m, s in zip(MEAN, STD, strict=True)]
-    else:
-        scale, offset = 1 / 127.5, -1.0
-    return keras.layers.Rescaling(scale, offset, name="normalisation", dtype=dtype)(images)
+    return keras.Input(input_shape, name=parts.IMAGES) if input_tensor is None else input_tensor

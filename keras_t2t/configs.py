@@ -201,56 +201,91 @@ def _check(condition: bool, name: str, expected: str, received):
         raise ValueError(f"Invalid value for {name}: expected {expected}; received: {name}={received!r}")
 
 
-def _lite(depth):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A model with a name, and what is known about it.
+
+    Attributes:
+        constructor: Name of its constructor in `keras_t2t`.
+        config: Its configuration.
+        image_size: Height and width in pixels of the images that it is for.
+        crop_fraction: Side of the center crop as a fraction of the resized image, in evaluation.
+        authors_gmacs: Multiply-accumulates in billions for one 224x224 image, as published by the authors, or `None`.
+        openmmlab_gmacs: The same as published by OpenMMLab, or `None`.
+    """
+
+    constructor: str
+    config: T2TConfig
+    image_size: int = 224
+    crop_fraction: float = 0.9
+    authors_gmacs: float | None = None
+    openmmlab_gmacs: float | None = None
+
+
+def _lite(depth: int) -> T2TConfig:
     return T2TConfig(embed_dim=256, depth=depth, num_heads=4, mlp_ratio=2.0)
 
 
-def _deep_narrow(depth, **changes):
-    embed_dim, num_heads = {14: (384, 6), 19: (448, 7), 24: (512, 8)}[depth]
-    return T2TConfig(**{"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads, **changes})
+_14 = T2TConfig(embed_dim=384, depth=14, num_heads=6)
+_19 = T2TConfig(embed_dim=448, depth=19, num_heads=7)
+_24 = T2TConfig(embed_dim=512, depth=24, num_heads=8)
 
 
-VARIANTS: dict[str, T2TConfig] = {
-    "t2t_vit_7": _lite(7),
-    "t2t_vit_10": _lite(10),
-    "t2t_vit_12": _lite(12),
-    "t2t_vit_14": _deep_narrow(14),
-    "t2t_vit_19": _deep_narrow(19),
-    "t2t_vit_24": _deep_narrow(24),
-    "t2t_vit_t_14": _deep_narrow(14, token_attention="transformer"),
-    "t2t_vit_t_19": _deep_narrow(19, token_attention="transformer"),
-    "t2t_vit_t_24": _deep_narrow(24, token_attention="transformer"),
-    "t2t_vit_14_resnext": _deep_narrow(14, num_heads=32),
-    "t2t_vit_14_wide": T2TConfig(embed_dim=768, depth=4, num_heads=12),
-    "t2t_vit_14_se": _deep_narrow(14, block="squeeze_excite"),
-    "t2t_vit_16_ghost": T2TConfig(depth=16, block="ghost"),
-    "t2t_vit_dense": T2TConfig(embed_dim=128, depth=(3, 6, 6, 4), num_heads=8, mlp_ratio=2.0, block="dense", growth=64),
-    "vit_small_16": T2TConfig(
-        token_attention="convolution",
-        soft_splits=((16, 16, 0),),
-        depth=12,
-        mlp_ratio=4.0,
-        qkv_bias=True,
-        learned_positions=True,
-        norm_epsilon=1e-6,
+def _with_transformer(config: T2TConfig) -> T2TConfig:
+    return dataclasses.replace(config, token_attention="transformer")
+
+
+VARIANTS: dict[str, Variant] = {
+    "t2t_vit_7": Variant(constructor="T2TViT7", config=_lite(7), authors_gmacs=1.1),
+    "t2t_vit_10": Variant(constructor="T2TViT10", config=_lite(10), authors_gmacs=1.5),
+    "t2t_vit_12": Variant(constructor="T2TViT12", config=_lite(12), authors_gmacs=1.8),
+    "t2t_vit_14": Variant(constructor="T2TViT14", config=_14, authors_gmacs=4.8),
+    "t2t_vit_19": Variant(constructor="T2TViT19", config=_19, authors_gmacs=8.5),
+    "t2t_vit_24": Variant(constructor="T2TViT24", config=_24, authors_gmacs=13.8),
+    "t2t_vit_t_14": Variant(constructor="T2TViTt14", config=_with_transformer(_14), authors_gmacs=6.1, openmmlab_gmacs=4.34),
+    "t2t_vit_t_19": Variant(constructor="T2TViTt19", config=_with_transformer(_19), authors_gmacs=9.8, openmmlab_gmacs=7.80),
+    "t2t_vit_t_24": Variant(constructor="T2TViTt24", config=_with_transformer(_24), authors_gmacs=15.0, openmmlab_gmacs=12.69),
+    "t2t_vit_14_resnext": Variant(constructor="T2TViT14ResNeXt", config=dataclasses.replace(_14, num_heads=32)),
+    "t2t_vit_14_wide": Variant(constructor="T2TViT14Wide", config=T2TConfig(embed_dim=768, depth=4, num_heads=12)),
+    "t2t_vit_14_se": Variant(constructor="T2TViT14SE", config=dataclasses.replace(_14, block="squeeze_excite")),
+    "t2t_vit_16_ghost": Variant(constructor="T2TViT16Ghost", config=dataclasses.replace(_14, depth=16, block="ghost")),
+    "t2t_vit_dense": Variant(
+        constructor="T2TViTDense",
+        config=T2TConfig(embed_dim=128, depth=(3, 6, 6, 4), num_heads=8, mlp_ratio=2.0, block="dense", growth=64),
     ),
-    "t2t_vit_tiny_32": T2TConfig(
-        soft_splits=((3, 2, 1), (3, 2, 1)), embed_dim=128, depth=5, num_heads=4, mlp_ratio=2.0, learned_positions=True
+    "vit_small_16": Variant(
+        constructor="ViTSmall16",
+        config=T2TConfig(
+            token_attention="convolution",
+            soft_splits=((16, 16, 0),),
+            depth=12,
+            mlp_ratio=4.0,
+            qkv_bias=True,
+            learned_positions=True,
+            norm_epsilon=1e-6,
+        ),
+    ),
+    "t2t_vit_tiny_32": Variant(
+        constructor="T2TViTTiny32",
+        config=T2TConfig(
+            soft_splits=((3, 2, 1), (3, 2, 1)), embed_dim=128, depth=5, num_heads=4, mlp_ratio=2.0, learned_positions=True
+        ),
+        image_size=32,
+        crop_fraction=1.0,
     ),
 }
-"""The published variants by name, the plain ViT-S/16 that the paper's ablation starts from, and one for 32x32 images."""
+"""The published variants by name, the plain ViT-S/16 that the paper's ablation starts from, and one for 32x32 images.
+
+The authors' counts are from the tables of their README (https://github.com/yitu-opensource/T2T-ViT, section 2), OpenMMLab's
+from that of MMPretrain (https://github.com/open-mmlab/mmpretrain, configs/t2t_vit).
+"""
 
 
-def image_size_of(variant: str | None) -> int:
-    """Returns the height and width in pixels of the images that a variant, or a configuration of one's own, is for."""
-    return 32 if variant == "t2t_vit_tiny_32" else 224
-
-
-def variant_config(name: str) -> T2TConfig:
-    """Returns the configuration of one of `VARIANTS`.
+def find_variant(name: str) -> Variant:
+    """Returns one of `VARIANTS`.
 
     Raises:
-        ValueError: if there is no such variant; names those that there are.
+        ValueError: If there is no such variant. The message lists all names.
     """
     if name not in VARIANTS:
         raise ValueError(f"Invalid variant: expected one of {', '.join(VARIANTS)}; received: {name!r}")
@@ -258,7 +293,7 @@ def variant_config(name: str) -> T2TConfig:
 
 
 def variant_of(config: T2TConfig) -> str | None:
-    """Returns the name of the variant that a configuration is, whatever its rates of dropping, or None if it is none."""
+    """Returns the name of the variant with this configuration, whatever its dropout rates, or `None` if there is none."""
     rates = {field.name: field.default for field in dataclasses.fields(T2TConfig) if field.name.endswith("_rate")}
     config = dataclasses.replace(config, **rates)
-    return next((name for name, variant in VARIANTS.items() if variant == config), None)
+    return next((name for name, variant in VARIANTS.items() if variant.config == config), None)

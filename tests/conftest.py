@@ -9,7 +9,7 @@ import pytest
 
 import keras_t2t
 from keras_t2t.configs import VARIANTS, token_grid
-from keras_t2t.weights.name_map import name_map
+from keras_t2t.weights.names import name_map
 from tests.reference_parameters import reference_images, reference_parameter
 
 DATA = pathlib.Path(__file__).parent / "data"

@@ -117,7 +117,7 @@ class NumpyT2T:
         return np.concatenate([x, self.linear(f"{name}.dense_linear", y)], -1) if self.config.block == "dense" else y
 
     def encode(self, image):
-        """Returns the normalised tokens (1 + h * w, D) of an image (H, W, C) and (h, w)."""
+        """Returns the normalized tokens (1 + h * w, D) of an image (H, W, C) and (h, w)."""
         x, grid, _ = self.tokens(image)
         x = np.concatenate([self.parameters["cls_token"][0], x]) + self.parameters["pos_embed"][0]
         names = {int(name.split(".")[1]) for name in self.parameters if name.startswith("blocks.")}

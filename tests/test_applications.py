@@ -104,21 +104,21 @@ def test_one_model_without_top_serves_any_size(pooling):
         assert relative_error(any_size.predict(x, verbose=0), fixed.predict(x, verbose=0)) < 1e-5
 
 
-def test_preprocessing_is_the_normalisation_of_imagenet():
+def test_preprocessing_is_the_normalization_of_imagenet():
     images = np.random.default_rng(0).integers(0, 256, (2, 31, 31, 3), dtype="uint8")
     inside = small(input_shape=(31, 31, 3))
     outside = small(input_shape=(31, 31, 3), include_preprocessing=False)
     outside.set_weights(inside.get_weights())
-    normalised = (images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    np.testing.assert_allclose(keras_t2t.preprocess_input(images.copy()), normalised, rtol=1e-4, atol=1e-5)
-    expected = outside.predict(normalised, verbose=0)
+    normalized = (images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(keras_t2t.preprocess_input(images.copy()), normalized, rtol=1e-4, atol=1e-5)
+    expected = outside.predict(normalized, verbose=0)
     for x in (images, images.astype("float32")):
         np.testing.assert_allclose(inside.predict(x, verbose=0), expected, rtol=1e-4)
 
 
 def test_preprocessing_of_other_channel_counts_scales_to_one():
     model = small(input_shape=(31, 31, 1))
-    layer = model.get_layer("normalisation")
+    layer = model.get_layer("normalization")
     np.testing.assert_allclose(layer(np.array([[[[0.0], [127.5], [255.0]]]]))[0, 0, :, 0], [-1, 0, 1], atol=1e-6)
     assert small(input_shape=(31, 31, 5)).input_shape == (None, 31, 31, 5)
 
@@ -204,7 +204,7 @@ def test_refuses_channels_first():
 
 
 def test_a_variant_can_be_named():
-    assert keras_t2t.config_of(keras_t2t.T2TViT("t2t_vit_10", include_top=False)) == VARIANTS["t2t_vit_10"]
+    assert keras_t2t.config_of(keras_t2t.T2TViT("t2t_vit_10", include_top=False)) == VARIANTS["t2t_vit_10"].config
     for unknown in ("t2t_vit_15", None, 14):
         with pytest.raises(ValueError, match=rf"expected one of t2t_vit_7, .*, t2t_vit_tiny_32; received: {unknown!r}"):
             keras_t2t.T2TViT(unknown)

@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 
 import keras_t2t
-from keras_t2t import cli
+from keras_t2t import assets, cli
 from keras_t2t.configs import VARIANTS
-from keras_t2t.weights.registry import sources_of
+from keras_t2t.weights.registry import pretrained_weights_of
 from tests.conftest import DATA, SMALL_CONFIGS, seeded_parameters
 from tests.torch_files import Ordered, legacy_file
 from tests.weights.test_published_forms import build
@@ -46,9 +46,9 @@ def photograph(tmp_path):
 @pytest.mark.parametrize("file", ["t2t_tiny_ema_legacy.pth.tar", "t2t_tiny_mmpretrain.pth"])
 @pytest.mark.parametrize("out", ["model.keras", "model.weights.h5"])
 def test_convert(run, file, out):
-    status, output, _ = run("convert", CHECKPOINTS / file, out, "--num-heads", 2)
+    status, output, error = run("convert", CHECKPOINTS / file, out, "--num-heads", 2)
     assert status == 0
-    assert re.search(rf"Loaded 5\d weights from .*{file}, entry state_dict(_ema)?,.* in the layout of", output)
+    assert re.search(rf"Loaded 5\d weights from .*{file}, entry state_dict(_ema)?,.* in the layout of", error)
     assert re.search(rf"Wrote {out}: t2t_vit, 27\d,\d+ parameters, images of 64x64, outputs \(10,\)", output)
     expected = build(file, weights=CHECKPOINTS / file, **MODEL)
     if out == "model.keras":
@@ -61,13 +61,13 @@ def test_convert(run, file, out):
 
 
 def test_convert_finds_the_variant(run, tmp_path):
-    parameters = seeded_parameters(VARIANTS["t2t_vit_7"], (384, 384), classes=12)
+    parameters = seeded_parameters(VARIANTS["t2t_vit_7"].config, (384, 384), classes=12)
     (tmp_path / "x.pth").write_bytes(legacy_file(Ordered(parameters)))
     assert "t2t_vit_7, 4,153,586 parameters, images of 384x384" in run("convert", "x.pth", "x.keras")[1]
     model = keras.models.load_model("x.keras")
     assert model.input_shape == (None, 384, 384, 3)
-    assert keras_t2t.config_of(model) == VARIANTS["t2t_vit_7"]
-    status, _, error = run("convert", "x.pth", "x.keras", "--variant", "t2t_vit_10")
+    assert keras_t2t.config_of(model) == VARIANTS["t2t_vit_7"].config
+    status, _, error = run("convert", "t2t_vit_10:x.pth", "x.keras")
     assert status == 1
     assert "missing: blocks.7.norm1.weight (256,)" in error
 
@@ -91,8 +91,9 @@ def test_convert_refuses_what_is_no_checkpoint(run, photograph):
 def test_convert_says_what_it_assumed(run):
     file = CHECKPOINTS / "t2t_tiny_half_bare.pth"
     _, _, error = run("convert", file, "x.weights.h5")
-    assert error == (
-        "Taken for t2t_vit with 1 attention heads, which shapes do not tell: set --variant or --num-heads if it has others.\n"
+    assert error.startswith(
+        "Assuming t2t_vit with 1 attention heads, which the shapes of weights do not tell. If this is another model, use "
+        f"VARIANT:{file}, or --num-heads of the command convert.\nLoaded "
     )
 
 
@@ -103,7 +104,8 @@ def test_convert_keeps_a_saved_model_as_it_is(run):
     two = keras.models.load_model("two.keras")
     assert keras_t2t.labels_of(two) == ("a", "b")
     assert keras_t2t.config_of(two) == keras_t2t.config_of(model)
-    assert "leave out --variant" in run("convert", "one.keras", "two.keras", "--variant", "t2t_vit_7")[2]
+    error = run("convert", "one.keras", "two.keras", "--num-heads", 2)[2]
+    assert error == "Error: --num-heads is for checkpoints; one.keras already has a complete model\n"
 
 
 def test_info(run):
@@ -116,10 +118,13 @@ def test_info(run):
     )
     assert "published by others and not measured again here" in output
     _, output, _ = run("info", "t2t_vit_t_14")
-    for source in sources_of("t2t_vit_t_14").values():
+    for source in pretrained_weights_of("t2t_vit_t_14").values():
         assert source.url in output
     assert "SHA-256, first 8 digits" in output
     assert run("info", "t2t")[2].startswith("Error: Invalid variant: expected one of t2t_vit_7,")
+    _, output, _ = run("info", assets.folder("saved_models") / "t2t_vit_tiny_32_cifar10")
+    assert "images: 32x32, bicubic, crop fraction 1, mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)\n" in output
+    assert "takes: pixels in [0, 255]\nreturns: probabilities\nclasses: 10: airplane, automobile, bird" in output
 
 
 def table_of(output):
@@ -133,12 +138,9 @@ def test_predict_with_a_model_that_carries_its_labels(run, photograph, kwargs):
     activation = kwargs.get("classifier_activation", "softmax")
     model = keras_t2t.replace_head(model, ["daisy", "[red]rose", "tulip[/x]"], activation)
     model.save("flowers.keras")
-    status, output, _ = run("predict", photograph, "--weights", "flowers.keras", "--top", 2)
+    status, output, _ = run("predict", "flowers.keras", photograph, "--top", 2)
     assert status == 0
-    pixels = keras_t2t.data.evaluation_image(photograph, (64, 48), crop=0.9)[None].astype("float32")
-    if kwargs == {"include_preprocessing": False}:
-        pixels = keras_t2t.preprocess_input(pixels)
-    scores = model.predict(pixels, verbose=0)[0]
+    scores = model.predict(keras_t2t.load_image(photograph, model), verbose=0)[0]
     scores = scores if activation else np.exp(scores) / np.exp(scores).sum()
     best = np.argsort(-scores)[:2]
     names, shown = zip(*table_of(output), strict=True)
@@ -148,30 +150,43 @@ def test_predict_with_a_model_that_carries_its_labels(run, photograph, kwargs):
 
 
 def test_predict_with_a_checkpoint_and_with_published_weights(run, photograph, tmp_path):
-    parameters = seeded_parameters(VARIANTS["t2t_vit_7"], (224, 224))
+    parameters = seeded_parameters(VARIANTS["t2t_vit_7"].config, (224, 224))
     folder = tmp_path / "home" / "models" / "keras_t2t"
     folder.mkdir(parents=True)
     (folder / "71.7_T2T_ViT_7.pth.tar").write_bytes(legacy_file({"state_dict_ema": Ordered(parameters)}))
-    _, output, _ = run("predict", photograph, "--variant", "t2t_vit_7")
+    _, output, _ = run("predict", "t2t_vit_7:imagenet", photograph)
     assert len(table_of(output)) == 5
-    assert run("predict", photograph, "--weights", folder / "71.7_T2T_ViT_7.pth.tar")[1] == output
-    expected = keras_t2t.T2TViT7().predict(keras_t2t.data.evaluation_image(photograph)[None], verbose=0)
+    assert run("predict", folder / "71.7_T2T_ViT_7.pth.tar", photograph)[1] == output
+    model = keras_t2t.T2TViT7()
+    expected = model.predict(keras_t2t.load_image(photograph, model), verbose=0)
     decoded = keras_t2t.decode_predictions(expected)[0]
     assert table_of(output) == [[name, f"{score:.4f}"] for _, name, score in decoded]
 
 
-def test_predict_refuses(run, photograph):
+def test_predict_refuses(run, photograph, tmp_path):
     keras_t2t.T2TViT(keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"]), include_top=False, input_shape=(31, 31, 3)).save(
         "x.keras"
     )
-    assert run("predict", photograph, "--weights", "x.keras")[2] == "Error: Expected a classifier; x.keras has no head\n"
-    status, _, error = run("predict", photograph, "--weights", "imagenet21k")
+    assert run("predict", "x.keras", photograph)[2] == "Error: Expected a classifier; x.keras returns features\n"
+    status, _, error = run("predict", "imagenet", photograph)
     assert status == 1
-    assert "of any variant (imagenet, imagenet_384, cifar10, cifar100, imagenet_openmmlab); received: 'imagenet21k'" in error
-    _, _, error = run("predict", photograph, "--weights", "cifar10", "--variant", "t2t_vit_24")
-    assert error == "Error: Expected a file, or published weights of t2t_vit_24 (imagenet); received: 'cifar10'\n"
-    assert run("predict", photograph, "--crop", 0)[0] == 2
-    assert run("predict", "none.png")[0] == 2
+    assert error.startswith("Error: Expected a file, a folder, or one of the variants t2t_vit_7, t2t_vit_10,")
+    _, _, error = run("predict", "t2t_vit_24:cifar10", photograph)
+    assert error == (
+        "Error: Expected pretrained weights of t2t_vit_24 (imagenet) or a file after the colon; received: 't2t_vit_24:cifar10'\n"
+    )
+    _, _, error = run("predict", "t2t_vit_19", photograph)
+    assert error == (
+        "Error: t2t_vit_19 has random weights. Choose its weights: t2t_vit_19:imagenet, t2t_vit_19:cifar10, t2t_vit_19:cifar100\n"
+    )
+    assert run("predict", "vit_small_16", photograph)[2].endswith("Choose its weights: vit_small_16:FILE\n")
+    (tmp_path / "photos").mkdir()
+    assert run("predict", "photos", photograph)[2] == (
+        "Error: Expected the folder of a training run or a SavedModel; there is no model.keras in photos\n"
+    )
+    assert run("predict", "t2t_vit_tiny_32:cifar10", photograph, "--crop-fraction", 0)[0] == 2
+    assert run("predict", "t2t_vit_tiny_32:cifar10", "none.png")[0] == 2
+    assert run("predict", "t2t_vit_tiny_32:cifar10")[0] == 2
 
 
 def test_the_module_and_the_script_run():
@@ -182,69 +197,67 @@ def test_the_module_and_the_script_run():
             assert name in result.stdout
 
 
-def write_colours(folder, count=6, size=(32, 32)):
-    for name, colour in {"blue": (10, 20, 200), "red": (200, 10, 20)}.items():
+def write_colors(folder, count=6, size=(32, 32)):
+    for name, color in {"blue": (10, 20, 200), "red": (200, 10, 20)}.items():
         (folder / name).mkdir(parents=True)
         for number in range(count):
-            image = np.full((*size, 3), colour, "uint8") + np.uint8(number)
+            image = np.full((*size, 3), color, "uint8") + np.uint8(number)
             tf.io.write_file(str(folder / name / f"{number}.png"), tf.io.encode_png(image))
 
 
 def test_data_check_names_the_files_that_cannot_be_read(run, tmp_path):
-    write_colours(tmp_path / "colours")
-    status, output, _ = run("data", "check", "colours")
+    write_colors(tmp_path / "colors")
+    status, output, _ = run("data", "check", "colors")
     assert status == 0
     assert output == (
         "train: 10 images of 2 classes, 0 of them cannot be read\nval: 2 images of 2 classes, 0 of them cannot be read\n"
     )
-    (tmp_path / "colours" / "red" / "3.png").write_bytes(b"no image")
-    status, output, _ = run("data", "check", "colours")
+    (tmp_path / "colors" / "red" / "3.png").write_bytes(b"no image")
+    status, output, _ = run("data", "check", "colors")
     assert status == 1
-    assert output.endswith("\ncolours/red/3.png\n")
-    (tmp_path / "colours" / "red" / "4.tif").touch()
-    _, output, _ = run("data", "check", "colours")
+    assert output.endswith("\ncolors/red/3.png\n")
+    (tmp_path / "colors" / "red" / "4.tif").touch()
+    _, output, _ = run("data", "check", "colors")
     assert (
-        "\n1 files that end with none of .jpg, .jpeg, .jfif, .png, .bmp, .gif, .webp are left out, such as colours/red/4.tif\n"
+        "\n1 files that end with none of .jpg, .jpeg, .jfif, .png, .bmp, .gif, .webp are left out, such as colors/red/4.tif\n"
         in output
     )
     assert run("data", "check", "none")[2].startswith("Error: Expected a folder of images with one subfolder for each class;")
 
 
 def test_train_then_evaluate(run, tmp_path):
-    write_colours(tmp_path / "colours")
-    arguments = ("--data", "colours", "--model", "t2t_vit_tiny_32", "--set", "epochs=2", "--set", "batch_size=5")
+    write_colors(tmp_path / "colors")
+    arguments = ("--data", "colors", "--model", "t2t_vit_tiny_32", "--set", "epochs=2", "--set", "batch_size=5")
     status, output, _ = run("train", *arguments, "--output", "run", "--show")
     assert status == 0
     assert "model: t2t_vit_tiny_32" in output and "epochs: 2" in output
     status, output, error = run("train", *arguments, "--output", "run", "--set", "learning_rate=1e-2", "--set", "seed=3")
     assert status == 0, error
     assert output.endswith("Wrote run: model.keras, README.md, curves.png, log.csv\n")
-    assert "Made by `keras-t2t train --data colours" in (tmp_path / "run" / "README.md").read_text()
-    status, output, _ = run(
-        "evaluate", "run/model.keras", "--data", "colours", "--split", "train", "--picture", "confusion.png"
-    )
+    assert "Made by `keras-t2t train --data colors" in (tmp_path / "run" / "README.md").read_text()
+    status, output, _ = run("evaluate", "run", "--data", "colors", "--split", "train", "--picture", "confusion.png")
     assert status == 0
     model = keras.models.load_model("run/model.keras")
-    assert "Held-out images and crop are those of run/recipe.yaml\n" in output
-    sources = keras_t2t.data.from_folder("colours", seed=3)
-    assert set(sources["train"].images) != set(keras_t2t.data.from_folder("colours").get("train").images)
-    images = np.stack([keras_t2t.data.evaluation_image(path, (32, 32), 1.0) for path in sources["train"].images])
+    assert "Held-out images are those of run/recipe.yaml\n" in output
+    sources = keras_t2t.data.from_folder("colors", seed=3)
+    assert set(sources["train"].images) != set(keras_t2t.data.from_folder("colors").get("train").images)
+    images = keras_t2t.data.load_images(sources["train"].images, model)
     accuracy = (model.predict(images, verbose=0).argmax(1) == sources["train"].labels).mean()
     assert f"top-1 {accuracy:.4f}; 10 images" in output
     assert (tmp_path / "confusion.png").stat().st_size > 5000
-    assert run("evaluate", "run/model.keras", "--data", "colours", "--split", "test")[2] == (
+    assert run("evaluate", "run/model.keras", "--data", "colors", "--split", "test")[2] == (
         "Error: Expected a split of train, val; received: 'test'\n"
     )
-    (tmp_path / "colours" / "blue").rename(tmp_path / "colours" / "azure")
-    _, output, _ = run("evaluate", "run/model.keras", "--data", "colours")
+    (tmp_path / "colors" / "blue").rename(tmp_path / "colors" / "azure")
+    _, output, _ = run("evaluate", "run/model.keras", "--data", "colors")
     assert "Note: the model calls the classes blue, red, the data azure, red; they count by number\n" in output
-    (tmp_path / "colours" / "azure" / "1.png").write_bytes(b"no image")
-    status, _, error = run("evaluate", "run/model.keras", "--data", "colours", "--split", "train")
-    assert status == 1 and "1 files cannot be read, such as colours/azure/1.png; remove them" in error
+    (tmp_path / "colors" / "azure" / "1.png").write_bytes(b"no image")
+    status, _, error = run("evaluate", "run/model.keras", "--data", "colors", "--split", "train")
+    assert status == 1 and "1 files cannot be read, such as colors/azure/1.png; remove them" in error
     recipe = tmp_path / "run" / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("skip_bad_files: false", "skip_bad_files: true"))
-    status, output, _ = run("evaluate", "run/model.keras", "--data", "colours", "--split", "train")
-    assert status == 0 and "train: 1 files cannot be read and are left out: colours/azure/1.png\n" in output
+    status, output, _ = run("evaluate", "run/model.keras", "--data", "colors", "--split", "train")
+    assert status == 0 and "train: 1 files cannot be read and are left out: colors/azure/1.png\n" in output
 
 
 def test_recipes_can_be_seen_without_data(run):
@@ -260,12 +273,12 @@ def test_recipes_can_be_seen_without_data(run):
         (("--set", "epoch=2"), r"Unknown settings \['epoch'\]; a recipe has"),
         (("--recipe", "none"), "Expected one of the recipes imagenet_lite,"),
         (("--data", "tfds:no_such_dataset"), "Cannot prepare the dataset 'no_such_dataset'"),
-        (("--model", "t2t_vit_15"), "Invalid variant: expected one of t2t_vit_7,"),
+        (("--model", "t2t_vit_15"), "Expected a file, a folder, or one of the variants t2t_vit_7,"),
     ],
 )
 def test_train_refuses(run, tmp_path, arguments, message):
-    write_colours(tmp_path / "colours")
-    status, _, error = run("train", "--data", "colours", "--output", "run", *arguments)
+    write_colors(tmp_path / "colors")
+    status, _, error = run("train", "--data", "colors", "--output", "run", *arguments)
     assert status == 1
     assert re.search(f"Error: .*{message}", error)
     assert not (tmp_path / "run").exists()

@@ -16,7 +16,7 @@ run, photograph = test_cli.run, test_cli.photograph
 
 @pytest.fixture
 def flowers(tmp_path):
-    """A classifier of three flowers in a file, without normalisation inside."""
+    """A classifier of three flowers in a file, without normalization inside."""
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
     model = keras_t2t.T2TViT(config, input_shape=(31, 46, 3), include_preprocessing=False, name="small")
     model = keras_t2t.replace_head(model, ["daisy", "rose", "tulip"])
@@ -29,12 +29,13 @@ def cells(output):
 
 
 def pixels_of(path, size=(31, 46)):
-    pixels = keras_t2t.data.evaluation_image(path, size, crop=1.0)
-    return keras_t2t.preprocess_input(pixels[None].astype("float32"))
+    preprocessing = keras_t2t.Preprocessing(image_size=size)
+    view = keras_t2t.data.read_view(path, preprocessing)
+    return keras_t2t.normalize_images(view[None], preprocessing)
 
 
 def test_attention(run, photograph, flowers, tmp_path):
-    status, output, error = run("attention", photograph, "--weights", "flowers.keras", "--output", "inside.png")
+    status, output, error = run("attention", "flowers.keras", photograph, "--output", "inside.png")
     assert status == 0, error
     images = pixels_of(photograph)
     label = ("daisy", "rose", "tulip")[int(flowers.predict(images, verbose=0).argmax())]
@@ -80,23 +81,22 @@ def test_compare(run, photograph, flowers, tmp_path):
 
 
 def test_refuses(run, photograph, flowers, tmp_path):
-    assert run("cost", "t2t_vit_15")[2].startswith("Error: Expected a file, or one of t2t_vit_7, t2t_vit_10,")
+    assert run("cost", "t2t_vit_15")[2].startswith("Error: Expected a file, a folder, or one of the variants t2t_vit_7,")
     for size in ("46x", "x", "1x2x3", "large"):
         assert run("cost", "flowers.keras", "--size", size)[2].startswith("Error: Expected --size PIXELS or HEIGHTxWIDTH")
     (tmp_path / "empty").mkdir()
     assert run("compare", "flowers.keras", "--image", "empty")[2] == "Error: Expected images in empty; there are none\n"
     config = keras_t2t.config_of(flowers)
     keras_t2t.T2TViT(config, include_top=False).save("any.keras")
-    _, _, error = run("compare", "any.keras", "--image", photograph)
-    assert error == "Error: Expected a model with a fixed size of images; t2t_vit takes any\n"
-    assert run("attention", photograph, "--weights", "any.keras")[2] == "Error: Expected a classifier; any.keras has no head\n"
+    assert run("compare", "any.keras", "--image", photograph, "--output", "any.png")[0] == 0  # at the size that it carries
+    assert run("attention", "any.keras", photograph)[2] == "Error: Expected a classifier; this model returns features\n"
     assert run("cost", "any.keras")[2] == "Error: Expected --size for any.keras, which takes images of any size\n"
-    keras_t2t.T2TViT(config, input_shape=(31, 46, 1)).save("grey.keras")
-    for command in (("attention", photograph, "--weights"), ("compare", "--image", photograph)):
-        _, _, error = run(*command, "grey.keras")
-        assert error.endswith("Error: Expected a model of images with 3 channels; t2t_vit takes 1\n")
+    keras_t2t.T2TViT(config, input_shape=(31, 46, 2)).save("two.keras")
+    for command in (("attention", "two.keras", photograph), ("compare", "two.keras", "--image", photograph)):
+        message = "Error: Expected a model for RGB or grayscale images; this one takes images with 2 channels\n"
+        assert run(*command)[2].endswith(message)
     for picture in ("inside.jpg", "inside", "nowhere/inside.png"):
-        _, _, error = run("attention", photograph, "--weights", "flowers.keras", "--output", picture)
+        _, _, error = run("attention", "flowers.keras", photograph, "--output", picture)
         assert error == f"Error: Expected a .png file in a folder that exists, for the picture; received: {picture}\n"
     _, _, error = run("compare", *7 * ["flowers.keras"], "--image", photograph)
     assert error == "Error: Expected at most 6 models in one picture; received 7\n"

@@ -26,15 +26,15 @@ def test_token_grid_refuses_images_without_a_token():
 
 
 def test_widths_of_the_densely_connected_variant():
-    config = VARIANTS["t2t_vit_dense"]
+    config = VARIANTS["t2t_vit_dense"].config
     assert config.group_widths == (128, 160, 272, 328)
     assert config.block_widths[:5] == (128, 192, 256, 160, 224)
     assert config.feature_dim == 584
 
 
 def test_widths_of_a_plain_backbone():
-    assert VARIANTS["t2t_vit_7"].block_widths == (256,) * 7
-    assert VARIANTS["t2t_vit_7"].feature_dim == 256
+    assert VARIANTS["t2t_vit_7"].config.block_widths == (256,) * 7
+    assert VARIANTS["t2t_vit_7"].config.feature_dim == 256
 
 
 def test_integers_of_numpy_become_those_of_python():

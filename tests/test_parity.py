@@ -14,7 +14,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(autouse=True)
 def empty_start(monkeypatch):
-    """Lets kernels start as zeros: every weight is loaded here, and JAX compiles an initialiser for every shape."""
+    """Lets kernels start as zeros: every weight is loaded here, and JAX compiles an initializer for every shape."""
     monkeypatch.setattr(keras.initializers.TruncatedNormal, "__call__", lambda self, shape, dtype=None: np.zeros(shape, dtype))
 
 

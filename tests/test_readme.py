@@ -7,7 +7,7 @@ import pytest
 
 import keras_t2t
 from keras_t2t.analysis import multiply_accumulates, reconcile
-from keras_t2t.weights.registry import SOURCES
+from keras_t2t.weights.registry import PUBLISHED_WEIGHTS
 from tests.conftest import CONSTRUCTORS, variant_model
 
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
@@ -49,7 +49,7 @@ def test_table_of_counts(row):
 def test_table_of_published_weights():
     rows = re.findall(r'^\| `(\w+)` \| `"(\w+)"` \|(.*)\|$', README, re.MULTILINE)
     expected = []
-    for source in SOURCES:
+    for source in PUBLISHED_WEIGHTS:
         top5 = f"{source.top5:.2f}" if source.top5 else ""
         origin = f"[{'OpenMMLab' if 'openmmlab' in source.base else 'authors'}]({source.base}{source.file})"
         images = f"{source.image_size}, crop {source.crop}"

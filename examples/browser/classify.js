@@ -1,7 +1,6 @@
 /** The page: takes a picture by picker, drop or sample, and shows what the model says about it. */
 
 import { loadModel } from "./model.js";
-import { centreView } from "./resize.js";
 
 const SHOWN = 5;
 const element = (id) => document.getElementById(id);
@@ -41,7 +40,7 @@ async function classify(file) {
   try {
     const loaded = await model;
     const start = performance.now();
-    const view = centreView(await pixelsOf(file), loaded.size);
+    const view = loaded.prepare(await pixelsOf(file));
     const ready = performance.now();
     const probabilities = await loaded.classify(view);
     const times = { preparing: ready - start, model: performance.now() - ready };
@@ -51,7 +50,7 @@ async function classify(file) {
   }
 }
 
-/** Returns the ImageData of a file, upright; transparent parts are black, and colour profiles are left out, as in Python. */
+/** Returns the ImageData of a file, upright; transparent parts are black, and color profiles are left out, as in Python. */
 async function pixelsOf(file) {
   let bitmap;
   try {

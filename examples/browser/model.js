@@ -1,41 +1,38 @@
-/** The exported model: model.tflite and model.tflite.labels.txt of this folder, run by LiteRT.js (WebAssembly, processor). */
+/** The exported model: model.tflite in this folder, run by LiteRT.js (WebAssembly, on the processor). */
+
+import { centerView } from "./resize.js";
 
 const RUNTIME = new URL("node_modules/@litertjs/core/", import.meta.url);
-const EXPORT =
-  "keras-t2t export saved_models/t2t_vit_tiny_32_cifar10/model.keras --format tflite --output examples/browser/model.tflite";
+const EXPORT = "keras-t2t export t2t_vit_tiny_32:cifar10 --output examples/browser/model.tflite";
 
 /**
- * Loads runtime, model and labels, and runs the model once, since the first run takes longer.
+ * Loads the runtime and the model, and runs the model once, since the first run takes longer.
  *
  * @returns {Promise<Model>}
- * @throws {Error} if runtime or model is missing, or something does not fit; its message tells a person what to do.
+ * @throws {Error} if the runtime or the model is missing, or if something does not fit. Its message says what to do.
  */
 export async function loadModel() {
-  const downloads = ["model.tflite", "model.tflite.labels.txt"].map(download);
-  const [litert, file, labels] = await Promise.all([loadRuntime(), ...downloads]);
+  const [litert, file] = await Promise.all([loadRuntime(), download("model.tflite")]);
   if (!file) throw new Error(`There is no model.tflite beside this page. Make it with: ${EXPORT}`);
   let compiled;
   try {
     compiled = await litert.loadAndCompile(new Uint8Array(file), { accelerator: "wasm" });
   } catch (error) {
-    throw new Error(`LiteRT.js cannot read model.tflite. Export it anew. (${messageOf(error)})`);
+    throw new Error(`LiteRT.js cannot read model.tflite. Export it again. (${messageOf(error)})`);
   }
-  const names = labels && new TextDecoder().decode(labels).trimEnd().split("\n");
-  const model = new Model(litert, compiled, names, file.byteLength);
-  const probabilities = await model.classify(new Float32Array(model.size[0] * model.size[1] * 3));
-  const sum = probabilities.reduce((sum, probability) => sum + probability, 0);
-  if (Math.min(...probabilities) < 0 || Math.abs(sum - 1) > 0.01) {
-    throw new Error("The model should return probabilities of classes: export a classifier with softmax.");
-  }
+  const model = new Model(litert, compiled, readSpec(file), file.byteLength);
+  await model.classify(new Float32Array(model.size[0] * model.size[1] * 3));
   return model;
 }
 
 class Model {
   #litert;
   #compiled;
+  #spec;
 
-  /** labels: a name for each class, or null if the model was exported without; bytes: size of the file. */
-  constructor(litert, compiled, labels, bytes) {
+  /** spec: what `keras_t2t` wrote into the file; bytes: size of the file. */
+  constructor(litert, compiled, spec, bytes) {
+    if (!spec) throw new Error("model.tflite does not say what it takes and returns. Export it with keras-t2t export.");
     const [input] = compiled.getInputDetails();
     const [output] = compiled.getOutputDetails();
     const [inputs, classes] = [Array.from(input.shape), output.shape.at(-1)];
@@ -45,30 +42,58 @@ class Model {
         `The model should take one image, (1, height, width, 3) of float32 or uint8; it takes (${inputs}) of ${input.dtype}.`,
       );
     }
-    if (input.name.includes("normalised_images")) {
-      throw new Error("The model should normalise its images itself: export one built with include_preprocessing=True.");
-    }
-    if (labels && labels.length !== classes) {
-      throw new Error(`The model has ${classes} classes, and model.tflite.labels.txt names ${labels.length}. Export both together.`);
-    }
+    if (spec.output === "features") throw new Error("The model should be a classifier; it returns features.");
     this.#litert = litert;
     this.#compiled = compiled;
-    this.labels = labels ?? Array.from({ length: classes }, (_, index) => `class ${index}`);
+    this.#spec = spec;
+    this.labels = spec.labels ?? Array.from({ length: classes }, (_, index) => `class ${index}`);
     this.bytes = bytes;
     this.dtype = input.dtype;
     /** Height and width of the images. */
     this.size = inputs.slice(1, 3);
   }
 
-  /** Returns the probability of each class for pixels in [0, 255], (height, width, 3) in order. */
+  /** Returns the pixels in [0, 255], (height, width, 3) in order, of an ImageData that is prepared for the model. */
+  prepare(image) {
+    return centerView(image, this.#spec.preprocessing);
+  }
+
+  /** Returns the probability of each class for what `prepare` returns. */
   async classify(pixels) {
-    const data = this.dtype === "uint8" ? Uint8Array.from(pixels) : pixels;
+    const data = this.dtype === "uint8" ? Uint8Array.from(pixels) : this.#normalized(pixels);
     const image = new this.#litert.Tensor(data, [1, ...this.size, 3]);
     const [output] = await this.#compiled.run(image);
-    const probabilities = Array.from(output.toTypedArray());
+    const scores = Array.from(output.toTypedArray());
     for (const tensor of [image, output]) tensor.delete(); // WebAssembly's memory is not collected
-    return probabilities;
+    return this.#spec.output === "logits" ? softmax(scores) : scores;
   }
+
+  #normalized(pixels) {
+    const { mean, std } = this.#spec.preprocessing;
+    if (this.#spec.normalizes) return pixels;
+    return pixels.map((value, index) => (value / 255 - mean[index % 3]) / std[index % 3]);
+  }
+}
+
+function softmax(logits) {
+  const largest = Math.max(...logits);
+  const exponentials = logits.map((logit) => Math.exp(logit - largest));
+  const sum = exponentials.reduce((total, value) => total + value);
+  return exponentials.map((value) => value / sum);
+}
+
+/**
+ * Returns what `keras_t2t` wrote about the model into the file: the JSON in the zip archive with one uncompressed entry that its
+ * end is. Returns null if there is none.
+ */
+function readSpec(file) {
+  const view = new DataView(file);
+  const end = file.byteLength - 22; // of the record that ends an archive
+  if (end < 0 || view.getUint32(end, true) !== 0x06054b50) return null;
+  const directory = view.getUint32(end + 16, true);
+  const [length, header] = [view.getUint32(directory + 20, true), view.getUint32(directory + 42, true)];
+  const start = header + 30 + view.getUint16(header + 26, true) + view.getUint16(header + 28, true);
+  return JSON.parse(new TextDecoder().decode(new Uint8Array(file, start, length)));
 }
 
 async function loadRuntime() {

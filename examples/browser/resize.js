@@ -1,29 +1,31 @@
 /**
- * The view of an image that a model classifies, as `keras_t2t.data.evaluation_image` makes it: so answers agree with Python's.
- * A canvas would resize for us, but every browser does it in another way.
+ * The view of an image that a model classifies, as `keras_t2t.load_image` makes it, so that answers agree with Python's. A canvas
+ * could resize, too, but every browser does it in another way.
  */
 
-/** Returns the side of the crop over that of the resized image for (height, width), as `keras_t2t.data.default_crop`. */
-export function defaultCrop(size) {
-  const side = Math.max(...size);
-  return 100 < side && side < 384 ? 0.9 : 1;
-}
+/** How far each kernel reaches, and its weight at a distance, in pixels of the smaller of both images. */
+const KERNELS = {
+  bicubic: { reach: 2, weight: cubic },
+  bilinear: { reach: 1, weight: (distance) => Math.max(1 - Math.abs(distance), 0) },
+};
 
 /**
- * Resizes an image until its shorter side fits, antialiased and bicubic, and crops the centre.
+ * Resizes an image until its shorter side fits, with antialiasing, and crops the center.
  *
- * @param {ImageData} image pixels of any size; alpha is left out.
- * @param {number[]} size height and width of the result.
- * @param {number} crop side of the crop over that of the resized image, in (0, 1].
- * @returns {Float32Array} whole grey levels in [0, 255], (height, width, 3) in order.
+ * @param {ImageData} image pixels of any size; alpha is ignored.
+ * @param {object} preprocessing `image_size`, `crop_fraction` and `interpolation`, as in `keras_t2t.Preprocessing`.
+ * @returns {Float32Array} whole numbers in [0, 255], (height, width, 3) in order.
+ * @throws {Error} if the interpolation is neither bicubic nor bilinear.
  */
-export function centreView(image, size, crop = defaultCrop(size)) {
+export function centerView(image, { image_size: size, crop_fraction: cropFraction, interpolation }) {
+  const kernel = KERNELS[interpolation];
+  if (!kernel) throw new Error(`This page resizes with bicubic or bilinear interpolation; the model needs ${interpolation}.`);
   const old = [image.height, image.width];
-  // Python computes the new size in float32: so does this, or some images would become a pixel larger.
-  const ratio = Math.max(...size.map((side, axis) => Math.fround(Math.floor(side / crop) / old[axis])));
+  // Python computes the new size in float32. Anything else would make some images one pixel larger.
+  const ratio = Math.max(...size.map((side, axis) => Math.fround(Math.floor(side / cropFraction) / old[axis])));
   const [rows, columns] = size.map((side, axis) => {
     const resized = Math.max(roundToEven(Math.fround(old[axis] * ratio)), side);
-    return cubicWindows(old[axis], resized, Math.floor((resized - side) / 2), side);
+    return windows(kernel, old[axis], resized, Math.floor((resized - side) / 2), side);
   });
   const narrow = weighAndTranspose(image.data, image.height, 4, columns); // (width, old height, 3)
   const view = weighAndTranspose(narrow, columns.length, 3, rows); // (height, width, 3)
@@ -34,27 +36,27 @@ export function centreView(image, size, crop = defaultCrop(size)) {
  * Returns, for each of `count` pixels from `first` on of a line that was resized from `old` to `resized` pixels, where the old
  * pixels that make it start, and their weights.
  */
-function cubicWindows(old, resized, first, count) {
+function windows({ reach, weight }, old, resized, first, count) {
   const scale = old / resized;
-  const stretch = Math.max(scale, 1); // a smaller image averages over more pixels: the antialiasing
+  const stretch = Math.max(scale, 1); // a smaller image averages over more pixels: this is the antialiasing
   return Array.from({ length: count }, (_, index) => {
-    const centre = (first + index + 0.5) * scale - 0.5;
-    const start = Math.max(Math.ceil(centre - 2 * stretch), 0);
-    const end = Math.min(Math.floor(centre + 2 * stretch), old - 1);
-    const weights = Array.from({ length: end - start + 1 }, (_, tap) => cubic((start + tap - centre) / stretch));
+    const center = (first + index + 0.5) * scale - 0.5;
+    const start = Math.max(Math.ceil(center - reach * stretch), 0);
+    const end = Math.min(Math.floor(center + reach * stretch), old - 1);
+    const weights = Array.from({ length: end - start + 1 }, (_, tap) => weight((start + tap - center) / stretch));
     const sum = weights.reduce((total, weight) => total + weight);
     return { start, weights: weights.map((weight) => weight / sum) };
   });
 }
 
-/** The cubic convolution kernel of Keys (1981) with a = -0.5, which is that of PIL and TensorFlow. */
+/** The cubic convolution kernel of Keys (1981) with a = -0.5, which Pillow and TensorFlow use. */
 function cubic(distance) {
   const x = Math.abs(distance);
   if (x >= 2) return 0;
   return x < 1 ? (1.5 * x - 2.5) * x * x + 1 : ((-0.5 * x + 2.5) * x - 4) * x + 2;
 }
 
-/** Weighs the pixels of every line: (lines, old, channels) to (windows, lines, 3). A second call does the other direction. */
+/** Weighs the pixels of every line: (lines, old, channels) to (windows, lines, 3). A second call does the other axis. */
 function weighAndTranspose(pixels, lines, channels, windows) {
   const stride = pixels.length / lines;
   const result = new Float32Array(windows.length * lines * 3);

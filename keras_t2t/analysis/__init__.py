@@ -1,15 +1,15 @@
 """Seeing inside a model: what attends to what, what is computed twice, what lies at every scale, and what it costs."""
 
 from keras_t2t.analysis.attention import attention_maps, attention_rollout
-from keras_t2t.analysis.cost import Cost, StageCost, cost, growth, latency
+from keras_t2t.analysis.costs import Cost, StageCost, cost, growth, latency
 from keras_t2t.analysis.evidence import class_evidence
 from keras_t2t.analysis.features import feature_maps, feature_pyramid
-from keras_t2t.analysis.geometry import to_pixels, token_centres
+from keras_t2t.analysis.geometry import to_pixels, token_centers
+from keras_t2t.analysis.head_redundancy import Comparison, Redundancy, compare, redundancy
 from keras_t2t.analysis.macs import multiply_accumulates
 from keras_t2t.analysis.panels import attention_panels
 from keras_t2t.analysis.plots import draw_comparison, draw_features, draw_growth, draw_overlays
 from keras_t2t.analysis.published import Reconciliation, reconcile
-from keras_t2t.analysis.redundancy import Comparison, Redundancy, compare, redundancy
 
 __all__ = [
     "Comparison",
@@ -35,5 +35,5 @@ __all__ = [
     "reconcile",
     "redundancy",
     "to_pixels",
-    "token_centres",
+    "token_centers",
 ]

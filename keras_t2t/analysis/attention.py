@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_t2t.analysis.anatomy import batches, run_encoder, take_apart, to_numpy
-from keras_t2t.analysis.geometry import nearest_tokens, token_centres
+from keras_t2t.analysis.geometry import nearest_tokens, token_centers
+from keras_t2t.analysis.model_parts import batches, run_encoder, split_model, to_numpy
 
 
 def attention_maps(
@@ -31,7 +31,7 @@ def attention_maps(
         images: (B, H, W, C), in the range that the model takes.
         layers: names of the maps wanted, `"block0"`, ... and `"stage1"`, ...; None for all.
         points: (row, column) in pixels, on the image: in the stages, only the tokens nearest to these are queries, so that
-            nothing of shape (N, N) is made there; None for the centre of the image, `"all"` for all tokens (3136 of them in the
+            nothing of shape (N, N) is made there; None for the center of the image, `"all"` for all tokens (3136 of them in the
             first stage of a 224x224 image: 39 MB an image).
         batch_size: how many images pass at a time.
 
@@ -42,39 +42,39 @@ def attention_maps(
     Raises:
         ValueError: for images that the model does not take, for layers that it does not have, for points beside the image.
     """
-    anatomy = take_apart(model)
-    available = [*anatomy.stage_names, *anatomy.block_names]
+    model_parts = split_model(model)
+    available = [*model_parts.stage_names, *model_parts.block_names]
     layers = available if layers is None else [layers] if isinstance(layers, str) else list(layers)
     if not layers or not set(layers) <= set(available):
         raise ValueError(f"Expected one or more of the layers {available}; received: layers={layers}")
     found = defaultdict(list)
     for batch in batches(model, images, batch_size):
-        pixels, tokens = anatomy.entry(batch, training=False)
-        blocks = (weights for weights, _ in run_encoder(anatomy, tokens))
-        for name, weights in zip(available, itertools.chain(_stage_weights(anatomy, pixels, points), blocks), strict=True):
+        pixels, tokens = model_parts.entry(batch, training=False)
+        blocks = (weights for weights, _ in run_encoder(model_parts, tokens))
+        for name, weights in zip(available, itertools.chain(_stage_weights(model_parts, pixels, points), blocks), strict=True):
             if name in layers:
                 found[name].append(to_numpy(weights))
     return {name: np.concatenate(found[name]) for name in layers}
 
 
-def _stage_weights(anatomy, pixels, points):
+def _stage_weights(model_parts, pixels, points):
     """Yields the attention weights (B, 1, n, N) of each stage of the T2T module."""
-    module, size = anatomy.tokens_to_token, pixels.shape[1:3]
+    module, size = model_parts.tokens_to_token, pixels.shape[1:3]
     points = _points(points, size)
     maps = [pixels, *module.stage_maps(pixels)]
-    for i in range(len(anatomy.stage_names)):
+    for i in range(len(model_parts.stage_names)):
         attention = module.attentions[i]
         windows = module.splits[i](maps[i])  # (B, h, w, K)
         tokens = ops.reshape(windows, (windows.shape[0], -1, windows.shape[-1]))
         queries, keys, _ = attention.project_heads(attention.norm1(tokens))
         if points is not None:
-            near = nearest_tokens(token_centres(module.soft_splits[: i + 1], size), points)
+            near = nearest_tokens(token_centers(module.soft_splits[: i + 1], size), points)
             queries = ops.take(queries, near, axis=1)
-        yield attention.weigh(queries, keys)[:, None]
+        yield attention.compute_weights(queries, keys)[:, None]
 
 
 def _points(points, size):
-    """Returns points as pairs of numbers, the centre of the image for None; None for `"all"`."""
+    """Returns points as pairs of numbers, the center of the image for None; None for `"all"`."""
     if points is None:
         return [(size[0] / 2, size[1] / 2)]
     if isinstance(points, str) and points == "all":
@@ -103,11 +103,11 @@ def attention_rollout(model: keras.Model, images, batch_size: int = 8) -> np.nda
     Returns:
         (B, N, N), rows sum to 1; `[:, 0, 1:]` is what the class token takes from the grid.
     """
-    anatomy = take_apart(model)
+    model_parts = split_model(model)
     results = []
     for batch in batches(model, images, batch_size):
-        _, tokens = anatomy.entry(batch, training=False)
-        results.append(rollout(to_numpy(weights) for weights, _ in run_encoder(anatomy, tokens)))
+        _, tokens = model_parts.entry(batch, training=False)
+        results.append(rollout(to_numpy(weights) for weights, _ in run_encoder(model_parts, tokens)))
     return np.concatenate(results)
 
 

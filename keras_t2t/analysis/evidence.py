@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_t2t.analysis.anatomy import batches, run_encoder, take_apart, to_numpy
+from keras_t2t.analysis.model_parts import batches, run_encoder, split_model, to_numpy
 from keras_t2t.configs import token_grid
 
 
@@ -28,10 +28,10 @@ def class_evidence(model: keras.Model, images, classes=None, batch_size: int = 4
         ValueError: if the model has no classifier on its class token, if there is not a class for each image, or on a backend
             without gradients.
     """
-    anatomy = take_apart(model)
-    if anatomy.classifier is None:
+    model_parts = split_model(model)
+    if model_parts.classifier is None:
         raise ValueError(f"Expected a classifier: the evidence is for a class; {model.name} has no head on its class token")
-    count = anatomy.classifier.output_shape[-1]
+    count = model_parts.classifier.output_shape[-1]
     if classes is not None:
         classes = np.asarray(classes)
         is_number = np.issubdtype(classes.dtype, np.integer)
@@ -40,8 +40,8 @@ def class_evidence(model: keras.Model, images, classes=None, batch_size: int = 4
     results, done = [], 0
     for batch in batches(model, images, batch_size):
         chosen = None if classes is None else classes[done : done + batch_size]
-        weights, gradients = attention_gradients(anatomy, batch, chosen)
-        grid = token_grid(anatomy.config.soft_splits, *batch.shape[1:3])
+        weights, gradients = attention_gradients(model_parts, batch, chosen)
+        grid = token_grid(model_parts.config.soft_splits, *batch.shape[1:3])
         results.append(relevance(weights, gradients)[:, 0, 1:].reshape(-1, *grid))
         done += batch_size
     return np.concatenate(results)
@@ -55,28 +55,28 @@ def relevance(weights, gradients) -> np.ndarray:
     return result
 
 
-def attention_gradients(anatomy, images, classes=None):
+def attention_gradients(model_parts, images, classes=None):
     """Returns the attention weights of all blocks and the gradients of logits with respect to them.
 
     Args:
-        anatomy: the parts of a classifier.
+        model_parts: the parts of a classifier.
         images: tensor (B, H, W, C).
         classes: numbers of the classes (B,), whose logits are derived; None for those of the highest logits.
 
     Returns:
         Two lists of arrays (B, H, N, N), one for each block.
     """
-    _, tokens = anatomy.entry(images, training=False)
+    _, tokens = model_parts.entry(images, training=False)
     batch, count, _ = tokens.shape
 
     def score(offsets):
-        weights, outputs = zip(*run_encoder(anatomy, tokens, offsets), strict=True)
-        logits = anatomy.classifier(outputs[-1][:, :1], training=False)
+        weights, outputs = zip(*run_encoder(model_parts, tokens, offsets), strict=True)
+        logits = model_parts.classifier(outputs[-1][:, :1], training=False)
         chosen = ops.argmax(logits, axis=-1) if classes is None else classes
         return ops.sum(logits * ops.one_hot(chosen, logits.shape[-1], dtype=logits.dtype)), weights
 
-    heads = anatomy.config.num_heads
-    offsets = [ops.zeros((batch, heads, count, count), tokens.dtype) for _ in anatomy.block_names]
+    heads = model_parts.config.num_heads
+    offsets = [ops.zeros((batch, heads, count, count), tokens.dtype) for _ in model_parts.block_names]
     weights, gradients = _value_and_gradients(score, offsets)
     return [to_numpy(array) for array in weights], [to_numpy(array) for array in gradients]
 

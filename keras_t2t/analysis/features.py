@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_t2t.analysis.anatomy import batches, take_apart, to_numpy
+from keras_t2t.analysis.model_parts import batches, split_model, to_numpy
 from keras_t2t.layers import EncoderBlock, FeatureMap, TokensToToken
+from keras_t2t.models import parts
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
@@ -45,17 +46,17 @@ def feature_pyramid(model: keras.Model, blocks: Sequence[str] = (), name: str = 
     Returns:
         A functional `keras.Model` from images (B, H, W, C), in the range that `model` takes, to a dictionary of maps:
         `"stage1"`, `"stage2"`, ... (B, h, w, token_dim), the stages of the T2T module but the last; `"final"` (B, h, w, D), the
-        normalised tokens after the last block; and the blocks asked for (B, h, w, width), not normalised. Of densely connected
+        normalized tokens after the last block; and the blocks asked for (B, h, w, width), not normalized. Of densely connected
         blocks every one has another width. The model can be saved and loaded.
 
     Raises:
         ValueError: if `model` is not of this package or does not have the blocks.
     """
-    anatomy = take_apart(model)
-    if not set(blocks) <= set(anatomy.block_names):
-        raise ValueError(f"Expected some of the blocks {anatomy.block_names}; received: blocks={blocks}")
-    backbone = keras.Model(model.input, anatomy.norm.output)
-    images = keras.Input((None, None, model.input_shape[-1]), dtype=model.input.dtype, name="images")
+    model_parts = split_model(model)
+    if not set(blocks) <= set(model_parts.block_names):
+        raise ValueError(f"Expected some of the blocks {model_parts.block_names}; received: blocks={blocks}")
+    backbone = keras.Model(model.input, model_parts.norm.output)
+    images = keras.Input((None, None, model.input_shape[-1]), dtype=model.input.dtype, name=parts.IMAGES)
     maps = {}
 
     def call(layer, *args, **kwargs):
@@ -64,7 +65,7 @@ def feature_pyramid(model: keras.Model, blocks: Sequence[str] = (), name: str = 
             *stages, result = result
             maps.update({f"stage{i}": stage for i, stage in enumerate(stages, 1)})
             maps["grid"] = result
-        elif layer.name in blocks or layer.name == anatomy.norm.name:
+        elif layer.name in blocks or layer.name == model_parts.norm.name:
             key = layer.name if layer.name in blocks else "final"
             maps[key] = FeatureMap(name=f"{key}_map", dtype=layer.dtype_policy.name)(result, maps["grid"])
         return result

@@ -5,7 +5,7 @@ import numpy as np
 from keras_t2t.configs import token_grid
 
 
-def token_centres(soft_splits, image_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def token_centers(soft_splits, image_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Returns where the tokens lie after `soft_splits` of an image.
 
     A token lies in the middle of its window, in pixels counted from 0 in the middle of the first one. For the published
@@ -25,32 +25,32 @@ def token_centres(soft_splits, image_size: tuple[int, int]) -> tuple[np.ndarray,
     return tuple(first + step * np.arange(count) for count in token_grid(soft_splits, *image_size))
 
 
-def nearest_tokens(centres, points) -> np.ndarray:
+def nearest_tokens(centers, points) -> np.ndarray:
     """Returns the numbers (n,), row by row, of the tokens of a grid nearest to `points`, each (row, column) in pixels."""
-    rows, columns = centres
+    rows, columns = centers
     near = [(np.abs(rows - y).argmin(), np.abs(columns - x).argmin()) for y, x in points]
     return np.array([row * len(columns) + column for row, column in near])
 
 
-def distances(centres) -> np.ndarray:
+def distances(centers) -> np.ndarray:
     """Returns the distances (N, N) in pixels between all tokens of a grid, row by row."""
-    places = np.stack(np.meshgrid(*centres, indexing="ij"), -1).reshape(-1, 2)  # (N, 2)
+    places = np.stack(np.meshgrid(*centers, indexing="ij"), -1).reshape(-1, 2)  # (N, 2)
     return np.sqrt(np.square(places[:, None] - places).sum(-1))
 
 
-def to_pixels(maps, centres, image_size: tuple[int, int]) -> np.ndarray:
-    """Interpolates maps of tokens linearly between their centres.
+def to_pixels(maps, centers, image_size: tuple[int, int]) -> np.ndarray:
+    """Interpolates maps of tokens linearly between their centers.
 
     Args:
         maps: (..., h, w).
-        centres: of the rows (h,) and the columns (w,).
+        centers: of the rows (h,) and the columns (w,).
         image_size: (height, width).
 
     Returns:
-        (..., height, width), float64; beyond the first and the last centres, their values.
+        (..., height, width), float64; beyond the first and the last centers, their values.
     """
     by_row, by_column = (
         np.stack([np.interp(np.arange(size), places, one) for one in np.eye(len(places))], 1)  # (size, h or w)
-        for size, places in zip(image_size, centres, strict=True)
+        for size, places in zip(image_size, centers, strict=True)
     )
     return by_row @ np.asarray(maps, "float64") @ by_column.T

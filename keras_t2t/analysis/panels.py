@@ -5,7 +5,7 @@ import numpy as np
 
 from keras_t2t.analysis.attention import attention_maps, rollout
 from keras_t2t.analysis.evidence import class_evidence
-from keras_t2t.analysis.geometry import to_pixels, token_centres
+from keras_t2t.analysis.geometry import to_pixels, token_centers
 from keras_t2t.models import config_of
 
 
@@ -20,7 +20,7 @@ def attention_panels(model: keras.Model, images, label="the class", heads: int =
 
     Returns:
         Maps (H, W) by title: the evidence for the likeliest class, the rollout of the class token, the attention of the token
-        in the centre in each stage, and that of the class token in the heads of the last block.
+        in the center in each stage, and that of the class token in the heads of the last block.
 
     Raises:
         ValueError: as `attention_maps` and `class_evidence`, and for more than one image.
@@ -30,9 +30,9 @@ def attention_panels(model: keras.Model, images, label="the class", heads: int =
     splits, size = config_of(model).soft_splits, np.shape(images)[1:3]
 
     def pixels(values, count=None):
-        centres = token_centres(splits[:count], size)
-        grid = tuple(map(len, centres))
-        return to_pixels(np.reshape(values, (*np.shape(values)[:-1], *grid)), centres, size)
+        centers = token_centers(splits[:count], size)
+        grid = tuple(map(len, centers))
+        return to_pixels(np.reshape(values, (*np.shape(values)[:-1], *grid)), centers, size)
 
     maps = attention_maps(model, images)
     stages = [name for name in maps if name.startswith("stage")]
@@ -43,7 +43,7 @@ def attention_panels(model: keras.Model, images, label="the class", heads: int =
         "rollout of the class token": pixels(rollout(maps[name] for name in blocks)[0, 0, 1:]),
     }
     for i, name in enumerate(stages, 1):
-        panels[f"{name}, from the centre"] = pixels(maps[name][0, 0, 0], i)
+        panels[f"{name}, from the center"] = pixels(maps[name][0, 0, 0], i)
     for head, values in enumerate(pixels(maps[blocks[-1]][0, :heads, 0, 1:])):
         panels[f"{blocks[-1]}, head {head}"] = values
     return panels

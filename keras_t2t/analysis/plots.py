@@ -1,20 +1,12 @@
-"""Pictures of what the other files of this folder compute. PNG files, in colours that the colour-blind can tell apart."""
+"""Pictures of what the other files of this folder compute. PNG files, in colors that the color-blind can tell apart."""
 
 import textwrap
 
 import numpy as np
 
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+from keras_t2t.figures import PALETTE, new_figure
+
 MARKERS = "osD^vP"
-
-
-def _figure(width, height):
-    """Returns an empty figure of a size in inches, which needs no screen."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('Pictures need matplotlib: pip install "keras-t2t[plots]"') from error
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def draw_overlays(image, maps, path, title: str = "", columns: int = 4):
@@ -29,18 +21,18 @@ def draw_overlays(image, maps, path, title: str = "", columns: int = 4):
         columns: panels in a row.
     """
     image = np.asarray(image, "float32") / 255
-    grey = image.mean(-1)
+    gray = image.mean(-1)
     columns = min(columns, 1 + len(maps))
     rows = -(-(1 + len(maps)) // columns)
     panel = image.shape[0] / image.shape[1]
-    figure = _figure(2.4 * columns, (2.4 * panel + 0.35) * rows + (0.4 if title else 0))
+    figure = new_figure(2.4 * columns, (2.4 * panel + 0.35) * rows + (0.4 if title else 0))
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes:
         ax.set_axis_off()
-    axes[0].imshow(image if image.shape[-1] == 3 else grey, cmap="gray", vmin=0, vmax=1)
+    axes[0].imshow(image if image.shape[-1] == 3 else gray, cmap="gray", vmin=0, vmax=1)
     axes[0].set_title("image", fontsize=10)
     for ax, (label, values) in zip(axes[1:], maps.items(), strict=False):
-        ax.imshow(grey, cmap="gray", vmin=0, vmax=1)
+        ax.imshow(gray, cmap="gray", vmin=0, vmax=1)
         ax.imshow(values, cmap="viridis", alpha=0.65)
         ax.set_title(textwrap.fill(label, 30), fontsize=10)
     figure.suptitle(title, fontsize=11)
@@ -59,7 +51,7 @@ def draw_features(image, maps, path, title: str = "", channels: int = 6):
     """
     image = np.asarray(image, "float32") / 255
     panel = image.shape[0] / image.shape[1]
-    figure = _figure(1.7 * (channels + 1), (1.7 * panel + 0.25) * len(maps) + (0.4 if title else 0))
+    figure = new_figure(1.7 * (channels + 1), (1.7 * panel + 0.25) * len(maps) + (0.4 if title else 0))
     axes = figure.subplots(len(maps), channels + 1, squeeze=False)
     for row, (name, values) in zip(axes, maps.items(), strict=True):
         for ax in row:
@@ -85,21 +77,21 @@ def draw_comparison(comparisons, path):
     Raises:
         ValueError: for more than six.
     """
-    if len(comparisons) > len(OKABE_ITO):
-        raise ValueError(f"Expected at most {len(OKABE_ITO)} models in one picture; received {len(comparisons)}")
+    if len(comparisons) > len(PALETTE):
+        raise ValueError(f"Expected at most {len(PALETTE)} models in one picture; received {len(comparisons)}")
     panels = {
         "cosine": "cosine between heads",
         "divergence": "Jensen-Shannon divergence\nbetween heads (bits)",
         "entropy": "entropy of attention (bits)",
         "distance": "attention distance (pixels)",
     }
-    figure = _figure(12.5, 6.8)
+    figure = new_figure(12.5, 6.8)
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.1))
     for ax, (name, title) in zip(above.subplots(1, 4), panels.items(), strict=True):
-        for comparison, colour, marker in zip(comparisons, OKABE_ITO, MARKERS, strict=False):
+        for comparison, color, marker in zip(comparisons, PALETTE, MARKERS, strict=False):
             values = comparison.redundancy.by_block()[name]
             depth = np.linspace(0, 1, len(values)) if len(values) > 1 else [0.5]
-            ax.plot(depth, values, color=colour, marker=marker, markersize=4, label=comparison.name)
+            ax.plot(depth, values, color=color, marker=marker, markersize=4, label=comparison.name)
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("first block to last")
         ax.set_xticks([])
@@ -125,10 +117,10 @@ def draw_growth(sizes, counts, path, latencies=None):
         path: of the PNG.
         latencies: None, or a mapping from the same labels to mappings from sizes to seconds.
     """
-    figure = _figure(12 if latencies else 8.2, 3.8)
+    figure = new_figure(12 if latencies else 8.2, 3.8)
     axes = figure.subplots(1, 3 if latencies else 2)
-    for (label, (macs, largest)), colour, marker in zip(counts.items(), OKABE_ITO, MARKERS, strict=False):
-        style = {"color": colour, "marker": marker, "markersize": 4, "label": label}
+    for (label, (macs, largest)), color, marker in zip(counts.items(), PALETTE, MARKERS, strict=False):
+        style = {"color": color, "marker": marker, "markersize": 4, "label": label}
         axes[0].plot(sizes, np.asarray(macs) / 1e9, **style)
         axes[1].plot(sizes, 4 * np.asarray(largest) / 2**20, **style)
         if latencies and latencies.get(label):

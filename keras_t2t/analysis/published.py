@@ -7,20 +7,7 @@ MMPretrain (https://github.com/open-mmlab/mmpretrain, configs/t2t_vit), all in G
 from typing import NamedTuple
 
 from keras_t2t.analysis.macs import matrix_products
-from keras_t2t.configs import T2TConfig, token_grid, variant_config
-
-AUTHORS = {
-    "t2t_vit_7": 1.1,
-    "t2t_vit_10": 1.5,
-    "t2t_vit_12": 1.8,
-    "t2t_vit_14": 4.8,
-    "t2t_vit_19": 8.5,
-    "t2t_vit_24": 13.8,
-    "t2t_vit_t_14": 6.1,
-    "t2t_vit_t_19": 9.8,
-    "t2t_vit_t_24": 15.0,
-}
-OPENMMLAB = {"t2t_vit_t_14": 4.34, "t2t_vit_t_19": 7.80, "t2t_vit_t_24": 12.69}
+from keras_t2t.configs import T2TConfig, find_variant, token_grid
 
 
 class Reconciliation(NamedTuple):
@@ -46,16 +33,16 @@ def reconcile(variant: str) -> Reconciliation:
     Raises:
         ValueError: if there is no such variant.
     """
-    config = variant_config(variant)
+    known = find_variant(variant)
     full, token = (
-        [product for stage in matrix_products(config, class_token_only=only).values() for product in stage]
+        [product for stage in matrix_products(known.config, class_token_only=only).values() for product in stage]
         for only in (False, True)
     )
     return Reconciliation(
         variant,
-        *(table[variant] * 1e9 if variant in table else None for table in (AUTHORS, OPENMMLAB)),
+        *(count and count * 1e9 for count in (known.authors_gmacs, known.openmmlab_gmacs)),
         sum(product.multiply_accumulates for product in full),
-        sum(product.multiply_accumulates for product in full if not product.attention) + 2 * _normed(config),
+        sum(product.multiply_accumulates for product in full if not product.attention) + 2 * _normed(known.config),
         sum(product.multiply_accumulates for product in token),
     )
 

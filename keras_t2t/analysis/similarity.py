@@ -66,10 +66,10 @@ def attention_distance(weights, distances) -> np.ndarray:
     return ((grid * distances).sum(-1) / np.where(mass > 0, mass, 1)).mean((0, 2))
 
 
-def centred_gram(features) -> np.ndarray:
-    """Returns the matrix of inner products of tokens, centred so that its products with another are unbiased.
+def centered_gram(features) -> np.ndarray:
+    """Returns the matrix of inner products of tokens, centered so that its products with another are unbiased.
 
-    That is U-centring (Szekely and Rizzo, "Partial Distance Correlation with Methods for Dissimilarities", 2014): two such
+    That is U-centering (Szekely and Rizzo, "Partial Distance Correlation with Methods for Dissimilarities", 2014): two such
     matrices, multiplied number by number and summed, give N (N - 3) times the unbiased HSIC of Song et al., "Feature Selection
     via Dependence Maximization", 2012, with linear kernels.
 
@@ -91,7 +91,7 @@ def centred_gram(features) -> np.ndarray:
 
 
 def cka(products) -> np.ndarray:
-    """Returns linear CKA (L, L) from the products (L, L) of centred Gram matrices of L layers, summed over images.
+    """Returns linear CKA (L, L) from the products (L, L) of centered Gram matrices of L layers, summed over images.
 
     Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019, with the unbiased estimator of
     Nguyen, Raghu and Kornblith, "Do Wide and Deep Networks Learn the Same Things?", ICLR 2021: 1 for the same features up to

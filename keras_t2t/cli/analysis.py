@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import sys
 from typing import Annotated
 
 import numpy as np
@@ -10,37 +9,34 @@ import typer
 from rich.table import Table
 
 from keras_t2t import analysis
-from keras_t2t.analysis.published import AUTHORS
 from keras_t2t.applications import T2TViT
 from keras_t2t.cli.app import CropOption, app, check_picture, print_table
-from keras_t2t.cli.weights import VariantOption, class_labels, open_classifier, open_file
-from keras_t2t.configs import VARIANTS, image_size_of, variant_of
-from keras_t2t.data import default_crop, evaluation_image
+from keras_t2t.cli.models import MODEL_HELP, head_units, open_model
+from keras_t2t.cli.predict import with_crop_fraction
+from keras_t2t.configs import VARIANTS, variant_of
+from keras_t2t.data import load_image, load_images, read_view
 from keras_t2t.data.sources import SUFFIXES
-from keras_t2t.imagenet import preprocess_input
-from keras_t2t.models import config_of, labels_of
+from keras_t2t.inference import predict_images
+from keras_t2t.models import config_of, parts, preprocessing_of
 
-MODEL_HELP = "A variant (random weights), VARIANT:WEIGHTS such as t2t_vit_14:imagenet, a .keras file, or any checkpoint."
 SIZES = (112, 160, 224, 320, 448, 640, 1024)
 
 
-@app.command()
-def attention(
+@app.command("attention")
+def attention_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     image: Annotated[pathlib.Path, typer.Argument(exists=True, help="A JPEG, PNG, BMP, GIF or WebP file.")],
-    weights: Annotated[str, typer.Option(help="The name of published weights, a .keras file, or any checkpoint.")] = "imagenet",
-    variant: VariantOption = None,
     output: Annotated[pathlib.Path, typer.Option(help="The picture, a PNG.")] = pathlib.Path("attention.png"),
-    crop: CropOption = None,
-):
+    crop_fraction: CropOption = None,
+) -> None:
     """Draw where a classifier looks, and what speaks for its answer."""
     check_picture(output)
-    model, source = open_classifier(weights, variant)
-    pixels = view(image, model, crop or (source.crop if source else None))
-    images = as_input(model, pixels[None])
-    scores = model.predict_on_batch(images)[0]
-    label = class_labels(labels_of(model), len(scores))[np.argmax(scores)]
-    analysis.draw_overlays(pixels, analysis.attention_panels(model, images, label), output, f"{model.name}: {label}")
-    print_table(_blocks_table(analysis.redundancy(model, images)))
+    opened = open_model(model, trained=True)
+    preprocessing = with_crop_fraction(preprocessing_of(opened), crop_fraction)
+    view, images = read_view(image, preprocessing), load_image(image, opened, preprocessing)
+    ((label, _),) = predict_images(opened, [image], 1, preprocessing=preprocessing)[0]
+    analysis.draw_overlays(view, analysis.attention_panels(opened, images, label), output, f"{opened.name}: {label}")
+    print_table(_blocks_table(analysis.redundancy(opened, images)))
     print(f"Taken for {label}. Wrote {output}")
 
 
@@ -56,9 +52,9 @@ def _cell(value, key):
     return "" if np.isnan(value) else f"{value:.1f}" if key == "distance" else f"{value:.3f}"
 
 
-@app.command()
-def cost(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+@app.command("cost")
+def cost_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     size: Annotated[str | None, typer.Option(help="Of the image, as 384 or 384x512; by default that of the model.")] = None,
     latency: Annotated[bool, typer.Option("--latency", help="Measure the time for one image, too.")] = False,
     picture: Annotated[pathlib.Path | None, typer.Option(help="A PNG of how the cost grows with the image.")] = None,
@@ -85,7 +81,7 @@ def cost(
     macs = f"{counted.multiply_accumulates / 1e9:.3f} G multiply-accumulates"
     print(f"{counted.parameters:,} parameters; {macs} for an image of {height}x{width}")
     variant = variant_of(config_of(opened))
-    if variant in AUTHORS and size is None:
+    if variant and VARIANTS[variant].authors_gmacs and size is None:
         print(_published(analysis.reconcile(variant)))
     if latency:
         timed = _resized(opened, counted.input_shape)
@@ -99,9 +95,10 @@ def _resized(model, shape):
     """A model like another for images of (H, W, C), with random weights: to the time it takes they do not matter."""
     if all(size in (None, wanted) for size, wanted in zip(model.input_shape[1:], shape, strict=True)):
         return model
-    head = next((layer for layer in model.layers if layer.name == "head"), None)
-    top = {"include_top": False} if head is None else {"classes": head.units}
-    return T2TViT(config_of(model), input_shape=shape, dtype=model.get_layer("tokens_to_token").dtype_policy.name, **top)
+    classes = head_units(model)
+    top = {"include_top": False} if classes is None else {"classes": classes}
+    dtype = model.get_layer(parts.TOKENS_TO_TOKEN).dtype_policy.name
+    return T2TViT(config_of(model), input_shape=shape, dtype=dtype, **top)
 
 
 def _published(row):
@@ -113,21 +110,21 @@ def _published(row):
     )
 
 
-@app.command()
-def compare(
-    models: Annotated[list[str], typer.Argument(help=MODEL_HELP)],
+@app.command("compare")
+def compare_command(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=MODEL_HELP)],
     image: Annotated[list[pathlib.Path], typer.Option(exists=True, help="An image, or a folder of them; may be repeated.")],
     output: Annotated[pathlib.Path, typer.Option(help="The picture, a PNG.")] = pathlib.Path("compare.png"),
 ):
     """Put models side by side: what they cost, and how much of it is redundant."""
     check_picture(output)
-    if len(models) > len(analysis.plots.OKABE_ITO):
-        raise ValueError(f"Expected at most {len(analysis.plots.OKABE_ITO)} models in one picture; received {len(models)}")
+    if len(models) > len(PALETTE):
+        raise ValueError(f"Expected at most {len(PALETTE)} models in one picture; received {len(models)}")
     paths = [file for path in image for file in (_files(path) if path.is_dir() else [path])]
     opened = [open_model(name) for name in models]
     results = []
     for name, model in zip(models, opened, strict=True):
-        images = as_input(model, np.stack([view(path, model) for path in paths]))  # of one model at a time
+        images = load_images(paths, model)  # of one model at a time
         (result,) = analysis.compare([model], images)
         results.append(dataclasses.replace(result, name=_label(name)))
     table = Table("", *(result.name for result in results), title=f"Averages over blocks and {len(paths)} images")
@@ -156,22 +153,8 @@ SUMMARY = {
     "divergence": "Jensen-Shannon divergence between heads (bits)",
     "entropy": "entropy of attention (bits)",
     "distance": "attention distance (pixels)",
-    "cka": "CKA between neighbouring blocks",
+    "cka": "CKA between neighboring blocks",
 }
-
-
-def open_model(name: str):
-    """Returns the model that a command names: see `MODEL_HELP`."""
-    variant, _, weights = name.partition(":")
-    if variant not in VARIANTS:
-        if not pathlib.Path(name).is_file():
-            raise ValueError(f"Expected a file, or one of {', '.join(VARIANTS)}, with or without :WEIGHTS; received: {name!r}")
-        return open_file(pathlib.Path(name))[0]
-    if weights:
-        return T2TViT(variant, weights=weights, name=f"{variant}_{weights}")
-    print(f"{variant} has random weights", file=sys.stderr)
-    size = image_size_of(variant)
-    return T2TViT(variant, input_shape=(size, size, 3), name=variant)
 
 
 def _size(text):
@@ -187,19 +170,3 @@ def _files(folder):
     if not files:
         raise ValueError(f"Expected images in {folder}; there are none")
     return files
-
-
-def view(path, model, crop=None):
-    """An image as a model is evaluated on it, (H, W, 3), uint8."""
-    *size, channels = model.input_shape[1:]
-    if channels != 3:
-        raise ValueError(f"Expected a model of images with 3 channels; {model.name} takes {channels}")
-    if None in size:
-        raise ValueError(f"Expected a model with a fixed size of images; {model.name} takes any")
-    return evaluation_image(path, size, crop or default_crop(size))
-
-
-def as_input(model, pixels):
-    """Images (B, H, W, 3) in [0, 255] in the range that a model takes."""
-    pixels = pixels.astype("float32")
-    return pixels if any(layer.name == "normalisation" for layer in model.layers) else preprocess_input(pixels)

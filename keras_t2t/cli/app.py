@@ -18,7 +18,10 @@ app = typer.Typer(
 )
 
 CropOption = Annotated[
-    float | None, typer.Option(min=0.1, max=1.0, help="Side of the centre crop over that of the resized image.")
+    float | None,
+    typer.Option(
+        min=0.1, max=1.0, help="Side of the center crop as a fraction of the resized image; by default what the model says."
+    ),
 ]
 
 

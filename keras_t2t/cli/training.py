@@ -5,22 +5,22 @@ import shlex
 import sys
 from typing import Annotated
 
-import keras
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from keras_t2t.cli.app import CropOption, app, print_table
-from keras_t2t.data import default_crop, find_bad_files, from_folder, open_data
+from keras_t2t.cli.models import MODEL_HELP, model_file, open_runtime, variant_and_weights
+from keras_t2t.cli.predict import with_crop_fraction
+from keras_t2t.data import find_bad_files, from_folder, open_data
 from keras_t2t.data.check import data_errors_named, other_files
 from keras_t2t.data.sources import SUFFIXES
-from keras_t2t.models import labels_of
 from keras_t2t.training import RECIPES, Recipe, load_recipe, make_strategy
 from keras_t2t.training import train as train_model
 from keras_t2t.training.distribution import STRATEGIES, device_count, this_process
-from keras_t2t.training.evaluate import draw_confusion
-from keras_t2t.training.evaluate import evaluate as evaluate_model
-from keras_t2t.training.train import readable_source
+from keras_t2t.training.evaluation import draw_confusion
+from keras_t2t.training.evaluation import evaluate as evaluate_model
+from keras_t2t.training.trainer import readable_source
 
 DATA_HELP = "A folder with one subfolder for each class, with or without train and val; or tfds:NAME."
 DirOption = Annotated[pathlib.Path | None, typer.Option(help="Where TensorFlow Datasets keeps its data.")]
@@ -28,8 +28,8 @@ data_app = typer.Typer(no_args_is_help=True)
 app.add_typer(data_app, name="data", help="Look at data before training.")
 
 
-@app.command()
-def train(
+@app.command("train")
+def train_command(
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     output: Annotated[
         pathlib.Path | None, typer.Option(help="A folder for everything; the same one goes on where it stopped.")
@@ -37,8 +37,9 @@ def train(
     recipe: Annotated[
         str, typer.Option(help=f"One of {', '.join(RECIPES)}, finetune (for any folder), or a YAML file.")
     ] = "finetune",
-    model: Annotated[str | None, typer.Option(help="Another variant than that of the recipe.")] = None,
-    weights: Annotated[str | None, typer.Option(help="Published weights, or a file, for the body to start from.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help=f"What to train; by default the variant of the recipe. {MODEL_HELP}")
+    ] = None,
     settings: Annotated[list[str], typer.Option("--set", help="A setting of the recipe, as NAME=VALUE.")] = (),
     data_dir: DirOption = None,
     strategy: Annotated[str, typer.Option(help=f"How to use several devices: {', '.join(STRATEGIES)}.")] = "none",
@@ -52,15 +53,16 @@ def train(
 ):
     """Train a classifier, or go on with an interrupted training."""
     changes = dict(_pair(setting) for setting in settings)
+    variant, weights = variant_and_weights(model) if model else (None, None)
     if show and recipe != "finetune":
-        print(load_recipe(recipe, model=model).replace(**changes).to_yaml(), end="")
+        print(load_recipe(recipe, model=variant).replace(**changes).to_yaml(), end="")
         return
     if data is None or (output is None and not show):
         raise ValueError("Expected --data and --output; to --show the recipe finetune, --data")
     engine = make_strategy(strategy, cpu_devices, coordinator, processes, process)
-    base = load_recipe(recipe, 1, model).replace(**changes)
+    base = load_recipe(recipe, 1, variant).replace(**changes)
     sources = open_data(data, data_dir, base.validation_fraction, base.seed)
-    chosen = load_recipe(recipe, len(sources["train"]), model).replace(**changes)
+    chosen = load_recipe(recipe, len(sources["train"]), variant).replace(**changes)
     if show:
         print(chosen.to_yaml(), end="")
         return
@@ -84,30 +86,29 @@ def _pair(setting):
     return name, value
 
 
-@app.command()
-def evaluate(
-    model: Annotated[pathlib.Path, typer.Argument(exists=True, help="A .keras file.")],
+@app.command("evaluate")
+def evaluate_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     data: Annotated[str, typer.Option(help=DATA_HELP)],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
-    crop: CropOption = None,
+    crop_fraction: CropOption = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     picture: Annotated[pathlib.Path | None, typer.Option(help="A PNG for the confusion matrix.")] = None,
     data_dir: DirOption = None,
 ):
     """Measure the accuracy of a model, overall and for each class."""
-    classifier = keras.saving.load_model(model, compile=False)
-    recipe = _recipe_beside(model) or Recipe(eval_crop=default_crop(classifier.input_shape[1:3]))
+    classifier = open_runtime(model)
+    recipe = _recipe_beside(model_file(model)) or Recipe()
     sources = open_data(data, data_dir, recipe.validation_fraction, recipe.seed)
     if split not in sources:
         raise ValueError(f"Expected a split of {', '.join(sources)}; received: {split!r}")
     source = readable_source(recipe, split, sources[split])
-    names = labels_of(classifier) or source.classes
+    names = classifier.spec.labels or source.classes
     if set(names) != set(source.classes):
         print(f"Note: the model calls the classes {_some(names)}, the data {_some(source.classes)}; they count by number")
     with data_errors_named(source):
-        report = evaluate_model(
-            classifier, source, batch_size, crop=crop or recipe.eval_crop, interpolation=recipe.eval_interpolation
-        )
+        preprocessing = with_crop_fraction(classifier.spec.preprocessing, crop_fraction)
+        report = evaluate_model(classifier, source, batch_size, preprocessing)
     table = Table("class", "images", "accuracy")
     for name, count, accuracy in zip(report.classes, report.confusion.sum(1), report.class_accuracies, strict=True):
         table.add_row(Text(name), f"{count:,}", f"{accuracy:.4f}")
@@ -123,17 +124,17 @@ def _some(names):
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def _recipe_beside(model):
-    """The recipe that a model was trained by, which says what was held out and how images were cropped."""
-    path = model.parent / "recipe.yaml"
-    if not path.is_file():
+def _recipe_beside(file):
+    """Returns the recipe that a model was trained with, which says what was held out; `None` if there is none."""
+    path = file and file.parent / "recipe.yaml"
+    if not path or not path.is_file():
         return None
-    print(f"Held-out images and crop are those of {path}")
+    print(f"Held-out images are those of {path}")
     return load_recipe(path)
 
 
-@data_app.command()
-def check(folder: Annotated[str, typer.Argument(help="A folder of images.")]):
+@data_app.command("check")
+def check_command(folder: Annotated[str, typer.Argument(help="A folder of images.")]):
     """Find the files of a folder that cannot be read, before training does."""
     bad = []
     for split, source in from_folder(folder).items():

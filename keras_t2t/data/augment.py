@@ -10,7 +10,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_t2t.imagenet import MEAN, STD
+from keras_t2t.data.decoding import decode
+from keras_t2t.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 CROPS = ("resized", "padded", "none")
 
@@ -23,75 +24,50 @@ class Augmentation:
     """What happens to training images.
 
     Attributes:
-        crop_kind: `"resized"`: a random part of the image, resized; `"padded"`: the resized image, shifted over a margin of
+        crop_mode: `"resized"`: a random part of the image, resized; `"padded"`: the resized image, shifted over a margin of
             zeros; `"none"`: the resized image.
         crop_scale: least and greatest part of the image's area, with `"resized"`.
         crop_ratio: least and greatest width over height, with `"resized"`.
         crop_padding: pixels of the margin, with `"padded"`.
         interpolation: method of `tf.image.resize`. timm draws `"bilinear"` or `"bicubic"`; the first takes half the time.
         flip: whether to mirror half of the images.
-        rand_augment: changes of RandAugment for each image; 0 for none.
+        rand_augment_num_ops: changes of RandAugment for each image; 0 for none.
         rand_augment_magnitude: their strength, 0 to 10.
-        rand_augment_deviation: standard deviation of the strength.
-        erase_rate: part of the images in which a rectangle becomes noise.
+        rand_augment_magnitude_std: standard deviation of the strength.
+        random_erase_prob: part of the images in which a rectangle becomes noise.
         mixup: alpha of Mixup; 0 for none.
         cutmix: alpha of CutMix; 0 for none.
-        mix_rate: part of the batches that are mixed.
-        switch_rate: part of the mixed batches that are mixed by CutMix, if there are both.
+        mixup_prob: part of the batches that are mixed.
+        mixup_switch_prob: part of the mixed batches that are mixed by CutMix, if there are both.
         label_smoothing: part of the target that is spread over all classes.
     """
 
-    crop_kind: str = "resized"
+    crop_mode: str = "resized"
     crop_scale: tuple[float, float] = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     crop_padding: int = 4
     interpolation: str = "bilinear"
     flip: bool = True
-    rand_augment: int = 2
+    rand_augment_num_ops: int = 2
     rand_augment_magnitude: float = 9.0
-    rand_augment_deviation: float = 0.5
-    erase_rate: float = 0.25
+    rand_augment_magnitude_std: float = 0.5
+    random_erase_prob: float = 0.25
     mixup: float = 0.8
     cutmix: float = 1.0
-    mix_rate: float = 1.0
-    switch_rate: float = 0.5
+    mixup_prob: float = 1.0
+    mixup_switch_prob: float = 0.5
     label_smoothing: float = 0.1
 
 
-def decode(image: tf.Tensor) -> tf.Tensor:
-    """Returns the pixels (H, W, 3) of an encoded image or of pixels; those of a JPEG as PIL decodes it."""
-    if image.dtype != tf.string:
-        return tf.image.grayscale_to_rgb(image) if image.shape[-1] == 1 else image
-
-    def other():
-        pixels = tf.io.decode_image(image, 3, expand_animations=False)
-        is_bmp = tf.strings.substr(image, 0, 2) == "BM"
-        return tf.cond(is_bmp, lambda: _with_palette(pixels, image), lambda: pixels)
-
-    return tf.cond(tf.io.is_jpeg(image), lambda: tf.io.decode_jpeg(image, 3, dct_method="INTEGER_ACCURATE"), other)
-
-
-def _with_palette(pixels, bmp):
-    """Puts colours in the place of their numbers, which TensorFlow takes for grey levels, in a BMP of 8 bits."""
-    end, header = tf.unstack(tf.io.decode_raw(tf.strings.substr(bmp, 10, 8), "int32"), 2)
-
-    def coloured():
-        entries = tf.strings.substr(bmp, 14 + header, end - 14 - header)
-        palette = tf.reshape(tf.io.decode_raw(entries, "uint8"), (-1, 4))[:, 2::-1]
-        return tf.gather(palette, tf.cast(pixels[..., 0], "int32"))
-
-    return tf.cond(tf.strings.substr(bmp, 28, 2) == b"\x08\0", coloured, lambda: pixels)
-
-
 def random_crop(image: tf.Tensor, size: tuple[int, int], augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:
-    """Returns a random view (*size, 3) of an encoded image or of pixels, in grey levels that need not be whole.
+    """Returns a random view (*size, 3) of an encoded image or of pixels, in gray levels that need not be whole.
 
     A JPEG is decoded only where the view needs it.
     """
-    if augmentation.crop_kind == "resized":
+    if augmentation.crop_mode == "resized":
         return _random_resized_crop(image, size, augmentation, seed)
     pixels = _resize(decode(image), size, augmentation.interpolation)
-    if augmentation.crop_kind == "padded":
+    if augmentation.crop_mode == "padded":
         margin = augmentation.crop_padding
         pixels = tf.pad(pixels, [[margin, margin], [margin, margin], [0, 0]])
         pixels = tf.image.stateless_random_crop(pixels, (*size, 3), seed)
@@ -148,7 +124,7 @@ def _resize(pixels, size, interpolation):
     return tf.ensure_shape(pixels, (*size, 3))
 
 
-def grey_levels(values: tf.Tensor) -> tf.Tensor:
+def to_uint8(values: tf.Tensor) -> tf.Tensor:
     """Rounds and clips to uint8."""
     return values if values.dtype == "uint8" else tf.cast(tf.clip_by_value(tf.round(values), 0, 255), "uint8")
 
@@ -177,7 +153,7 @@ def erase(image: tf.Tensor, rate: float, draws: tf.Tensor) -> tf.Tensor:
 @functools.cache
 def _noise(height, width):
     """Noise (height, width, 3) of the beta distribution, which has both moments and does not leave the range of pixels."""
-    mean, std = np.array(MEAN), np.array(STD)
+    mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
     concentration = mean * (1 - mean) / std**2 - 1
     noise = np.random.default_rng(0).beta(mean * concentration, (1 - mean) * concentration, (height, width, 3))
     return np.rint(255 * noise).astype("uint8")

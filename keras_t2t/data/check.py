@@ -6,8 +6,9 @@ import pathlib
 
 import tensorflow as tf
 
-from keras_t2t.data.augment import decode
-from keras_t2t.data.sources import OUTSIDE, SUFFIXES, DataError, Source
+from keras_t2t.data.decoding import decode
+from keras_t2t.data.sources import OUTSIDE, SUFFIXES, IndexedSource
+from keras_t2t.errors import DataError
 
 
 def other_files(folder: str | os.PathLike) -> list[str]:
@@ -16,7 +17,7 @@ def other_files(folder: str | os.PathLike) -> list[str]:
     return sorted(str(path) for path in files if path.suffix.lower() not in SUFFIXES)
 
 
-def find_bad_files(source: Source) -> list[str]:
+def find_bad_files(source: IndexedSource) -> list[str]:
     """Returns the files of a source that cannot be decoded as images, after a try of each."""
     images = tf.constant(source.images)
 
@@ -42,7 +43,7 @@ def data_errors_named(*sources):
         raise DataError(f"{len(bad)} files cannot be read, such as {bad[0]}; remove them, or set skip_bad_files") from error
 
 
-def without_bad_files(source: Source) -> tuple[Source, list[str]]:
+def without_bad_files(source: IndexedSource) -> tuple[IndexedSource, list[str]]:
     """Returns the source without the files that cannot be decoded, and those files.
 
     Raises:

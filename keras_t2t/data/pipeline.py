@@ -5,11 +5,14 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_t2t.data.augment import Augmentation, compiled, decode, erase, flip, grey_levels, random_crop
-from keras_t2t.data.evaluation import evaluation_view
-from keras_t2t.data.mix import mix, smooth
-from keras_t2t.data.rand_augment import rand_augment
-from keras_t2t.data.sources import DataError, Source
+from keras_t2t.data.augment import Augmentation, compiled, erase, flip, random_crop, to_uint8
+from keras_t2t.data.decoding import decode
+from keras_t2t.data.mixing import mix, smooth
+from keras_t2t.data.preparation import center_view
+from keras_t2t.data.randaugment import rand_augment
+from keras_t2t.data.sources import ImageSource, IndexedSource
+from keras_t2t.errors import DataError
+from keras_t2t.preprocessing import Preprocessing
 
 
 def training_batches(
@@ -25,10 +28,10 @@ def training_batches(
     """Returns an endless dataset of (images, targets), one epoch after the other.
 
     What an epoch holds depends on the seed and the number of the epoch alone, so that training can go on where it stopped.
-    Shards share an epoch, and each image of a `Source` changes as it would without shards; only mixing stays within a shard.
+    Shards share an epoch, and each image of a `IndexedSource` changes as it would without shards; only mixing stays within a shard.
 
     Args:
-        source: a `Source` or a `StreamSource`.
+        source: a `IndexedSource` or a `StreamSource`.
         size: (height, width) of the images.
         batch_size: images in a batch of this shard; what is left of an epoch is dropped.
         augmentation: what happens to the images.
@@ -79,75 +82,72 @@ def training_batches(
 
 
 def change(view: tf.Tensor, augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:
-    """Mirrors a view (H, W, 3), changes it with RandAugment and erases a part, each as told; returns it in whole grey levels.
+    """Mirrors a view (H, W, 3), changes it with RandAugment and erases a part, each as told; returns it in whole gray levels.
 
     All is compiled into one operation, since every one takes time to start; XLA cannot draw the numbers.
     """
     seeds = tf.random.experimental.stateless_split(seed, 2)
-    changes = augmentation.rand_augment
+    changes = augmentation.rand_augment_num_ops
     draws = tf.random.stateless_uniform((8 + 3 * changes,), seeds[0])
-    strength = augmentation.rand_augment_magnitude, augmentation.rand_augment_deviation
+    strength = augmentation.rand_augment_magnitude, augmentation.rand_augment_magnitude_std
     strengths = tf.random.stateless_normal((changes,), seeds[1], *strength)
 
     @compiled
     def changed(image, draws, strengths):
-        image = grey_levels(image)
+        image = to_uint8(image)
         if augmentation.flip:
             image = flip(image, draws[0])
         if changes:
             image = rand_augment(image, tf.reshape(draws[8:], (changes, 3)), strengths)
-        return erase(image, augmentation.erase_rate, draws[1:8]) if augmentation.erase_rate else image
+        return erase(image, augmentation.random_erase_prob, draws[1:8]) if augmentation.random_erase_prob else image
 
     return changed(view, draws, strengths)
 
 
-def evaluation_batches(
-    source,
-    size: tuple[int, int],
-    batch_size: int,
-    *,
-    crop: float = 0.9,
-    interpolation: str = "bicubic",
-) -> tf.data.Dataset:
-    """Returns a dataset of (images, targets) in order: each image once, resized and cropped from the centre.
+def evaluation_batches(source: ImageSource, preprocessing: Preprocessing, batch_size: int) -> tf.data.Dataset:
+    """Returns a dataset of (images, targets) in order: each image once, resized and cropped from the center.
+
+    Args:
+        source: The images.
+        preprocessing: How to resize and crop. The images are not normalized.
+        batch_size: Number of images in a batch.
 
     Returns:
-        Images (B, H, W, 3), float32 in [0, 255], and one-hot targets (B, classes); the last batch may be smaller.
+        Images `(B, H, W, 3)`, float32 in [0, 255], and one-hot targets `(B, classes)`. The last batch may be smaller.
     """
-    return _evaluation_views(source, size, crop, interpolation).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    return _evaluation_views(source, preprocessing).batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
 def padded_evaluation_batches(
-    source,
-    size: tuple[int, int],
-    batch_size: int,
-    *,
-    crop: float = 0.9,
-    interpolation: str = "bicubic",
-    shard: tuple[int, int] = (0, 1),
+    source: ImageSource, preprocessing: Preprocessing, batch_size: int, *, shard: tuple[int, int] = (0, 1)
 ) -> tf.data.Dataset:
-    """Returns the part of `evaluation_batches` for one of several processes, filled up so that all get the same batches.
+    """Returns the part of `evaluation_batches` for one of several processes, padded so that all get the same batches.
+
+    Args:
+        source: The images.
+        preprocessing: How to resize and crop.
+        batch_size: Number of images in a batch of this process.
+        shard: `(index of this process, number of processes)`.
 
     Returns:
-        Images, targets, and weights (B,) that are 0 for what was filled up, and 1 on average over all processes.
+        Images, targets, and weights `(B,)` that are 0 for padding, and 1 on average over all processes.
     """
     rows = math.ceil(len(source) / (shard[1] * batch_size)) * batch_size
     weight = rows * shard[1] / len(source)
-    views = _evaluation_views(source, size, crop, interpolation, shard).map(lambda *view: (*view, weight))
-    filling = (tf.zeros((*size, 3)), tf.zeros(len(source.classes)), 0.0)
-    views = views.concatenate(tf.data.Dataset.from_tensors(filling).repeat()).take(rows)
+    views = _evaluation_views(source, preprocessing, shard).map(lambda *view: (*view, weight))
+    padding = (tf.zeros((*preprocessing.image_size, 3)), tf.zeros(len(source.classes)), 0.0)
+    views = views.concatenate(tf.data.Dataset.from_tensors(padding).repeat()).take(rows)
     return views.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
-def _evaluation_views(source, size, crop, interpolation, shard=(0, 1)):
-
+def _evaluation_views(source, preprocessing, shard=(0, 1)):
     def view(image, label):
-        return evaluation_view(decode(image), size, crop, interpolation), tf.one_hot(label, len(source.classes))
+        return center_view(decode(image), preprocessing), tf.one_hot(label, len(source.classes))
 
     return source.elements(None, shard).map(view, tf.data.AUTOTUNE, deterministic=True)
 
 
-def cached(source: Source) -> Source:
+def cached(source: IndexedSource) -> IndexedSource:
     """Returns the same source with its images decoded in memory, if they are of one size; as it is if they are not files."""
     if not source.from_files:
         return source
@@ -155,4 +155,4 @@ def cached(source: Source) -> Source:
     pixels = list(dataset.as_numpy_iterator())
     if len({image.shape for image in pixels}) > 1:
         raise DataError("Only images of one size can be cached; these have several")
-    return Source(np.stack(pixels), source.labels, source.classes)
+    return IndexedSource(np.stack(pixels), source.labels, source.classes)

@@ -1,12 +1,15 @@
-"""Where labelled images come from: folders, TensorFlow Datasets, arrays."""
+"""Where labeled images come from: folders, TensorFlow Datasets, arrays."""
 
 import dataclasses
 import os
 import pathlib
+import typing
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+
+from keras_t2t.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
 SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
@@ -14,13 +17,31 @@ SHUFFLE_BUFFER = 5_000
 OUTSIDE = "Labels outside of the classes"
 
 
-class DataError(ValueError):
-    """Data that cannot be trained on or evaluated with."""
+class ImageSource(typing.Protocol):
+    """Labeled images to train on or evaluate with: what `training.train` and `training.evaluate` accept.
+
+    `IndexedSource` and `StreamSource` implement it. Any other class with these members works as well.
+
+    Attributes:
+        classes: Names of the classes.
+        from_files: Whether the images are paths of files.
+    """
+
+    classes: tuple[str, ...]
+
+    @property
+    def from_files(self) -> bool: ...
+
+    def __len__(self) -> int: ...
+
+    def elements(self, epoch_seed: tf.Tensor | None, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
+        """Returns a dataset of (image, label): an encoded image or pixels, and the index of the class."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Source:
-    """Labelled images that can be asked for by number.
+class IndexedSource:
+    """Labeled images that can be asked for by number.
 
     Attributes:
         images: the paths of files, or pixels: array (N, H, W, 3) or (N, H, W, 1) in [0, 255].
@@ -40,9 +61,9 @@ class Source:
         """Whether the images are paths of files."""
         return self.images.dtype.kind == "U"
 
-    def subset(self, indices) -> "Source":
+    def subset(self, indices) -> "IndexedSource":
         """Returns the images of these numbers."""
-        return Source(self.images[indices], self.labels[indices], self.classes)
+        return IndexedSource(self.images[indices], self.labels[indices], self.classes)
 
     def elements(self, epoch_seed: tf.Tensor | None, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
         """Returns a dataset of (image, label): bytes of a file or pixels, and the number of the class.
@@ -65,7 +86,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StreamSource:
-    """Labelled images that come one after the other, as those of TensorFlow Datasets do.
+    """Labeled images that come one after the other, as those of TensorFlow Datasets do.
 
     Attributes:
         dataset: of (encoded bytes or pixels, number of the class).
@@ -82,7 +103,7 @@ class StreamSource:
         return self.size
 
     def elements(self, epoch_seed: tf.Tensor | None, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
-        """As `Source.elements`; the order is shuffled within each `SHUFFLE_BUFFER` images, which are the same in every epoch.
+        """As `IndexedSource.elements`; the order is shuffled within each `SHUFFLE_BUFFER` images, which are the same in every epoch.
 
         A shard reads all of the stream and keeps its part.
         """
@@ -104,7 +125,7 @@ class StreamSource:
         return dataset.batch(SHUFFLE_BUFFER).enumerate().map(shuffled).unbatch()
 
 
-def from_arrays(images: np.ndarray, labels: np.ndarray, classes: Sequence[str] | None = None) -> Source:
+def from_arrays(images: np.ndarray, labels: np.ndarray, classes: Sequence[str] | None = None) -> IndexedSource:
     """Returns a source of pixels.
 
     Args:
@@ -124,10 +145,10 @@ def from_arrays(images: np.ndarray, labels: np.ndarray, classes: Sequence[str] |
     classes = tuple(map(str, range(labels.max() + 1))) if classes is None else tuple(classes)
     if labels.min() < 0 or labels.max() >= len(classes):
         raise DataError(f"Expected labels from 0 to {len(classes) - 1}; received: {labels.min()} to {labels.max()}")
-    return Source(images, labels.astype("int64"), classes)
+    return IndexedSource(images, labels.astype("int64"), classes)
 
 
-def from_folder(folder: str | os.PathLike, validation_fraction: float = 0.2, seed: int = 0) -> dict[str, Source]:
+def from_folder(folder: str | os.PathLike, validation_fraction: float = 0.2, seed: int = 0) -> dict[str, IndexedSource]:
     """Returns the images of a folder with one subfolder for each class.
 
     The folder may have `train` and `val` (or `validation`, or `test`) with the classes in each. If it does not, a part of every
@@ -178,7 +199,7 @@ def _classes_of(folder):
             f"Expected two or more subfolders of {folder}, one for each class, with images in each; found {problem}"
         )
     labels = np.repeat(np.arange(len(classes)), [len(found) for found in files])
-    return Source(np.array([path for found in files for path in found]), labels, tuple(path.name for path in classes))
+    return IndexedSource(np.array([path for found in files for path in found]), labels, tuple(path.name for path in classes))
 
 
 def _stratified(source, fraction, seed):

@@ -2,13 +2,14 @@
 
 from keras_t2t.layers.attention import MultiHeadSelfAttention
 from keras_t2t.layers.class_token import ClassToken
-from keras_t2t.layers.dense import Dense
 from keras_t2t.layers.dense_block import DenseBlock
 from keras_t2t.layers.drop_path import DropPath
 from keras_t2t.layers.encoder_block import EncoderBlock
+from keras_t2t.layers.fast_dense import FastDense
+from keras_t2t.layers.fast_layer_norm import FastLayerNorm
 from keras_t2t.layers.feature_map import FeatureMap
 from keras_t2t.layers.ghost_block import GhostBlock
-from keras_t2t.layers.layer_norm import LayerNorm
+from keras_t2t.layers.image_normalization import ImageNormalization
 from keras_t2t.layers.mlp import MLP
 from keras_t2t.layers.position_embedding import PositionEmbedding
 from keras_t2t.layers.predictions import Predictions
@@ -21,13 +22,14 @@ from keras_t2t.layers.tokens_to_token import TokensToToken
 __all__ = [
     "MLP",
     "ClassToken",
-    "Dense",
     "DenseBlock",
     "DropPath",
     "EncoderBlock",
+    "FastDense",
+    "FastLayerNorm",
     "FeatureMap",
     "GhostBlock",
-    "LayerNorm",
+    "ImageNormalization",
     "MultiHeadSelfAttention",
     "PositionEmbedding",
     "Predictions",

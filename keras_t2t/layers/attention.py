@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_t2t.configs import is_count
 from keras_t2t.layers.common import check_rank, inherited, precise_dtype, where
-from keras_t2t.layers.dense import Dense
+from keras_t2t.layers.fast_dense import FastDense
 
 
 def attention_weights(queries, keys, scale: float):
@@ -77,38 +77,38 @@ class MultiHeadSelfAttention(keras.Layer):
                 f"received: num_heads={self.num_heads}, width={width}"
             )
         self.build_heads(input_shape)
-        self.projection = Dense(width, name="projection", **inherited(self))
+        self.projection = FastDense(width, name="projection", **inherited(self))
         self.projection.build(input_shape)
         self.attention_dropout = keras.layers.Dropout(self.attention_drop_rate, **inherited(self))
         self.projection_dropout = keras.layers.Dropout(self.projection_drop_rate, **inherited(self))
 
     def build_heads(self, input_shape):
         """Creates the weights that `project_heads` uses."""
-        self.qkv = Dense(3 * input_shape[-1], name="qkv", use_bias=self.qkv_bias, **inherited(self))
+        self.qkv = FastDense(3 * input_shape[-1], name="qkv", use_bias=self.qkv_bias, **inherited(self))
         self.qkv.build(input_shape)
 
     def call(self, x):
-        asking = x[:, :1] if self.class_token_only else x
-        return self.projection_dropout(self.mix(*self.weigh(asking, x)))
+        query_tokens = x[:, :1] if self.class_token_only else x
+        return self.projection_dropout(self.apply_attention(*self.compute_weights(query_tokens, x)))
 
-    def weigh(self, asking, x):
-        """Returns the weights (B, H, n, N) with which `asking` (B, n, D) attend to x (B, N, D), and the values (B, H, N, d)."""
-        queries, keys, values = self.project_heads(asking, x)
+    def compute_weights(self, query_tokens, x):
+        """Returns the weights (B, H, n, N) with which `query_tokens` (B, n, D) attend to x (B, N, D), and the values (B, H, N, d)."""
+        queries, keys, values = self.project_heads(query_tokens, x)
         return attention_weights(queries, keys, queries.shape[-1] ** -0.5), values
 
-    def mix(self, weights, values):
+    def apply_attention(self, weights, values):
         """Returns the projected mix (B, n, D) of the values (B, H, N, d) by weights (B, H, n, N)."""
         mixed = ops.matmul(self.attention_dropout(weights), values)  # (B, H, n, d)
         batch, heads, tokens, width = ops.shape(mixed)
         mixed = ops.reshape(ops.swapaxes(mixed, 1, 2), (batch, tokens, heads * width))  # (B, n, D)
         return self.projection(mixed)
 
-    def project_heads(self, asking, x):
-        """Returns the queries (B, H, n, d) of the tokens `asking` and the keys and values (B, H, N, d) of all tokens `x`."""
-        if asking is x:
+    def project_heads(self, query_tokens, x):
+        """Returns the queries (B, H, n, d) of the tokens `query_tokens` and the keys and values (B, H, N, d) of all tokens `x`."""
+        if query_tokens is x:
             return self.split_heads(self.qkv(x), 3)
         width = x.shape[-1]
-        queries = ops.matmul(asking, self.qkv.kernel[:, :width])
+        queries = ops.matmul(query_tokens, self.qkv.kernel[:, :width])
         keys_values = ops.matmul(x, self.qkv.kernel[:, width:])
         if self.qkv_bias:
             queries += self.qkv.bias[:width]

@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_t2t.layers.common import inherited
-from keras_t2t.layers.dense import Dense
 from keras_t2t.layers.encoder_block import EncoderBlock
+from keras_t2t.layers.fast_dense import FastDense
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
@@ -28,14 +28,14 @@ class DenseBlock(EncoderBlock):
     def __init__(self, growth: int, num_heads: int, **kwargs):
         super().__init__(num_heads, **kwargs)
         self.growth = growth
-        self.growth_projection = Dense(growth, name="growth_projection", **inherited(self))
+        self.growth_projection = FastDense(growth, name="growth_projection", **inherited(self))
 
     def build(self, input_shape):
         super().build(input_shape)
         self.growth_projection.build(input_shape)
 
-    def complete(self, x, mixed):
-        return ops.concatenate([x, self.growth_projection(super().complete(x, mixed))], axis=-1)
+    def residual_mlp(self, x, mixed):
+        return ops.concatenate([x, self.growth_projection(super().residual_mlp(x, mixed))], axis=-1)
 
     def compute_output_shape(self, input_shape):
         *tokens, width = super().compute_output_shape(input_shape)

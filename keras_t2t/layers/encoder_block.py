@@ -5,7 +5,7 @@ import keras
 from keras_t2t.layers.attention import MultiHeadSelfAttention
 from keras_t2t.layers.common import check_rank, inherited
 from keras_t2t.layers.drop_path import DropPath
-from keras_t2t.layers.layer_norm import LayerNorm
+from keras_t2t.layers.fast_layer_norm import FastLayerNorm
 from keras_t2t.layers.mlp import MLP
 
 
@@ -58,7 +58,7 @@ class EncoderBlock(keras.Layer):
         self.drop_path_rate = drop_path_rate
         self.class_token_only = class_token_only
 
-        self.norm1 = LayerNorm(epsilon=norm_epsilon, name="norm1", **inherited(self))
+        self.norm1 = FastLayerNorm(epsilon=norm_epsilon, name="norm1", **inherited(self))
         self.attention = self.attention_class(
             num_heads,
             qkv_bias=qkv_bias,
@@ -68,7 +68,7 @@ class EncoderBlock(keras.Layer):
             name="attention",
             **inherited(self),
         )
-        self.norm2 = LayerNorm(epsilon=norm_epsilon, name="norm2", **inherited(self))
+        self.norm2 = FastLayerNorm(epsilon=norm_epsilon, name="norm2", **inherited(self))
         self.drop_path = DropPath(drop_path_rate, **inherited(self))
 
     def build(self, input_shape):
@@ -82,9 +82,9 @@ class EncoderBlock(keras.Layer):
 
     def call(self, x):
         mixed = self.attention(self.norm1(x))
-        return self.complete(x[:, :1] if self.class_token_only else x, mixed)
+        return self.residual_mlp(x[:, :1] if self.class_token_only else x, mixed)
 
-    def complete(self, x, mixed):
+    def residual_mlp(self, x, mixed):
         """Returns the block's result for the tokens x (B, n, D) whose attention's result is `mixed` (B, n, D)."""
         x = x + self.drop_path(mixed)
         return x + self.drop_path(self.mlp(self.norm2(x)))

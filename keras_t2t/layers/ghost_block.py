@@ -5,8 +5,8 @@ from keras import ops
 
 from keras_t2t.layers.attention import MultiHeadSelfAttention
 from keras_t2t.layers.common import inherited, where
-from keras_t2t.layers.dense import Dense
 from keras_t2t.layers.encoder_block import EncoderBlock
+from keras_t2t.layers.fast_dense import FastDense
 
 
 class GhostLayer(keras.Layer):
@@ -16,7 +16,7 @@ class GhostLayer(keras.Layer):
     """
 
     def add_channel_scale(self, name: str, width: int):
-        """Returns a trained scale (width,), initialised as PyTorch initialises a depthwise 1x1 convolution."""
+        """Returns a trained scale (width,), initialized as PyTorch initializes a depthwise 1x1 convolution."""
         initializer = keras.initializers.RandomUniform(-1.0, 1.0)
         return self.add_weight(name=name, shape=(width,), initializer=initializer)
 
@@ -45,7 +45,7 @@ class GhostDense(GhostLayer):
             raise ValueError(f"{where(self)}: expected an even number of units; received: units={units}")
         self.units = units
         self.use_bias = use_bias
-        self.primary = Dense(units // 2, name="primary", use_bias=use_bias, **inherited(self))
+        self.primary = FastDense(units // 2, name="primary", use_bias=use_bias, **inherited(self))
 
     def build(self, input_shape):
         self.primary.build(input_shape)
@@ -77,8 +77,8 @@ class GhostAttention(MultiHeadSelfAttention):
         for part in (self.query, self.key, self.value):
             part.build(input_shape)
 
-    def project_heads(self, asking, x):
-        projected = self.query(asking), self.key(x), self.value(x)  # (B, n or N, D)
+    def project_heads(self, query_tokens, x):
+        projected = self.query(query_tokens), self.key(x), self.value(x)  # (B, n or N, D)
         return tuple(self.split_heads(part, 1)[0] for part in projected)
 
 
@@ -108,11 +108,11 @@ class GhostMLP(GhostLayer):
 
     def build(self, input_shape):
         third = self.hidden_dim // 3
-        self.fc1 = Dense(third, name="fc1", activation="gelu", **inherited(self))
+        self.fc1 = FastDense(third, name="fc1", activation="gelu", **inherited(self))
         self.fc1.build(input_shape)
         self.scale1 = self.add_channel_scale("scale1", third)
         self.scale2 = self.add_channel_scale("scale2", third)
-        self.fc2 = Dense(input_shape[-1], name="fc2", **inherited(self))
+        self.fc2 = FastDense(input_shape[-1], name="fc2", **inherited(self))
         self.fc2.build((*input_shape[:-1], self.hidden_dim))
         self.dropout = keras.layers.Dropout(self.drop_rate, **inherited(self))
 

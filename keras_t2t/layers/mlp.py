@@ -3,7 +3,7 @@
 import keras
 
 from keras_t2t.layers.common import inherited
-from keras_t2t.layers.dense import Dense
+from keras_t2t.layers.fast_dense import FastDense
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
@@ -25,9 +25,9 @@ class MLP(keras.Layer):
 
     def build(self, input_shape):
         width = input_shape[-1]
-        self.fc1 = Dense(self.hidden_dim, name="fc1", activation="gelu", **inherited(self))
+        self.fc1 = FastDense(self.hidden_dim, name="fc1", activation="gelu", **inherited(self))
         self.fc1.build(input_shape)
-        self.fc2 = Dense(width, name="fc2", **inherited(self))
+        self.fc2 = FastDense(width, name="fc2", **inherited(self))
         self.fc2.build((*input_shape[:-1], self.hidden_dim))
         self.dropout = keras.layers.Dropout(self.drop_rate, **inherited(self))
 

@@ -21,7 +21,7 @@ def sinusoids(positions: int, dim: int) -> np.ndarray:
 def resize_positions(table, old_grid, new_grid):
     """Returns a position table for another grid of tokens, resized as PyTorch's bicubic interpolation does it.
 
-    That is the cubic kernel with A = -0.75, half-pixel centres and clamped edges, without antialiasing, applied to rows and
+    That is the cubic kernel with A = -0.75, half-pixel centers and clamped edges, without antialiasing, applied to rows and
     columns in turn; the class token's entry is kept.
 
     Args:

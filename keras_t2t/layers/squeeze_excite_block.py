@@ -6,8 +6,8 @@ from keras import ops
 from keras_t2t.configs import SQUEEZE_REDUCTION
 from keras_t2t.layers.attention import MultiHeadSelfAttention
 from keras_t2t.layers.common import inherited
-from keras_t2t.layers.dense import Dense
 from keras_t2t.layers.encoder_block import EncoderBlock
+from keras_t2t.layers.fast_dense import FastDense
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
@@ -22,17 +22,17 @@ class SqueezeExciteAttention(MultiHeadSelfAttention):
         super().build_heads(input_shape)
         width = input_shape[-1]
         squeezed = max(width // SQUEEZE_REDUCTION, 1)
-        self.squeeze = Dense(squeezed, name="squeeze", use_bias=False, activation="relu", **inherited(self))
+        self.squeeze = FastDense(squeezed, name="squeeze", use_bias=False, activation="relu", **inherited(self))
         self.squeeze.build((input_shape[0], width))
-        self.excite = Dense(width, name="excite", use_bias=False, activation="sigmoid", **inherited(self))
+        self.excite = FastDense(width, name="excite", use_bias=False, activation="sigmoid", **inherited(self))
         self.excite.build((input_shape[0], squeezed))
 
     def call(self, x):
-        x = self.mix(*self.weigh(x, x))  # (B, N, D)
+        x = self.apply_attention(*self.compute_weights(x, x))  # (B, N, D)
         return self.projection_dropout(x[:, :1] if self.class_token_only else x)
 
-    def mix(self, weights, values):
-        x = super().mix(weights, values)  # (B, N, D)
+    def apply_attention(self, weights, values):
+        x = super().apply_attention(weights, values)  # (B, N, D)
         gate = self.excite(self.squeeze(ops.mean(x, axis=1)))  # (B, D)
         return x * gate[:, None]
 

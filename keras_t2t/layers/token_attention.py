@@ -3,8 +3,8 @@
 import keras
 
 from keras_t2t.layers.common import check_rank, check_rate, inherited
-from keras_t2t.layers.dense import Dense
-from keras_t2t.layers.layer_norm import LayerNorm
+from keras_t2t.layers.fast_dense import FastDense
+from keras_t2t.layers.fast_layer_norm import FastLayerNorm
 from keras_t2t.layers.mlp import MLP
 
 
@@ -12,8 +12,8 @@ class TokenAttention(keras.Layer):
     """Shortens long tokens with attention whose shortcut is the value: x = v + projection(attention), then x + MLP(norm(x)).
 
     A subclass has four methods: `build_heads(input_shape)` creates the weights that the others use, `project_heads(x)`
-    returns the queries, keys and values, each (B, N, D), of the normalised tokens x (B, N, K), `mix(queries, keys, values)` the
-    values (B, N, D) mixed by the attention of the queries to the keys, and `weigh(queries, keys)` the weights of that attention
+    returns the queries, keys and values, each (B, N, D), of the normalized tokens x (B, N, K), `apply_attention(queries, keys, values)` the
+    values (B, N, D) mixed by the attention of the queries to the keys, and `compute_weights(queries, keys)` the weights of that attention
     (B, n, N), for as many queries (B, n, D) as are given.
 
     Glossary of shapes:
@@ -29,12 +29,12 @@ class TokenAttention(keras.Layer):
     def build(self, input_shape):
         check_rank(self, input_shape, 3, "a sequence of tokens (batch, tokens, width)")
         short = (*input_shape[:2], self.token_dim)
-        self.norm1 = LayerNorm(epsilon=1e-5, name="norm1", **inherited(self))
+        self.norm1 = FastLayerNorm(epsilon=1e-5, name="norm1", **inherited(self))
         self.norm1.build(input_shape)
         self.build_heads(input_shape)
-        self.projection = Dense(self.token_dim, name="projection", **inherited(self))
+        self.projection = FastDense(self.token_dim, name="projection", **inherited(self))
         self.projection.build(short)
-        self.norm2 = LayerNorm(epsilon=1e-5, name="norm2", **inherited(self))
+        self.norm2 = FastLayerNorm(epsilon=1e-5, name="norm2", **inherited(self))
         self.norm2.build(short)
         self.mlp = MLP(self.token_dim, name="mlp", **inherited(self))
         self.mlp.build(short)
@@ -42,7 +42,7 @@ class TokenAttention(keras.Layer):
 
     def call(self, x):
         queries, keys, values = self.project_heads(self.norm1(x))  # (B, N, D) each
-        mixed = self.projection(self.mix(queries, keys, values))
+        mixed = self.projection(self.apply_attention(queries, keys, values))
         x = values + self.dropout(mixed)
         return x + self.dropout(self.mlp(self.norm2(x)))
 

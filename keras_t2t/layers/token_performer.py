@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_t2t.layers.common import inherited, precise_dtype
-from keras_t2t.layers.dense import Dense
+from keras_t2t.layers.fast_dense import FastDense
 from keras_t2t.layers.token_attention import TokenAttention
 
 
@@ -52,9 +52,9 @@ def performer_attention(queries, keys, values, random_features):
         (..., N, D).
     """
     queries, keys = (performer_features(x, random_features) for x in (queries, keys))  # (..., N, m)
-    normaliser = ops.matmul(queries, ops.sum(keys, axis=-2)[..., None])  # (..., N, 1)
+    normalizer = ops.matmul(queries, ops.sum(keys, axis=-2)[..., None])  # (..., N, 1)
     summary = ops.matmul(ops.swapaxes(keys, -1, -2), values)  # (..., m, D)
-    return ops.matmul(queries, summary) / (normaliser + 1e-8)
+    return ops.matmul(queries, summary) / (normalizer + 1e-8)
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
@@ -79,7 +79,7 @@ class TokenPerformer(TokenAttention):
         super().__init__(token_dim, drop_rate, **kwargs)
 
     def build_heads(self, input_shape):
-        self.kqv = Dense(3 * self.token_dim, name="kqv", **inherited(self))
+        self.kqv = FastDense(3 * self.token_dim, name="kqv", **inherited(self))
         self.kqv.build(input_shape)
         num_features = max(self.token_dim // 2, 1)
         self.random_features = self.add_weight(
@@ -95,10 +95,10 @@ class TokenPerformer(TokenAttention):
         keys, queries, values = ops.split(self.kqv(x), 3, axis=-1)
         return queries, keys, values
 
-    def weigh(self, queries, keys):
+    def compute_weights(self, queries, keys):
         return performer_weights(*self.precise(queries, keys, self.random_features))
 
-    def mix(self, queries, keys, values):
+    def apply_attention(self, queries, keys, values):
         mixed = performer_attention(*self.precise(queries, keys, values, self.random_features))
         return ops.cast(mixed, self.compute_dtype)
 

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_t2t.layers.attention import attention_weights
 from keras_t2t.layers.common import inherited
-from keras_t2t.layers.dense import Dense
+from keras_t2t.layers.fast_dense import FastDense
 from keras_t2t.layers.token_attention import TokenAttention
 
 
@@ -29,14 +29,14 @@ class TokenTransformer(TokenAttention):
 
     def build_heads(self, input_shape):
         self.scale = input_shape[-1] ** -0.5
-        self.qkv = Dense(3 * self.token_dim, name="qkv", use_bias=False, **inherited(self))
+        self.qkv = FastDense(3 * self.token_dim, name="qkv", use_bias=False, **inherited(self))
         self.qkv.build(input_shape)
 
     def project_heads(self, x):
         return ops.split(self.qkv(x), 3, axis=-1)
 
-    def weigh(self, queries, keys):
+    def compute_weights(self, queries, keys):
         return attention_weights(queries, keys, self.scale)
 
-    def mix(self, queries, keys, values):
-        return ops.matmul(self.weigh(queries, keys), values)
+    def apply_attention(self, queries, keys, values):
+        return ops.matmul(self.compute_weights(queries, keys), values)

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_t2t.configs import check_soft_splits, check_token_attention, token_grid
 from keras_t2t.layers.common import check_rank, inherited
-from keras_t2t.layers.dense import Dense
+from keras_t2t.layers.fast_dense import FastDense
 from keras_t2t.layers.soft_split import SoftSplit
 from keras_t2t.layers.token_performer import TokenPerformer
 from keras_t2t.layers.token_transformer import TokenTransformer
@@ -56,14 +56,14 @@ class TokensToToken(keras.Layer):
             SoftSplit(*split, name=f"soft_split{i}", **inherited(self)) for i, split in enumerate(self.soft_splits, 1)
         ]
         self.attentions = [self._attention(name=f"attention{i}") for i in range(1, len(self.soft_splits))]
-        self.projection = Dense(embed_dim, name="projection", **inherited(self))
+        self.projection = FastDense(embed_dim, name="projection", **inherited(self))
 
     def _attention(self, name):
         if self.token_attention == "performer":
             return TokenPerformer(self.token_dim, self.drop_rate, name=name, **inherited(self))
         if self.token_attention == "transformer":
             return TokenTransformer(self.token_dim, name=name, **inherited(self))
-        return Dense(self.token_dim, name=name, **inherited(self))
+        return FastDense(self.token_dim, name=name, **inherited(self))
 
     def build(self, input_shape):
         check_rank(self, input_shape, 4, "images (batch, height, width, channels)")

@@ -1,6 +1,17 @@
-"""Backbones assembled from a configuration, and classifiers on top of them."""
+"""Models assembled from a configuration, and what can be read from a model."""
 
-from keras_t2t.models.head import classify, labels_of, replace_head
-from keras_t2t.models.t2t_vit import config_of, encode
+from keras_t2t.models.backbone import encode, normalize
+from keras_t2t.models.head import classify, replace_head
+from keras_t2t.models.parts import config_of, labels_of, normalizes, preprocessing_of, spec_of
 
-__all__ = ["classify", "config_of", "encode", "labels_of", "replace_head"]
+__all__ = [
+    "classify",
+    "config_of",
+    "encode",
+    "labels_of",
+    "normalize",
+    "normalizes",
+    "preprocessing_of",
+    "replace_head",
+    "spec_of",
+]

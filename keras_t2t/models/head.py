@@ -1,47 +1,47 @@
 """The classifier on top of features, and its replacement for other classes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
 from keras_t2t.configs import is_count
-from keras_t2t.layers import Predictions
+from keras_t2t.layers import FastDense, Predictions
 from keras_t2t.layers.common import precise_dtype
-from keras_t2t.layers.dense import Dense
-from keras_t2t.models.t2t_vit import config_of
-
-FEATURES = ("norm", "avg_pool", "max_pool")  # the last layers of models without a head
+from keras_t2t.models.parts import HEAD, PREDICTIONS, config_of, head_of, returns_features
 
 
-def classify(features, classes: int, activation="softmax", labels: Sequence[str] | None = None, dtype=None):
-    """Adds a classifier to a functional model: features (B, D) to scores (B, classes), in at least float32."""
-    logits = Dense(int(classes), name="head", dtype=dtype)(features)
-    return Predictions(activation, labels, name="predictions", dtype=precise_dtype(logits.dtype))(logits)
+def classify(
+    features: Any, classes: int, activation: Any = "softmax", labels: Sequence[str] | None = None, dtype: Any = None
+) -> Any:
+    """Adds a classifier to a functional model: features `(B, D)` to scores `(B, classes)`, in at least float32."""
+    logits = FastDense(int(classes), name=HEAD, dtype=dtype)(features)
+    return Predictions(activation, labels, name=PREDICTIONS, dtype=precise_dtype(logits.dtype))(logits)
 
 
-def replace_head(model: keras.Model, classes: int | Sequence[str], classifier_activation="softmax") -> keras.Model:
-    """Returns a model with the body of `model` and a fresh classifier, for fine-tuning on other classes.
+def replace_head(model: keras.Model, classes: int | Sequence[str], classifier_activation: Any = "softmax") -> keras.Model:
+    """Returns a model with the backbone of `model` and a new classifier, for fine-tuning on other classes.
 
-    The two models share the layers of the body: training one trains the other.
+    The two models share the layers of the backbone: training one changes the other.
 
     Args:
-        model: a classifier of this package, or a model of it that returns features (B, D), such as one built with
+        model: A classifier built by this package, or a model of it that returns features `(B, D)`, such as one built with
             `include_top=False, pooling="token"`.
-        classes: the number of classes, or their names in the order of the labels' numbers; the new model then carries them.
-        classifier_activation: activation of the classifier; None for logits.
+        classes: Number of classes, or their names in the order of the labels. The new model carries the names.
+        classifier_activation: Activation of the classifier; `None` for logits.
 
     Returns:
         A functional `keras.Model` with the inputs and the name of `model`.
 
     Raises:
-        ValueError: if `classes` is neither a positive integer nor names, if `model` is not of this package, or if it
-            returns something else.
+        ValueError: If `classes` is neither a positive integer nor a list of distinct names, if `model` was not built by this
+            package, or if it returns something else.
     """
-    config_of(model)  # raises for models of others
-    labels = None if is_count(classes) else _names(classes)
-    head = next((layer for layer in model.layers if layer.name == "head"), None)
+    config_of(model)  # raises unless built by keras_t2t
+    labels = None if is_count(classes) else _checked_names(classes)
+    head = head_of(model)
     features = model.output if head is None else head.input
-    if head is None and (model.layers[-1].name not in FEATURES or len(features.shape) != 2):
+    if head is None and not (returns_features(model) and len(features.shape) == 2):
         raise ValueError(
             "Expected a classifier, or a model that returns features (batch, channels), such as one built with "
             f"`include_top=False, pooling='token'`; received a model with the output shape {model.output_shape}"
@@ -51,15 +51,10 @@ def replace_head(model: keras.Model, classes: int | Sequence[str], classifier_ac
     return keras.Model(model.input, classify(features, count, classifier_activation, labels, dtype), name=model.name)
 
 
-def labels_of(model: keras.Model) -> tuple[str, ...] | None:
-    """Returns the names of a classifier's classes in the order of its outputs, or None if it does not carry any."""
-    return next((layer.labels for layer in model.layers if isinstance(layer, Predictions)), None)
-
-
-def _names(classes):
+def _checked_names(classes):
     valid = isinstance(classes, (list, tuple)) and classes and all(isinstance(name, str) for name in classes)
     if not valid or len(set(classes)) != len(classes):
         raise ValueError(
-            f"`classes` should be a positive integer or the distinct names of classes. Received: classes={classes!r}"
+            f"`classes` should be a positive integer or a list of distinct class names. Received: classes={classes!r}"
         )
     return classes

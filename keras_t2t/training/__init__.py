@@ -1,7 +1,18 @@
 """Training with `model.fit`, from recipes."""
 
+from keras_t2t.errors import TrainingError
 from keras_t2t.training.distribution import make_strategy
+from keras_t2t.training.evaluation import EvaluationReport, evaluate
 from keras_t2t.training.recipes import RECIPES, Recipe, load_recipe
-from keras_t2t.training.train import train
+from keras_t2t.training.trainer import train
 
-__all__ = ["RECIPES", "Recipe", "load_recipe", "make_strategy", "train"]
+__all__ = [
+    "RECIPES",
+    "EvaluationReport",
+    "Recipe",
+    "TrainingError",
+    "evaluate",
+    "load_recipe",
+    "make_strategy",
+    "train",
+]

@@ -12,32 +12,21 @@ import numpy as np
 import rich.progress
 import tensorflow as tf
 
+from keras_t2t.errors import TrainingError
+from keras_t2t.keras_internals import moving_averages
 from keras_t2t.training.checkpoints import last_state, save_state
-
-
-class TrainingError(RuntimeError):
-    """A training that cannot go on."""
-
-
-def averages_of(optimizer) -> list[tuple]:
-    """Returns the (weight, moving average) pairs that an optimizer keeps; none without a moving average."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if not optimizer.use_ema:
-        return []
-    pairs = zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True)
-    return [(weight, average) for weight, average in pairs if average is not None]
 
 
 def averaged_values(model: keras.Model) -> list[np.ndarray]:
     """Returns the weights of a model as `get_weights` does, with the moving average of those that have one."""
-    averages = {id(weight): average for weight, average in averages_of(model.optimizer)}
+    averages = {id(weight): average for weight, average in moving_averages(model.optimizer)}
     return [keras.ops.convert_to_numpy(averages.get(id(weight), weight).value) for weight in model.weights]
 
 
 @contextlib.contextmanager
 def averaged_weights(model: keras.Model):
     """Puts the moving average into the model for a while; all processes have to."""
-    pairs = averages_of(model.optimizer)
+    pairs = moving_averages(model.optimizer)
     raw = [keras.ops.copy(weight.value) for weight, _ in pairs]
     for weight, average in pairs:
         weight.assign(keras.ops.copy(average.value))
@@ -60,7 +49,7 @@ class Evaluation(keras.callbacks.Callback):
             return
         model = self.model
         self._add(logs, "val_", model.evaluate(self.batches, verbose=0, return_dict=True))
-        if averages_of(model.optimizer):
+        if moving_averages(model.optimizer):
             with averaged_weights(model):
                 self._add(logs, "ema_val_", model.evaluate(self.batches, verbose=0, return_dict=True))
 
@@ -138,7 +127,7 @@ def stops_early(history: list[dict], patience: int) -> bool:
     return history[-1]["epoch"] - best["epoch"] >= patience
 
 
-class EarlyStopping(keras.callbacks.Callback):
+class StopWithoutImprovement(keras.callbacks.Callback):
     """Ends a training as `stops_early` says; after `State`, which appends to `history`."""
 
     def __init__(self, history: list[dict], patience: int):
@@ -186,7 +175,7 @@ class StopWhenNotFinite(keras.callbacks.Callback):
 
 def last_good(folder: pathlib.Path) -> str:
     """What to do after a training has diverged."""
-    return f"The last good checkpoint is {last_state(folder)}; try a lower learning rate or clip_norm, in another output folder"
+    return f"The last good checkpoint is {last_state(folder)}; try a lower learning rate or global_clipnorm, in another output folder"
 
 
 class Progress(keras.callbacks.Callback):

@@ -2,14 +2,13 @@
 
 import pathlib
 
+from keras_t2t.figures import new_figure
 from keras_t2t.training.recipes import Recipe
 
 
 def draw_curves(history: list[dict], path: pathlib.Path):
     """Draws loss, accuracy and learning rate over the epochs as a PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure = new_figure(11, 3.6)
     panels = {
         "loss": {"loss": "training", "val_loss": "validation", "ema_val_loss": "validation, averaged weights"},
         "accuracy": {"accuracy": "training", "val_accuracy": "validation", "ema_val_accuracy": "validation, averaged weights"},
@@ -38,11 +37,11 @@ def model_card(recipe: Recipe, sources: dict, history: list[dict], command: str)
         "",
         f"Made by `{command}`.",
         "",
-        f"- Images: {counts}; {recipe.image_size}x{recipe.image_size} pixels, normalised inside the model.",
+        f"- Images: {counts}; {recipe.image_size}x{recipe.image_size} pixels, normalized inside the model.",
         f"- Classes: {', '.join(sources['train'].classes)}.",
         f"- Epochs: {last['epoch']:.0f} of {recipe.total_epochs}.",
         "- `model.keras` has the moving average of the weights."
-        if recipe.ema
+        if recipe.ema_momentum
         else "- `model.keras` has the weights of the last step.",
         "",
         "| after the last epoch | |",

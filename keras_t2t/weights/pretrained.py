@@ -1,60 +1,40 @@
-"""Weights that have names, on this machine: shipped, or fetched once, verified, converted, and kept in the cache of Keras.
+"""Weights that have names, on this machine: shipped, or fetched once, verified, and kept in the cache of Keras.
 
 The cache never holds a file that was not verified: a download gets its name only after that, in one step, so that any number of
 processes can start at once; at worst they fetch the same file twice.
 """
 
-import hashlib
 import os
 import pathlib
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
 
 import keras
 
 from keras_t2t.configs import VARIANTS, token_grid
-from keras_t2t.weights.assign import LoadReport, load_checkpoint
-from keras_t2t.weights.errors import CheckpointError, DownloadError
-from keras_t2t.weights.match import match
-from keras_t2t.weights.read import read_checkpoint
-from keras_t2t.weights.registry import MIRROR, Source
+from keras_t2t.errors import CheckpointError, DownloadError
+from keras_t2t.weights.loading import LoadReport, load_checkpoint
+from keras_t2t.weights.matching import match
+from keras_t2t.weights.reading import read_checkpoint
+from keras_t2t.weights.registry import MIRROR, PretrainedWeights
 
 TIMEOUT = 30  # seconds without a byte from the server
 
 
-def load_pretrained(model: keras.Model, source: Source, build: Callable[[], keras.Model]) -> LoadReport:
-    """Loads published weights into a model, from the cache if they are there.
+def load_pretrained(model: keras.Model, weights: PretrainedWeights) -> LoadReport:
+    """Loads pretrained weights into a model, from the cache if they are there.
 
     Args:
-        model: where to load them; with a head for the classes of `source`, or without.
-        source: the weights.
-        build: makes the model that these weights were published for, in float32, to convert them with.
+        model: The model, with a head for the classes of `weights` or without a head.
+        weights: The weights.
 
     Raises:
-        DownloadError: if they are not cached and cannot be fetched, or are not what was published.
-        CheckpointError: if they do not fit the model.
+        DownloadError: If they are not cached and cannot be downloaded, or if the download is not the published file.
+        CheckpointError: If they do not fit the model.
     """
-    if source.path:
-        return load_checkpoint(model, source.path)
-    converted = converted_path(source)
-    if converted.exists():
-        try:
-            return load_checkpoint(model, converted)
-        except (CheckpointError, OSError):
-            pass  # damaged since it was written: convert it anew
-    original = fetch(source)
-    published = build()
-    load_checkpoint(published, original)
-    try:
-        _convert(published, converted)
-    except (OSError, RuntimeError) as error:  # of the file system, of HDF5
-        warnings.warn(
-            f"The converted weights could not be kept as {converted} ({error}); they are converted each time.", stacklevel=4
-        )
-    return load_checkpoint(model, original)
+    return load_checkpoint(model, weights.path or fetch(weights))
 
 
 def cache_folder() -> pathlib.Path:
@@ -63,19 +43,7 @@ def cache_folder() -> pathlib.Path:
     return pathlib.Path(home).expanduser().absolute() / "models" / "keras_t2t"
 
 
-def converted_path(source: Source) -> pathlib.Path:
-    """Where the converted weights are kept."""
-    return cache_folder() / f"{source.file}.weights.h5"
-
-
-def _convert(model, path):
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".converting-") as folder:
-        temporary = pathlib.Path(folder, "model.weights.h5")
-        model.save_weights(temporary)
-        os.replace(temporary, path)
-
-
-def fetch(source: Source) -> pathlib.Path:
+def fetch(source: PretrainedWeights) -> pathlib.Path:
     """Returns the verified file of published weights, downloaded if it is not in the cache.
 
     Raises:
@@ -125,7 +93,7 @@ def _sweep(folder):
 
 
 def _problem(source, path):
-    """Says what is wrong with a file of published weights, or returns None."""
+    """Returns what is wrong with a file of published weights, or `None`."""
     if source.size not in (None, path.stat().st_size):
         return f"it has {path.stat().st_size} bytes, not {source.size}"
     if source.digest is not None:
@@ -133,18 +101,25 @@ def _problem(source, path):
         found = _digest(path, algorithm)
         if not found.startswith(digest):
             return f"its {algorithm} digest is {found}, not {digest}"
+        if _is_whole(source):
+            return None
     record = _record_path(source)
-    if record.exists() and (found := _digest(path, "sha256")) != record.read_text().strip():
-        return (
-            f"its sha256 digest is {found}, not {record.read_text().strip()}, as {record} has recorded when it was first used"
-        )
+    if record.exists():
+        found, recorded = _digest(path, "sha256"), record.read_text().strip()
+        changed = f"its sha256 digest is {found}, not {recorded}, which {record} has recorded when the file was first used"
+        return None if found == recorded else changed
     try:
-        config = VARIANTS[source.variant]
-        grid = token_grid(config.soft_splits, source.image_size, source.image_size)
+        config = VARIANTS[source.variant].config
+        grid = token_grid(config.soft_splits, *source.preprocessing.image_size)
         match(read_checkpoint(path).arrays, config, grid, classes=source.classes)
     except CheckpointError as error:
         return str(error).replace(str(path), "it")
     return None
+
+
+def _is_whole(source):
+    """Whether the published digest is a whole one, and not just its first digits."""
+    return source.digest is not None and len(source.digest) > 64
 
 
 def _record_path(source):
@@ -155,7 +130,7 @@ def _record_path(source):
 def _record(source, path):
     """Keeps the digest of a file, if it was published without a whole one and is used for the first time."""
     record = _record_path(source)
-    if (source.digest and len(source.digest) > 64) or record.exists():
+    if _is_whole(source) or record.exists():
         return
     try:
         with tempfile.TemporaryDirectory(dir=record.parent, prefix=".recording-") as folder:
@@ -166,8 +141,6 @@ def _record(source, path):
 
 
 def _digest(path, algorithm):
-    digest = hashlib.new(algorithm)
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+    import pooch  # takes 0.2 seconds
+
+    return pooch.file_hash(str(path), algorithm)

@@ -1,6 +1,6 @@
-"""The weights that have names: plain data. Every figure of `SOURCES` was published by others, none was measured here.
+"""The pretrained weights, as plain data. Every figure in `PUBLISHED_WEIGHTS` was published by others and not measured here.
 
-Sources: the README and the releases of the reference implementation (https://github.com/yitu-opensource/T2T-ViT) and the model
+Sources: the README and the releases of the reference implementation (https://github.com/yitu-opensource/T2T-ViT), and the model
 zoo of OpenMMLab (https://github.com/open-mmlab/mmpretrain, `configs/t2t_vit/`).
 """
 
@@ -8,65 +8,70 @@ import dataclasses
 import os
 import pathlib
 
-AUTHORS = "https://github.com/yitu-opensource/T2T-ViT/releases/download/main/"
-OPENMMLAB = "https://download.openmmlab.com/mmclassification/v0/t2t-vit/"
+from keras_t2t import assets
+from keras_t2t.configs import VARIANTS
+from keras_t2t.preprocessing import CIFAR_MEAN, CIFAR_STD, Preprocessing
+
+AUTHORS_URL = "https://github.com/yitu-opensource/T2T-ViT/releases/download/main/"
+OPENMMLAB_URL = "https://download.openmmlab.com/mmclassification/v0/t2t-vit/"
 MIRROR = "KERAS_T2T_WEIGHTS_URL"
+_IMAGENET = Preprocessing()
+_CIFAR = Preprocessing(crop_fraction=1.0, interpolation="bilinear", mean=CIFAR_MEAN, std=CIFAR_STD)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Source:
+class PretrainedWeights:
     """One file of weights: published by others, or shipped with the package.
 
     Attributes:
-        variant: the model, a key of `configs.VARIANTS`.
-        name: what users call these weights.
-        base: address of the folder that has the file; empty for what comes with the package.
-        file: name of the file.
-        top1, top5: accuracy in percent, of ImageNet's validation set or of the test set of the data fine-tuned on.
-        dataset: whose classes the head has: `"imagenet"`, `"cifar10"` or `"cifar100"`.
-        image_size: height and width of the images in pixels.
-        crop: side of the centre crop over the side of the resized image.
-        interpolation: how images are resized.
-        size: bytes of the file, None where it was not published.
-        digest: algorithm and hexadecimal digest of the file, or the start of it; None where it was not published.
-        licence: of the weights.
+        variant: The model, a key of `configs.VARIANTS`.
+        name: What users call these weights.
+        file: Name of the file.
+        base_url: Address of the folder that has the file; empty if the file ships with the package.
+        top1: Top-1 accuracy in percent, on ImageNet's validation set or on the test set of `dataset`.
+        top5: Top-5 accuracy in percent, or `None` if it was not published.
+        dataset: Dataset whose classes the head has: `"imagenet"`, `"cifar10"` or `"cifar100"`.
+        preprocessing: How images were prepared when the accuracy was measured.
+        size: Bytes of the file, or `None` if that was not published.
+        digest: Algorithm and hexadecimal digest of the file, or the start of it; `None` if it was not published.
+        license: License of the weights.
     """
 
     variant: str
     name: str
-    base: str
     file: str
+    base_url: str = AUTHORS_URL
     top1: float
     top5: float | None = None
     dataset: str = "imagenet"
-    image_size: int = 224
-    crop: float = 0.9
-    interpolation: str = "bicubic"
+    preprocessing: Preprocessing = _IMAGENET
     size: int | None = None
     digest: str | None = None
-    licence: str = "Clear BSD"
+    license: str = "Clear BSD"
 
     @property
     def classes(self) -> int:
+        """Number of classes of the head."""
         return {"imagenet": 1000, "cifar10": 10, "cifar100": 100}[self.dataset]
 
     @property
+    def image_size(self) -> int:
+        """Height and width of the images in pixels."""
+        return self.preprocessing.image_size[0]
+
+    @property
     def path(self) -> pathlib.Path | None:
-        """The file, if it comes with the package: within it where it is installed, beside it in a checkout."""
-        if self.base:
-            return None
-        package = pathlib.Path(__file__).parents[1]
-        within, beside = (folder / "saved_models" / self.file for folder in (package, package.parent))
-        return within if within.exists() else beside
+        """Path of the file if it ships with the package, otherwise `None`."""
+        return None if self.base_url else assets.folder("saved_models") / self.file
 
     @property
     def url(self) -> str:
         """Address of the file, on the mirror that the environment variable `KERAS_T2T_WEIGHTS_URL` names if it is set."""
-        return f"{(os.environ.get(MIRROR) or self.base).rstrip('/')}/{self.file}"
+        return f"{(os.environ.get(MIRROR) or self.base_url).rstrip('/')}/{self.file}"
 
     @property
     def verified_by(self) -> str:
-        """What a download is held to."""
+        """How a download is verified, in words."""
         if self.digest is None:
             return "names and shapes"
         algorithm, digest = self.digest.split(":")
@@ -74,46 +79,43 @@ class Source:
         return algorithm if len(digest) > 8 else f"{algorithm}, first {len(digest)} digits"
 
 
-def _imagenet(variant, file, top1, top5, **changes):
-    return Source(variant=variant, name="imagenet", base=AUTHORS, file=f"{file}.pth.tar", top1=top1, top5=top5, **changes)
+def _imagenet(variant: str, file: str, top1: float, top5: float) -> PretrainedWeights:
+    return PretrainedWeights(variant=variant, name="imagenet", file=f"{file}.pth.tar", top1=top1, top5=top5)
 
 
-def _fine_tuned(variant, dataset, file, top1):
-    # The data were resized to 224x224 whole.
-    return Source(variant=variant, name=dataset, base=AUTHORS, file=file, top1=top1, dataset=dataset, crop=1.0)
+def _fine_tuned(variant: str, dataset: str, file: str, top1: float) -> PretrainedWeights:
+    return PretrainedWeights(variant=variant, name=dataset, file=file, top1=top1, dataset=dataset, preprocessing=_CIFAR)
 
 
-def _openmmlab(variant, file, top1, top5):
-    digest = f"sha256:{file.rsplit('-', 1)[1]}"
-    return Source(
+def _openmmlab(variant: str, file: str, top1: float, top5: float) -> PretrainedWeights:
+    return PretrainedWeights(
         variant=variant,
         name="imagenet_openmmlab",
-        base=OPENMMLAB,
         file=f"{file}.pth",
+        base_url=OPENMMLAB_URL,
         top1=top1,
         top5=top5,
-        digest=digest,
-        licence="Apache-2.0",
+        digest=f"sha256:{file.rsplit('-', 1)[1]}",
+        license="Apache-2.0",
     )
 
 
-SOURCES: tuple[Source, ...] = (
+PUBLISHED_WEIGHTS: tuple[PretrainedWeights, ...] = (
     _imagenet("t2t_vit_7", "71.7_T2T_ViT_7", 71.68, 90.89),
     _imagenet("t2t_vit_10", "75.2_T2T_ViT_10", 75.15, 92.81),
     _imagenet("t2t_vit_12", "76.5_T2T_ViT_12", 76.48, 93.48),
-    _imagenet(
-        "t2t_vit_14",
-        "81.5_T2T_ViT_14",
-        81.50,
-        95.67,
+    dataclasses.replace(
+        _imagenet("t2t_vit_14", "81.5_T2T_ViT_14", 81.50, 95.67),
         size=86_212_823,
         digest="sha384:98c8ae06a1e9997f3e83ad2dfbac49985bf7bd7723eb64e4b8462338163be02657998f0bd9f8997367417003caeaf7a1",
     ),
     dataclasses.replace(
-        _imagenet("t2t_vit_14", "83.3_T2T_ViT_14", 83.34, 96.50), name="imagenet_384", image_size=384, crop=1.0
+        _imagenet("t2t_vit_14", "83.3_T2T_ViT_14", 83.34, 96.50),
+        name="imagenet_384",
+        preprocessing=Preprocessing(image_size=(384, 384), crop_fraction=1.0),
     ),
     _fine_tuned("t2t_vit_14", "cifar10", "cifar10_t2t-vit_14_98.3.pth", 98.3),
-    _fine_tuned("t2t_vit_14", "cifar100", "cirfar100_t2t-vit-14_88.4.pth", 88.4),  # so spelt where it is published
+    _fine_tuned("t2t_vit_14", "cifar100", "cirfar100_t2t-vit-14_88.4.pth", 88.4),  # the published file has this typo
     _imagenet("t2t_vit_19", "81.9_T2T_ViT_19", 81.93, 95.74),
     _fine_tuned("t2t_vit_19", "cifar10", "cifar10_t2t-vit_19_98.4.pth", 98.4),
     _fine_tuned("t2t_vit_19", "cifar100", "cifar100_t2t-vit-19_89.0.pth", 89.0),
@@ -127,23 +129,38 @@ SOURCES: tuple[Source, ...] = (
 )
 
 
-SHIPPED: tuple[Source, ...] = (
-    Source(
+SHIPPED_WEIGHTS: tuple[PretrainedWeights, ...] = (
+    PretrainedWeights(
         variant="t2t_vit_tiny_32",
         name="cifar10",
-        base="",
         file="t2t_vit_tiny_32_cifar10/model.keras",
+        base_url="",
         top1=85.73,
         top5=99.31,
         dataset="cifar10",
-        image_size=32,
-        crop=1.0,
-        licence="Apache-2.0",
+        preprocessing=Preprocessing(image_size=(32, 32), crop_fraction=1.0),
+        license="Apache-2.0",
     ),
 )
-"""What comes with the package, with accuracies that it measured itself: see the model cards in `saved_models/`."""
+"""Weights that ship with the package. This project measured their accuracy: see the model cards in `saved_models/`."""
 
 
-def sources_of(variant: str | None) -> dict[str, Source]:
-    """Returns the weights of a variant by the names that users call them."""
-    return {source.name: source for source in SOURCES + SHIPPED if source.variant == variant}
+def pretrained_weights_of(variant: str | None) -> dict[str, PretrainedWeights]:
+    """Returns the pretrained weights of a variant by name."""
+    return {weights.name: weights for weights in PUBLISHED_WEIGHTS + SHIPPED_WEIGHTS if weights.variant == variant}
+
+
+def list_models(pretrained: bool = False) -> list[str]:
+    """Returns the names of the models, as the command line takes them.
+
+    Args:
+        pretrained: Whether to list the pretrained weights as `VARIANT:WEIGHTS` instead of the variants.
+
+    Example:
+
+    >>> keras_t2t.list_models(pretrained=True)[-1]
+    't2t_vit_tiny_32:cifar10'
+    """
+    if not pretrained:
+        return list(VARIANTS)
+    return [f"{variant}:{name}" for variant in VARIANTS for name in pretrained_weights_of(variant)]

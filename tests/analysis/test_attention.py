@@ -4,8 +4,8 @@ import pytest
 
 import keras_t2t
 from keras_t2t.analysis import attention_maps, attention_rollout
-from keras_t2t.analysis.anatomy import run_encoder, take_apart
 from keras_t2t.analysis.attention import _stage_weights, rollout
+from keras_t2t.analysis.model_parts import run_encoder, split_model
 from tests.analysis.conftest import model_and_numpy, spread
 from tests.conftest import SMALL_CONFIGS, relative_error
 
@@ -26,14 +26,14 @@ def test_maps_are_those_of_the_model_in_numpy(pair, images):
 def test_the_blocks_end_where_the_model_ends(pair, images):
     model, _, _ = pair
     before = model.predict(images, verbose=0)
-    anatomy = take_apart(model)
-    *_, (_, last) = run_encoder(anatomy, anatomy.entry(images)[1])
-    logits = anatomy.classifier(last[:, :1])
+    model_parts = split_model(model)
+    *_, (_, last) = run_encoder(model_parts, model_parts.entry(images)[1])
+    logits = model_parts.classifier(last[:, :1])
     assert relative_error(keras.ops.softmax(logits), before) < 1e-5
     np.testing.assert_array_equal(model.predict(images, verbose=0), before)  # looking changes nothing
 
 
-@pytest.mark.parametrize("points", [(10, 20), [], "centre", [(31, 0)], [(-1, 5)], [(1, 2, 3)], [("a", "b")]])
+@pytest.mark.parametrize("points", [(10, 20), [], "center", [(31, 0)], [(-1, 5)], [(1, 2, 3)], [("a", "b")]])
 def test_points_beside_the_image_are_refused(points, images):
     with pytest.raises(ValueError, match=r"Expected 'all', or \(row, column\) pairs on an image of 31x46; received: points="):
         attention_maps(model_and_numpy("performer")[0], images, "stage1", points)
@@ -47,11 +47,11 @@ def test_points_choose_rows(kind, images):
     assert list(chosen) == ["stage1"]
     rows, columns = (11, 16) if kind == "performer" else (10, 15)
     assert whole["stage1"].shape == (3, 1, rows * columns, rows * columns)
-    near = [0, rows * columns - 1, 4 * columns + 4]  # the centres are 3 i and 3 i + 0.5
+    near = [0, rows * columns - 1, 4 * columns + 4]  # the centers are 3 i and 3 i + 0.5
     np.testing.assert_allclose(chosen["stage1"], whole["stage1"][:, :, near], rtol=1e-5, atol=1e-7)
-    centre = attention_maps(model, images, ["stage1", "block1"])
-    assert centre["stage1"].shape == (3, 1, 1, rows * columns)
-    np.testing.assert_allclose(centre["block1"], whole["block1"], rtol=1e-5, atol=1e-7)
+    center = attention_maps(model, images, ["stage1", "block1"])
+    assert center["stage1"].shape == (3, 1, 1, rows * columns)
+    np.testing.assert_allclose(center["block1"], whole["block1"], rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="looks at a graph of TensorFlow")
@@ -59,8 +59,8 @@ def test_points_choose_rows(kind, images):
 def test_nothing_quadratic_is_made_of_a_performer_unasked(points, quadratic):
     import tensorflow as tf
 
-    anatomy = take_apart(model_and_numpy("performer")[0])
-    function = tf.function(lambda pixels: list(_stage_weights(anatomy, pixels, points)))
+    model_parts = split_model(model_and_numpy("performer")[0])
+    function = tf.function(lambda pixels: list(_stage_weights(model_parts, pixels, points)))
     graph = function.get_concrete_function(tf.TensorSpec((2, 31, 46, 3))).graph
     shapes = [tensor.shape for operation in graph.get_operations() for tensor in operation.outputs]
     assert any(tuple(shape[-2:]) == (176, 176) for shape in shapes if shape.rank) == quadratic

@@ -4,8 +4,8 @@ import pytest
 
 import keras_t2t
 from keras_t2t.analysis import class_evidence
-from keras_t2t.analysis.anatomy import run_encoder, take_apart
 from keras_t2t.analysis.evidence import attention_gradients, relevance
+from keras_t2t.analysis.model_parts import run_encoder, split_model
 from tests.analysis.conftest import model_and_numpy, spread
 from tests.numpy_t2t import NumpyT2T
 
@@ -23,7 +23,7 @@ def derivative(numpy_model, image, name, place, chosen, step=1e-4):
 
 def test_gradients_are_those_of_central_differences(pair, images):
     model, numpy_model, _ = pair
-    weights, gradients = attention_gradients(take_apart(model), images[:2], np.array([3, 1]))
+    weights, gradients = attention_gradients(split_model(model), images[:2], np.array([3, 1]))
     numpy_model.logits(images[1])
     names = [name for name in numpy_model.weights if name.startswith("blocks.")]
     scale = float(max(np.abs(gradient).max() for gradient in gradients))
@@ -47,7 +47,7 @@ def test_evidence_depends_on_the_class_and_not_on_the_batch(pair, images):
     model, _, _ = pair
     likeliest = model.predict(images, verbose=0).argmax(-1)
     whole = class_evidence(model, images, batch_size=3)
-    grid = take_apart(model).entry.output[1].shape[1] - 1
+    grid = split_model(model).entry.output[1].shape[1] - 1
     assert whole.shape[0] == 3 and np.prod(whole.shape[1:]) == grid and (whole >= 0).all() and whole.any()
     np.testing.assert_allclose(class_evidence(model, images, likeliest, batch_size=2), whole, rtol=1e-3, atol=1e-7)
     other = class_evidence(model, images, (likeliest + 1) % 5)
@@ -74,7 +74,7 @@ def test_refuses(images):
 def test_a_head_of_several_layers(images):
     body, _ = model_and_numpy("performer", include_top=False, pooling="token")
     model = keras.Model(body.input, keras.layers.Dense(4, name="head")(keras.layers.Dense(7, "relu")(body.output)))
-    anatomy = take_apart(model)
-    *_, (_, last) = run_encoder(anatomy, anatomy.entry(images)[1])
-    np.testing.assert_allclose(anatomy.classifier(last[:, :1]), model.predict(images, verbose=0), rtol=1e-4, atol=1e-5)
+    model_parts = split_model(model)
+    *_, (_, last) = run_encoder(model_parts, model_parts.entry(images)[1])
+    np.testing.assert_allclose(model_parts.classifier(last[:, :1]), model.predict(images, verbose=0), rtol=1e-4, atol=1e-5)
     assert class_evidence(model, images, [3, 0, 1]).any()

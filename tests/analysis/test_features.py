@@ -62,7 +62,7 @@ def test_can_be_saved_and_trained_and_leaves_the_model_alone(tmp_path, images):
     np.testing.assert_array_equal(model.predict(images, verbose=0), before)
 
 
-def test_normalisation_and_precision_come_along():
+def test_normalization_and_precision_come_along():
     config = keras_t2t.config_of(model_and_numpy("transformer")[0])
     model = keras_t2t.T2TViT(config, include_top=False, input_shape=(*SIZE, 3), dtype="mixed_float16")
     images = np.random.default_rng(0).uniform(0, 255, (1, *SIZE, 3))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_t2t.analysis.geometry import distances, nearest_tokens, to_pixels, token_centres
+from keras_t2t.analysis.geometry import distances, nearest_tokens, to_pixels, token_centers
 from keras_t2t.configs import VARIANTS
 from tests.conftest import SMALL_CONFIGS
 from tests.numpy_t2t import unfold
@@ -11,7 +11,7 @@ from tests.numpy_t2t import unfold
 def test_a_token_lies_at_the_mean_of_its_windows(kind):
     """Splits a map of positions, wide enough that padding does not matter in the middle, and takes means of the windows."""
     splits = SMALL_CONFIGS[kind]["soft_splits"]
-    rows, columns = token_centres(splits, (241, 190))
+    rows, columns = token_centers(splits, (241, 190))
     places = np.stack(np.meshgrid(np.arange(241.0), np.arange(190.0), indexing="ij"), -1)
     for split in splits:
         windows, grid = unfold(places, *split)
@@ -22,27 +22,27 @@ def test_a_token_lies_at_the_mean_of_its_windows(kind):
 
 
 def test_published_variants():
-    rows, columns = token_centres(VARIANTS["t2t_vit_14"].soft_splits, (224, 160))
+    rows, columns = token_centers(VARIANTS["t2t_vit_14"].config.soft_splits, (224, 160))
     np.testing.assert_array_equal(rows, 16 * np.arange(14) + 1)
     np.testing.assert_array_equal(columns, 16 * np.arange(10) + 1)
-    np.testing.assert_array_equal(token_centres(VARIANTS["vit_small_16"].soft_splits, (48, 32))[0], [7.5, 23.5, 39.5])
+    np.testing.assert_array_equal(token_centers(VARIANTS["vit_small_16"].config.soft_splits, (48, 32))[0], [7.5, 23.5, 39.5])
 
 
 def test_nearest_tokens():
-    centres = np.array([1.0, 5.0, 9.0]), np.array([2.0, 4.0])
-    np.testing.assert_array_equal(nearest_tokens(centres, [(0, 0), (6.9, 3.1), (100, 100)]), [0, 3, 5])
+    centers = np.array([1.0, 5.0, 9.0]), np.array([2.0, 4.0])
+    np.testing.assert_array_equal(nearest_tokens(centers, [(0, 0), (6.9, 3.1), (100, 100)]), [0, 3, 5])
 
 
 def test_distances():
-    centres = np.array([0.0, 3.0]), np.array([10.0, 14.0, 18.0])
+    centers = np.array([0.0, 3.0]), np.array([10.0, 14.0, 18.0])
     expected = [[np.hypot(3 * (i // 3 - j // 3), 4 * (i % 3 - j % 3)) for j in range(6)] for i in range(6)]
-    np.testing.assert_allclose(distances(centres), expected)
+    np.testing.assert_allclose(distances(centers), expected)
 
 
-def test_a_plane_stays_a_plane_between_the_centres_and_is_level_beyond():
-    centres = np.array([1.0, 5.0, 9.0]), np.array([2.0, 4.0])
-    plane = 3 * centres[0][:, None] - 2 * centres[1]
-    pixels = to_pixels(np.stack([plane, 0 * plane]), centres, (12, 7))
+def test_a_plane_stays_a_plane_between_the_centers_and_is_level_beyond():
+    centers = np.array([1.0, 5.0, 9.0]), np.array([2.0, 4.0])
+    plane = 3 * centers[0][:, None] - 2 * centers[1]
+    pixels = to_pixels(np.stack([plane, 0 * plane]), centers, (12, 7))
     y, x = np.clip(np.arange(12), 1, 9), np.clip(np.arange(7), 2, 4)
     np.testing.assert_allclose(pixels[0], 3 * y[:, None] - 2 * x)
     assert pixels.shape == (2, 12, 7) and not pixels[1].any()

@@ -36,9 +36,9 @@ def count_in_the_graph(model):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variants(variant):
     model = keras_t2t.T2TViT(variant, include_top=False, pooling="avg", input_shape=(224, 224, 3))
-    counts = multiply_accumulates(VARIANTS[variant])
+    counts = multiply_accumulates(VARIANTS[variant].config)
     assert count_in_the_graph(model) + counts["head"] == sum(counts.values())
-    assert counts["head"] == VARIANTS[variant].feature_dim * 1000
+    assert counts["head"] == VARIANTS[variant].config.feature_dim * 1000
 
 
 @pytest.mark.parametrize("name", SMALL_CONFIGS)

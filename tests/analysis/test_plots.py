@@ -21,7 +21,7 @@ from keras_t2t.analysis import (
     feature_maps,
     growth,
 )
-from keras_t2t.analysis.geometry import to_pixels, token_centres
+from keras_t2t.analysis.geometry import to_pixels, token_centers
 from keras_t2t.configs import VARIANTS
 from tests.analysis.conftest import SIZE, model_and_numpy
 
@@ -58,19 +58,19 @@ def pixels_of(path):
 def test_overlays(kind, saved, images):
     model, numpy_model = model_and_numpy(kind)
     panels = attention_panels(model, images[:1], "a long name of a class")
-    stages = ["stage1, from the centre", "stage2, from the centre"] if kind == "performer" else []
+    stages = ["stage1, from the center", "stage2, from the center"] if kind == "performer" else []
     heads = [f"block1, head {i}" for i in range(3)]
     assert list(panels) == ["evidence for a long name of a class", "rollout of the class token", *stages, *heads]
     assert {values.shape for values in panels.values()} == {SIZE}
     numpy_model.logits(images[0])
     last = list(numpy_model.weights.values())[-1]
-    centres = token_centres(numpy_model.config.soft_splits, SIZE)
-    expected = to_pixels(last[2, 0, 1:].reshape(*map(len, centres)), centres, SIZE)
+    centers = token_centers(numpy_model.config.soft_splits, SIZE)
+    expected = to_pixels(last[2, 0, 1:].reshape(*map(len, centers)), centers, SIZE)
     np.testing.assert_allclose(panels["block1, head 2"], expected, rtol=1e-4, atol=1e-6)
-    rollout = attention_rollout(model, images[:1])[0, 0, 1:].reshape(*map(len, centres))
-    np.testing.assert_allclose(panels["rollout of the class token"], to_pixels(rollout, centres, SIZE), rtol=1e-5)
+    rollout = attention_rollout(model, images[:1])[0, 0, 1:].reshape(*map(len, centers))
+    np.testing.assert_allclose(panels["rollout of the class token"], to_pixels(rollout, centers, SIZE), rtol=1e-5)
     for i, title in enumerate(stages, 1):
-        places = token_centres(numpy_model.config.soft_splits[:i], SIZE)
+        places = token_centers(numpy_model.config.soft_splits[:i], SIZE)
         weights = attention_maps(model, images[:1], f"stage{i}")[f"stage{i}"][0, 0, 0].reshape(*map(len, places))
         np.testing.assert_allclose(panels[title], to_pixels(weights, places, SIZE), rtol=1e-5)
     draw_overlays(np.full((*SIZE, 3), 200), panels, saved, "title")
@@ -120,7 +120,7 @@ def test_comparison(saved, images):
 @pytest.mark.parametrize("latencies", [None, {"performer": {112: 0.1, 1024: 3.0}, "transformer": {}}])
 def test_growth(latencies, saved):
     sizes = (112, 224, 448, 1024)
-    counts = growth(VARIANTS["t2t_vit_14"], sizes)
+    counts = growth(VARIANTS["t2t_vit_14"].config, sizes)
     draw_growth(sizes, counts, saved, latencies)
     for kind, (macs, largest) in counts.items():
         panels = {"multiply-accumulates (G)": macs / 1e9, "largest matrix, float32 (MiB)": largest * 4 / 2**20}

@@ -3,7 +3,7 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy as scipy_entropy
 
-from keras_t2t.analysis.similarity import attention_distance, centred_gram, cka, entropy, head_cosine, head_divergence
+from keras_t2t.analysis.similarity import attention_distance, centered_gram, cka, entropy, head_cosine, head_divergence
 from tests.analysis.conftest import spread
 
 
@@ -57,10 +57,10 @@ def unbiased_hsic(k, m):
     return terms / (n * (n - 3))
 
 
-def test_products_of_centred_grams_are_unbiased_hsic():
+def test_products_of_centered_grams_are_unbiased_hsic():
     x, y = (np.random.default_rng(i).standard_normal((9, width)) + 2 for i, width in enumerate((5, 13)))
     x[:, 0] = y[:, 0] ** 2
-    product = (centred_gram(x) * centred_gram(y)).sum() / (9 * 6)
+    product = (centered_gram(x) * centered_gram(y)).sum() / (9 * 6)
     assert product == pytest.approx(unbiased_hsic(x @ x.T, y @ y.T))
 
 
@@ -69,7 +69,7 @@ def test_cka_of_the_same_the_turned_and_the_independent():
     x = rng.standard_normal((60, 300))
     turned = 7 * x @ np.linalg.qr(rng.standard_normal((300, 300)))[0] + 5
     other = rng.standard_normal((60, 500))
-    grams = np.stack([centred_gram(features).ravel() for features in (x, turned, other)])
+    grams = np.stack([centered_gram(features).ravel() for features in (x, turned, other)])
     result = cka(grams @ grams.T)
     np.testing.assert_allclose(result[:2, :2], 1)
     assert np.abs(result[2, :2]).max() < 0.15  # without correction it is above 0.8

@@ -11,27 +11,29 @@ import pytest
 import tensorflow as tf
 
 from keras_t2t.data.augment import Augmentation, random_crop, random_window
-from keras_t2t.data.mix import beta, cutmix, mix, mixup, smooth
+from keras_t2t.data.mixing import beta, cutmix, mix, mixup, smooth
 from keras_t2t.data.pipeline import change
-from keras_t2t.data.rand_augment import CHANGES, GREY
+from keras_t2t.data.randaugment import CHANGES, GRAY
 
 Y, X = np.mgrid[:60, :80]
 PHOTOGRAPH = np.clip(
     127 + 60 * np.stack([np.sin(X / 9 + i) * np.cos(Y / 7 - i) + ((X // 31 + Y // 23 + i) % 2) for i in range(3)], -1), 0, 255
 ).astype("uint8")
 PIL_PHOTOGRAPH = PIL.Image.fromarray(PHOTOGRAPH)
-NOTHING = Augmentation(crop_kind="none", flip=False, rand_augment=0, erase_rate=0.0, mixup=0.0, cutmix=0.0, label_smoothing=0.0)
+NOTHING = Augmentation(
+    crop_mode="none", flip=False, rand_augment_num_ops=0, random_erase_prob=0.0, mixup=0.0, cutmix=0.0, label_smoothing=0.0
+)
 
 
 def affine(*matrix):
-    return PIL_PHOTOGRAPH.transform(PIL_PHOTOGRAPH.size, PIL.Image.AFFINE, matrix, PIL.Image.BILINEAR, fillcolor=tuple(GREY))
+    return PIL_PHOTOGRAPH.transform(PIL_PHOTOGRAPH.size, PIL.Image.AFFINE, matrix, PIL.Image.BILINEAR, fillcolor=tuple(GRAY))
 
 
 PIL_CHANGES = {
     "auto_contrast": lambda half: PIL.ImageOps.autocontrast(PIL_PHOTOGRAPH),
     "equalize": lambda half: PIL.ImageOps.equalize(PIL_PHOTOGRAPH),
     "invert": lambda half: PIL.ImageOps.invert(PIL_PHOTOGRAPH),
-    "rotate": lambda half: PIL_PHOTOGRAPH.rotate(30 * half, PIL.Image.BILINEAR, fillcolor=tuple(GREY)),
+    "rotate": lambda half: PIL_PHOTOGRAPH.rotate(30 * half, PIL.Image.BILINEAR, fillcolor=tuple(GRAY)),
     "posterize": lambda half: PIL.ImageOps.posterize(PIL_PHOTOGRAPH, 2),
     "solarize": lambda half: PIL.ImageOps.solarize(PIL_PHOTOGRAPH, 128),
     "solarize_add": lambda half: np.where(PHOTOGRAPH < 128, np.minimum(PHOTOGRAPH.astype(int) + 55, 255), PHOTOGRAPH),
@@ -70,12 +72,12 @@ def test_changes_are_those_of_pil(name, half):
 
 @pytest.mark.parametrize("strength", [-1.0, -0.37, 0.83, 1.0])
 @pytest.mark.parametrize(("name", "axis"), [("translate_x", 1), ("translate_y", 0)])
-def test_translations_are_linear_between_pixels_and_grey_beyond(name, axis, strength):
+def test_translations_are_linear_between_pixels_and_gray_beyond(name, axis, strength):
     """Against numpy, up to the edge of the image, compiled as in training."""
     translate = tf.function(CHANGES[name], jit_compile=True)
     result = translate(tf.constant(PHOTOGRAPH), tf.constant(abs(strength)), tf.constant(strength)).numpy()
     side = PHOTOGRAPH.shape[axis]
-    wide = np.tile(np.array(GREY, "float64"), (60 + 2 * side, 80 + 2 * side, 1))
+    wide = np.tile(np.array(GRAY, "float64"), (60 + 2 * side, 80 + 2 * side, 1))
     wide[side : side + 60, side : side + 80] = PHOTOGRAPH
     shift = 0.45 * strength * side
     whole = math.floor(shift)
@@ -85,23 +87,23 @@ def test_translations_are_linear_between_pixels_and_grey_beyond(name, axis, stre
 
 def test_rand_augment_changes_about_three_quarters_and_repeats_itself():
     image = tf.constant(PHOTOGRAPH)
-    results = changed(image, [(3, i) for i in range(200)], rand_augment=2)
+    results = changed(image, [(3, i) for i in range(200)], rand_augment_num_ops=2)
     unchanged = np.mean([np.array_equal(result, PHOTOGRAPH) for result in results])
     assert 0.13 < unchanged < 0.4  # one half of one half, and changes that change nothing here
     assert len({result.tobytes() for result in results}) > 100
-    np.testing.assert_array_equal(changed(image, [(3, 7)], rand_augment=2)[0], results[7])
+    np.testing.assert_array_equal(changed(image, [(3, 7)], rand_augment_num_ops=2)[0], results[7])
 
 
 @pytest.mark.parametrize("encoded", [True, False])
 @pytest.mark.parametrize("suffix", ["JPEG", "PNG"])
 def test_a_resized_crop_is_a_part_of_the_image(encoded, suffix, tmp_path):
-    """Pixels that say where they are, one colour for each axis, tell which part was taken."""
+    """Pixels that say where they are, one color for each axis, tell which part was taken."""
     ramp = np.stack([X * 3, Y * 4, np.full_like(X, 128)], -1).astype("uint8")
     PIL.Image.fromarray(ramp).save(
         tmp_path / "ramp", suffix, **({"quality": 100, "subsampling": 0} if suffix == "JPEG" else {})
     )
     image = tf.io.read_file(str(tmp_path / "ramp")) if encoded else tf.constant(ramp)
-    augmentation = dataclasses.replace(NOTHING, crop_kind="resized", interpolation="bilinear")
+    augmentation = dataclasses.replace(NOTHING, crop_mode="resized", interpolation="bilinear")
     crop = tf.function(lambda seed: random_crop(image, (32, 32), augmentation, seed))
     areas, ratios = [], []
     for number in range(60):
@@ -132,7 +134,7 @@ def test_where_no_crop_fits_it_is_the_middle():
     np.testing.assert_array_equal(window, [43, 0, 13, 10])
 
 
-def test_views_become_whole_grey_levels():
+def test_views_become_whole_gray_levels():
     """Bicubic resizing, as it leaves between them and beyond the range."""
     values = tf.constant([-3.0, 0.4, 0.6, 254.7, 259.0])[None, :, None] * tf.ones((4, 1, 3))
     np.testing.assert_array_equal(changed(values, [(0, 0)])[0][2, :, 1], [0, 0, 1, 255, 255])
@@ -140,7 +142,7 @@ def test_views_become_whole_grey_levels():
 
 def test_a_padded_crop_shifts_over_black():
     image = np.full((8, 8, 3), 200, "uint8")
-    augmentation = dataclasses.replace(NOTHING, crop_kind="padded", crop_padding=2)
+    augmentation = dataclasses.replace(NOTHING, crop_mode="padded", crop_padding=2)
     shifts = set()
     for number in range(80):
         view = random_crop(tf.constant(image), (8, 8), augmentation, tf.constant([1, number])).numpy()
@@ -161,7 +163,7 @@ def test_erasing_fills_one_rectangle_with_noise():
     dark, bright = tf.zeros((40, 50, 3), "uint8"), tf.fill((40, 50, 3), tf.constant(255, "uint8"))
     seeds = [(4, number) for number in range(400)]
     areas, values = [], []
-    for result, other in zip(*(changed(image, seeds, erase_rate=0.25) for image in (dark, bright)), strict=True):
+    for result, other in zip(*(changed(image, seeds, random_erase_prob=0.25) for image in (dark, bright)), strict=True):
         inside = (result == other)[..., 0]
         np.testing.assert_array_equal(result == other, np.stack([inside] * 3, -1))
         if inside.any():
@@ -200,7 +202,7 @@ def test_mixup_and_cutmix():
 
 def test_a_batch_is_mixed_by_one_or_the_other():
     images, targets = tf.random.stateless_uniform((4, 8, 8, 3), [1, 1]), tf.eye(4)
-    augmentation = dataclasses.replace(NOTHING, mixup=0.8, cutmix=1.0, mix_rate=0.8, switch_rate=0.5)
+    augmentation = dataclasses.replace(NOTHING, mixup=0.8, cutmix=1.0, mixup_prob=0.8, mixup_switch_prob=0.5)
     kinds = {"none": 0, "cut": 0, "mixed": 0}
     for number in range(200):
         mixed, _ = mix(images, targets, augmentation, tf.constant([2, number]))

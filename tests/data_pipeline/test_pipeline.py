@@ -16,10 +16,14 @@ from keras_t2t.data import (
     padded_evaluation_batches,
     training_batches,
 )
+from keras_t2t.preprocessing import Preprocessing
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 16, 12, 3), dtype="uint8")
 SOURCE = from_arrays(IMAGES, np.arange(23) % 5)
-PLAIN = Augmentation(crop_kind="none", flip=False, rand_augment=0, erase_rate=0.0, mixup=0.0, cutmix=0.0, label_smoothing=0.0)
+WHOLE = Preprocessing(image_size=(16, 12), crop_fraction=1.0)
+PLAIN = Augmentation(
+    crop_mode="none", flip=False, rand_augment_num_ops=0, random_erase_prob=0.0, mixup=0.0, cutmix=0.0, label_smoothing=0.0
+)
 
 
 def batches(count, augmentation=PLAIN, size=(16, 12), **kwargs):
@@ -67,7 +71,7 @@ def test_shards_share_an_epoch_and_change_each_image_as_one_process_would():
 
 
 def test_evaluation_sees_every_image_once_in_order():
-    dataset = evaluation_batches(SOURCE, (16, 12), 5, crop=1.0)
+    dataset = evaluation_batches(SOURCE, WHOLE, 5)
     images, targets = (np.concatenate(parts) for parts in zip(*dataset.as_numpy_iterator(), strict=True))
     np.testing.assert_array_equal(images, IMAGES)
     np.testing.assert_array_equal(targets.argmax(1), SOURCE.labels)
@@ -76,7 +80,7 @@ def test_evaluation_sees_every_image_once_in_order():
 def test_padded_evaluation_gives_every_process_the_same_batches_and_the_right_mean():
     values, batch_counts = [], []
     for number in range(3):  # 8, 8 and 7 images in 2 batches of 5 each
-        padded = list(padded_evaluation_batches(SOURCE, (16, 12), 5, crop=1.0, shard=(number, 3)).as_numpy_iterator())
+        padded = list(padded_evaluation_batches(SOURCE, WHOLE, 5, shard=(number, 3)).as_numpy_iterator())
         batch_counts.append([len(weights) for _, _, weights in padded])
         values += [np.concatenate([images.mean((1, 2, 3)) * weights for images, _, weights in padded])]
         seen = np.concatenate([targets.argmax(1)[weights > 0] for _, targets, weights in padded])

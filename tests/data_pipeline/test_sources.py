@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_t2t.data import (
     DataError,
-    Source,
+    IndexedSource,
     StreamSource,
     cached,
     find_bad_files,
@@ -18,15 +18,15 @@ from keras_t2t.data import (
     from_tfds,
     without_bad_files,
 )
-from keras_t2t.data.augment import decode
 from keras_t2t.data.check import data_errors_named, other_files
+from keras_t2t.data.decoding import decode
 from keras_t2t.data.sources import SUFFIXES
 
 COUNTS = {"daisy": 10, "rose": 3, "tulip": 25}
 
 
 def write_images(folder, counts=COUNTS, size=(9, 7)):
-    """Writes one-coloured images; the red of each is its number within the class."""
+    """Writes one-colored images; the red of each is its number within the class."""
     for name, count in counts.items():
         (folder / name).mkdir(parents=True)
         for number in range(count):
@@ -119,7 +119,7 @@ def test_every_order_has_every_image_once_and_shards_share_them():
 def test_bad_files_are_found_and_left_out(tmp_path):
     write_images(tmp_path)
     photograph = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype="uint8"))
-    for name, mode in [("cmyk.jpg", "CMYK"), ("grey.jpg", "L"), ("palette.png", "P"), ("alpha.png", "RGBA"), ("bit.png", "1")]:
+    for name, mode in [("cmyk.jpg", "CMYK"), ("gray.jpg", "L"), ("palette.png", "P"), ("alpha.png", "RGBA"), ("bit.png", "1")]:
         photograph.convert(mode).save(tmp_path / "rose" / name)
     photograph.save(tmp_path / "rose" / "animated.gif", save_all=True, append_images=[photograph.rotate(90)])
     PIL.Image.fromarray(np.arange(12, dtype="uint16").reshape(3, 4) * 5000).save(tmp_path / "rose" / "sixteen.png")
@@ -139,30 +139,30 @@ def test_bad_files_are_found_and_left_out(tmp_path):
     ("name", "mode", "options"),
     [
         ("cmyk.jpg", "CMYK", {}),
-        ("grey.jfif", "L", {"format": "JPEG"}),
+        ("gray.jfif", "L", {"format": "JPEG"}),
         ("palette.png", "P", {}),
         ("alpha.png", "RGBA", {}),
         ("bit.png", "1", {}),
-        ("colour.bmp", "RGB", {}),
-        ("grey.bmp", "L", {}),
+        ("color.bmp", "RGB", {}),
+        ("gray.bmp", "L", {}),
         ("palette.bmp", "P", {}),
         ("few.bmp", "P", {}),
         ("still.gif", "P", {}),
         ("lossless.webp", "RGB", {"lossless": True}),
     ],
 )
-def test_files_of_every_kind_become_the_colours_that_pil_sees(name, mode, options, tmp_path):
+def test_files_of_every_kind_become_the_colors_that_pil_sees(name, mode, options, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (13, 22, 3), dtype="uint8")
     image = PIL.Image.fromarray(pixels)
     image = image.quantize(5) if name == "few.bmp" else image.convert(mode)
     image.save(tmp_path / name, **options)
     assert (tmp_path / name).suffix in SUFFIXES
-    seen = cached(Source(np.array([str(tmp_path / name)]), np.zeros(1, int), ("a",))).images
+    seen = cached(IndexedSource(np.array([str(tmp_path / name)]), np.zeros(1, int), ("a",))).images
     np.testing.assert_array_equal(seen[0], np.asarray(PIL.Image.open(tmp_path / name).convert("RGB")))
 
 
 def test_the_first_picture_of_an_animation_and_sixteen_bits(tmp_path):
-    red, blue = (PIL.Image.new("RGB", (7, 5), colour) for colour in ((200, 10, 20), (10, 20, 200)))
+    red, blue = (PIL.Image.new("RGB", (7, 5), color) for color in ((200, 10, 20), (10, 20, 200)))
     red.save(tmp_path / "red.gif", save_all=True, append_images=[blue])
     levels = np.arange(15, dtype="uint16").reshape(3, 5) * 4000
     PIL.Image.fromarray(levels).save(tmp_path / "sixteen.png")

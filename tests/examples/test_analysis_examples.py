@@ -32,4 +32,4 @@ def test_drawn_pictures_have_what_their_masks_say():
     assert images.shape == (20, *segmentation.SIZE, 3) and set(np.unique(masks)) == {0, 1, 2, 3}
     pairs = list(zip(images, masks, strict=True))
     disc, stripes = (np.mean([image[mask == i].std(0) for image, mask in pairs if (mask == i).any()]) for i in (1, 3))
-    assert stripes > 2 * disc  # stripes have two colours, discs one
+    assert stripes > 2 * disc  # stripes have two colors, discs one

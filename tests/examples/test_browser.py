@@ -17,9 +17,10 @@ from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
 import keras_t2t
-from keras_t2t.data import default_crop, evaluation_image
-from keras_t2t.data.evaluation import evaluation_view
-from keras_t2t.deploy import open_exported
+from keras_t2t.data import as_input, center_view, read_view
+from keras_t2t.exporting import open_exported
+from keras_t2t.inference import probabilities as softmaxed
+from keras_t2t.models import spec_of
 from tests.conftest import SMALL_CONFIGS
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
@@ -67,7 +68,7 @@ def serve():
 
 def page_folder(folder, model=None):
     """Fills a folder with the page, the runtime and the exported model."""
-    made = shutil.ignore_patterns("node_modules", "model.tflite", "model.tflite.labels.txt")
+    made = shutil.ignore_patterns("node_modules", "model.tflite")
     shutil.copytree(EXAMPLES / "browser", folder, ignore=made, dirs_exist_ok=True)
     (folder / "node_modules").symlink_to(RUNTIME)
     if model is not None:
@@ -143,9 +144,10 @@ def check_answer(browser, model, path, classes=5, run=None, atol=1e-3):
     The probabilities are those of the model, or of `run`, which takes images (n, H, W, 3).
     """
     assert text(browser, "error") == ""
-    size = model.input_shape[1:3]
-    image = evaluation_image(path, size, default_crop(size))
-    probabilities = (run or functools.partial(model.predict, verbose=0))(image[None])[0]
+    spec = spec_of(model)
+    image = read_view(path, spec.preprocessing)
+    run = run or functools.partial(model.predict, verbose=0)
+    probabilities = softmaxed(run(as_input(image[None], spec)), spec)[0]
     labels = keras_t2t.labels_of(model) or [f"class {number}" for number in range(model.output_shape[-1])]
     expected = dict(zip(labels, probabilities, strict=True))
     answer = shown(browser)
@@ -202,7 +204,6 @@ def test_file_that_is_no_image(page, tiny, tmp_path):
     [
         ("model.tflite", None, "There is no model.tflite beside this page. Make it with: keras-t2t export"),
         ("model.tflite", b"no model", "LiteRT.js cannot read model.tflite."),
-        ("model.tflite.labels.txt", b"cat\ndog\n", "The model has 10 classes, and model.tflite.labels.txt names 2."),
         ("node_modules", None, "The runtime did not load. Install it with: npm install"),
     ],
 )
@@ -227,18 +228,42 @@ def test_model_of_another_size(browser, serve, tmp_path):
     assert re.search(r"sees 75 \S 101 pixels and knows 3 classes: daisy, rose, wild tulip\.", text(browser, "model"))
 
 
+@pytest.mark.parametrize("arguments", [{"classifier_activation": None}, {"include_preprocessing": False}])
+def test_models_of_logits_and_of_normalized_images(browser, serve, tmp_path, arguments):
+    keras.utils.set_random_seed(3)
+    preprocessing = keras_t2t.Preprocessing(
+        crop_fraction=0.7, interpolation="bilinear", mean=(0.2, 0.4, 0.6), std=(0.3, 0.2, 0.1)
+    )
+    config = keras_t2t.T2TConfig(**SMALL_CONFIGS["patches"])
+    model = keras_t2t.T2TViT(config, input_shape=(31, 47, 3), classes=6, preprocessing=preprocessing, **arguments)
+    drop(open_page(browser, serve(page_folder(tmp_path, model))), CHINA)
+    check_answer(browser, model, CHINA)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"classifier_activation": None}, "The model should return probabilities of classes"),
-        ({"include_top": False}, "The model should return probabilities of classes"),
-        ({"include_preprocessing": False}, "The model should normalise its images itself"),
+        ({"include_top": False}, "The model should be a classifier; it returns features."),
+        (
+            {"classes": 3, "preprocessing": keras_t2t.Preprocessing(interpolation="area")},
+            "This page resizes with bicubic or bilinear interpolation; the model needs area.",
+        ),
     ],
 )
-def test_models_that_answer_otherwise(browser, serve, tmp_path, arguments, message):
+def test_models_that_the_page_cannot_use(browser, serve, tmp_path, arguments, message):
     model = keras_t2t.T2TViT(keras_t2t.T2TConfig(**SMALL_CONFIGS["patches"]), input_shape=(31, 47, 3), **arguments)
     page = open_page(browser, serve(page_folder(tmp_path, model)))
+    if not text(page, "error"):
+        drop(page, CHINA)
     assert text(page, "error").startswith(message)
+
+
+def test_a_file_without_metadata(browser, serve, tmp_path, tiny_folder):
+    """As another exporter would have written it."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "page", symlinks=True)
+    content = (folder / "model.tflite").read_bytes()
+    (folder / "model.tflite").write_bytes(content[: content.rindex(b"PK\x03\x04")])
+    assert text(open_page(browser, serve(folder)), "error").startswith("model.tflite does not say what it takes and returns.")
 
 
 def test_model_without_labels(browser, serve, tmp_path):
@@ -248,7 +273,7 @@ def test_model_without_labels(browser, serve, tmp_path):
     check_answer(browser, model, CHINA, classes=4)
 
 
-def test_quantized_model_of_whole_grey_levels(browser, serve, tmp_path, tiny):
+def test_quantized_model_of_whole_gray_levels(browser, serve, tmp_path, tiny):
     photograph = EXAMPLES / "images" / "cat.jpg"
     folder = page_folder(tmp_path)
     keras_t2t.export(tiny, folder / "model.tflite", quantize="int8", input_dtype="uint8")
@@ -258,14 +283,16 @@ def test_quantized_model_of_whole_grey_levels(browser, serve, tmp_path, tiny):
 
 
 @pytest.mark.parametrize("old", [(213, 320), (65, 64), (31, 47), (224, 224), (9, 300)], ids=str)
-@pytest.mark.parametrize("size, crop", [((32, 32), 1.0), ((224, 224), 0.9), ((51, 37), 0.875)])
-def test_resizing(page, old, size, crop):
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size, crop_fraction", [((32, 32), 1.0), ((224, 224), 0.9), ((51, 37), 0.875)])
+def test_resizing(page, old, size, crop_fraction, interpolation):
     pixels = np.random.default_rng(0).integers(0, 256, (*old, 4))
-    script = """const [pixels, height, width, size, crop, done] = arguments;
-        import("./resize.js").then(({ centreView }) => {
+    script = """const [pixels, height, width, image_size, crop_fraction, interpolation, done] = arguments;
+        import("./resize.js").then(({ centerView }) => {
             const image = new ImageData(Uint8ClampedArray.from(pixels), width, height);
-            done(Array.from(centreView(image, size, crop)));
+            done(Array.from(centerView(image, { image_size, crop_fraction, interpolation })));
         });"""
-    view = page.execute_async_script(script, pixels.ravel().tolist(), *old, size, crop)
-    difference = np.abs(np.reshape(view, (*size, 3)) - evaluation_view(pixels[..., :3].astype("float32"), size, crop))
+    view = page.execute_async_script(script, pixels.ravel().tolist(), *old, size, crop_fraction, interpolation)
+    preprocessing = keras_t2t.Preprocessing(image_size=size, crop_fraction=crop_fraction, interpolation=interpolation)
+    difference = np.abs(np.reshape(view, (*size, 3)) - center_view(pixels[..., :3].astype("float32"), preprocessing))
     assert difference.max() <= 1 and difference.mean() < 1e-3  # a value within a rounding error of a half may fall either way

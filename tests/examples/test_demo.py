@@ -6,7 +6,6 @@ import numpy as np
 
 import keras_t2t
 from examples import demo
-from keras_t2t.data import evaluation_image
 
 
 def test_demo(tmp_path, capsys):
@@ -14,7 +13,7 @@ def test_demo(tmp_path, capsys):
     output = capsys.readouterr().out
     rows = re.findall(r"^  (\w+)\.jpg +(\w+) +([\d.]+)%", output, re.MULTILINE)
     model = keras_t2t.T2TViTTiny32(weights="cifar10")
-    images = np.stack([evaluation_image(path, (32, 32), crop=1.0) for path in demo.PHOTOGRAPHS])
+    images = keras_t2t.data.load_images(demo.PHOTOGRAPHS, model)
     for path, scores, (name, seen, likelihood) in zip(demo.PHOTOGRAPHS, model(images), rows, strict=True):
         # Which of them it takes for what they are, tests/weights/test_registry.py says.
         assert (name, seen) == (path.stem, keras_t2t.labels_of(model)[np.argmax(scores)])

@@ -19,10 +19,10 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 def draw(folder, splits=("train", "test"), count=12):
     rng = np.random.default_rng(0)
     for split in splits:
-        for name, colour in {"blue": (10, 20, 200), "red": (200, 10, 20)}.items():
+        for name, color in {"blue": (10, 20, 200), "red": (200, 10, 20)}.items():
             (folder / split / name).mkdir(parents=True)
             for number in range(count):
-                image = np.clip(rng.normal(colour, 20, (32, 32, 3)), 0, 255).astype("uint8")
+                image = np.clip(rng.normal(color, 20, (32, 32, 3)), 0, 255).astype("uint8")
                 PIL.Image.fromarray(image).save(folder / split / name / f"{number}.png")
 
 
@@ -40,7 +40,7 @@ def test_cifar10(tmp_path, capsys):
 def test_imagenet(tmp_path, capsys):
     tfds = pytest.importorskip("tensorflow_datasets")
 
-    class TinyColours(tfds.core.GeneratorBasedBuilder):
+    class TinyColors(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):
@@ -56,7 +56,7 @@ def test_imagenet(tmp_path, capsys):
                 pixels[..., 2 * (1 - number % 2)] = 200
                 yield number, {"image": pixels, "label": number % 2}
 
-    data = ["--data", "tfds:tiny_colours", "--data-dir", str(tmp_path / "tfds")]
+    data = ["--data", "tfds:tiny_colors", "--data-dir", str(tmp_path / "tfds")]
     imagenet.main(
         [*data, "--output", str(tmp_path / "run"), "--model", "t2t_vit_tiny_32", "--epochs", "1", "--batch-size", "8"]
     )

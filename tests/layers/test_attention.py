@@ -42,9 +42,9 @@ def test_output_is_the_projected_mix_of_values_head_by_head():
 def test_mixing_by_the_weights_is_the_output(attention):
     layer, x = attention(3), normal(2, 7, 12)
     y = keras.ops.convert_to_numpy(layer(x))
-    weights, values = layer.weigh(x, x)
+    weights, values = layer.compute_weights(x, x)
     assert weights.shape == (2, 3, 7, 7) and values.shape == (2, 3, 7, 4)
-    np.testing.assert_array_equal(keras.ops.convert_to_numpy(layer.mix(weights, values)), y)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(layer.apply_attention(weights, values)), y)
 
 
 @pytest.mark.parametrize("attention", [MultiHeadSelfAttention, GhostAttention, SqueezeExciteAttention])

@@ -8,7 +8,7 @@ from keras_t2t import layers
 
 EXAMPLES = {
     "ClassToken": (layers.ClassToken(), (3, 5, 12)),
-    "Dense": (layers.Dense(7, activation="gelu", use_bias=False, kernel_initializer="ones"), (5, 12)),
+    "FastDense": (layers.FastDense(7, activation="gelu", use_bias=False, kernel_initializer="ones"), (5, 12)),
     "DenseBlock": (layers.DenseBlock(5, 2, mlp_ratio=1.5, qkv_bias=True, class_token_only=True), (5, 12)),
     "DropPath": (layers.DropPath(0.3, seed=4), (5, 12)),
     "EncoderBlock": (
@@ -26,7 +26,7 @@ EXAMPLES = {
     ),
     "FeatureMap": (layers.FeatureMap(), None),
     "GhostBlock": (layers.GhostBlock(2, 3.0, drop_rate=0.1), (5, 12)),
-    "LayerNorm": (layers.LayerNorm(epsilon=0.5), (5, 12)),
+    "FastLayerNorm": (layers.FastLayerNorm(epsilon=0.5), (5, 12)),
     "MLP": (layers.MLP(7, 0.3), (5, 12)),
     "MultiHeadSelfAttention": (layers.MultiHeadSelfAttention(3, True, 0.1, 0.2, True), (5, 12)),
     "PositionEmbedding": (layers.PositionEmbedding((2, 2), learned=True), (5, 12)),

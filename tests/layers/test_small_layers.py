@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_t2t.layers import MLP, ClassToken, Dense, FeatureMap, LayerNorm, TokensToToken
+from keras_t2t.layers import MLP, ClassToken, FastDense, FastLayerNorm, FeatureMap, TokensToToken
 from tests.conftest import relative_error
 from tests.numpy_t2t import gelu
 
@@ -39,7 +39,7 @@ def test_feature_map_undoes_the_class_token():
 @pytest.mark.parametrize("activation", [None, "gelu", "relu"])
 def test_dense_computes_what_the_dense_layer_of_keras_computes(activation):
     x = normal(2, 3, 5, 4)
-    ours, keras_dense = Dense(7, activation=activation), keras.layers.Dense(7, activation=activation)
+    ours, keras_dense = FastDense(7, activation=activation), keras.layers.Dense(7, activation=activation)
     keras_dense.build(x.shape)
     ours.build(x.shape)
     values = [normal(4, 7, seed=1), normal(7, seed=2)]
@@ -50,7 +50,7 @@ def test_dense_computes_what_the_dense_layer_of_keras_computes(activation):
 
 def test_layer_norm_computes_what_the_layer_norm_of_keras_computes():
     x = 5 + 3 * normal(2, 7, 12)
-    ours, keras_norm = LayerNorm(epsilon=0.1), keras.layers.LayerNormalization(epsilon=0.1)
+    ours, keras_norm = FastLayerNorm(epsilon=0.1), keras.layers.LayerNormalization(epsilon=0.1)
     values = [normal(12, seed=1), normal(12, seed=2)]
     for layer in (ours, keras_norm):
         layer.build(x.shape)
@@ -69,7 +69,7 @@ def test_mlp_uses_the_exact_gelu():
 
 
 def test_kernels_start_as_a_truncated_normal_and_biases_at_zero():
-    layer = Dense(300)
+    layer = FastDense(300)
     layer.build((None, 200))
     kernel = keras.ops.convert_to_numpy(layer.kernel)
     assert np.abs(kernel).max() <= 0.0401

@@ -26,10 +26,10 @@ def test_weights_times_values_is_the_mix(layer_class):
     layer = layer_class(6)
     layer.build((None, 11, 9))
     queries, keys, values = layer.project_heads(layer.norm1(normal(2, 11, 9)))
-    weights = keras.ops.convert_to_numpy(layer.weigh(queries[:, 3:8], keys))
+    weights = keras.ops.convert_to_numpy(layer.compute_weights(queries[:, 3:8], keys))
     assert weights.shape == (2, 5, 11)
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-6)
-    mixed = keras.ops.convert_to_numpy(layer.mix(queries, keys, values))
+    mixed = keras.ops.convert_to_numpy(layer.apply_attention(queries, keys, values))
     assert relative_error(weights @ keras.ops.convert_to_numpy(values), mixed[:, 3:8]) < 1e-6
 
 

@@ -9,17 +9,24 @@ import PIL.Image
 import pytest
 
 from keras_t2t.training import Recipe, make_strategy
-from keras_t2t.training.train import check_strategy
+from keras_t2t.training.trainer import check_strategy
 
 
 def test_two_devices_are_as_good_as_one(tmp_path):
     rng = np.random.default_rng(0)
-    for name, colour in {"blue": (0, 0, 1), "red": (1, 0, 0)}.items():
+    for name, color in {"blue": (0, 0, 1), "red": (1, 0, 0)}.items():
         (tmp_path / "data" / name).mkdir(parents=True)
         for number in range(12):
-            image = rng.integers(0, 128, (32, 32, 3)) + 100 * np.array(colour)
+            image = rng.integers(0, 128, (32, 32, 3)) + 100 * np.array(color)
             PIL.Image.fromarray(image.astype("uint8")).save(tmp_path / "data" / name / f"{number}.png")
-    settings = {"epochs": 2, "batch_size": 8, "rand_augment": 0, "drop_path_rate": 0.0, "token_drop_rate": 0.0, "clip_norm": 0}
+    settings = {
+        "epochs": 2,
+        "batch_size": 8,
+        "rand_augment_num_ops": 0,
+        "drop_path_rate": 0.0,
+        "token_drop_rate": 0.0,
+        "global_clipnorm": 0,
+    }
     command = [sys.executable, "-m", "keras_t2t", "train", "--data", "data", "--model", "t2t_vit_tiny_32"]
     command += [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     logs = {}
@@ -52,7 +59,9 @@ def test_what_no_strategy_can_do_is_refused(arguments, message):
 
 def test_what_mirrored_devices_cannot_do_is_refused():
     strategy = make_strategy("mirrored")
-    with pytest.raises(ValueError, match="accumulation_steps=1, or the strategy 'jax'; received: accumulation_steps=2"):
-        check_strategy(Recipe(accumulation_steps=2), strategy)
-    check_strategy(Recipe(accumulation_steps=2), None)
+    with pytest.raises(
+        ValueError, match="gradient_accumulation_steps=1, or the strategy 'jax'; received: gradient_accumulation_steps=2"
+    ):
+        check_strategy(Recipe(gradient_accumulation_steps=2), strategy)
+    check_strategy(Recipe(gradient_accumulation_steps=2), None)
     check_strategy(Recipe(), strategy)

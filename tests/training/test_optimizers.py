@@ -8,9 +8,8 @@ import pytest
 
 import keras_t2t
 from keras_t2t.configs import VARIANTS
-from keras_t2t.training.optimizers import learning_rate_factors, make_optimizer
+from keras_t2t.training.optimizers import layer_lr_multipliers, make_optimizer, make_schedule
 from keras_t2t.training.recipes import RECIPES, Recipe
-from keras_t2t.training.schedules import WarmUpCosine
 from tests.conftest import SMALL_CONFIGS, variant_model
 
 
@@ -46,12 +45,12 @@ def factor(path, recipe, depth=2):
     if path.startswith("head/"):
         return 1.0
     level = {"block0": 2, "block1": 1, "norm": 0}.get(path.split("/")[0], depth + 1)
-    return recipe.body_rate * recipe.layer_decay**level
+    return recipe.backbone_lr_multiplier * recipe.layer_decay**level
 
 
-@pytest.mark.parametrize("changes", [{}, {"body_rate": 0.1, "layer_decay": 0.7}])
+@pytest.mark.parametrize("changes", [{}, {"backbone_lr_multiplier": 0.1, "layer_decay": 0.7}])
 def test_adamw(changes):
-    recipe = Recipe(weight_decay=0.3, ema=0.0, **changes)
+    recipe = Recipe(weight_decay=0.3, ema_momentum=0.0, **changes)
     before, gradients, history, paths, _ = descend(recipe, 5)
     for i, path in enumerate(paths):
         weight, m, v, rate = before[i].astype("float64"), 0.0, 0.0, 1e-2 * factor(path, recipe)
@@ -63,19 +62,21 @@ def test_adamw(changes):
         np.testing.assert_allclose(history[-1][i], weight, rtol=2e-4, atol=2e-5, err_msg=path)
 
 
-def test_sgd():
-    recipe = RECIPES["transfer"].replace(weight_decay=0.3)
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_sgd(decay_all):
+    recipe = RECIPES["transfer"].replace(weight_decay=0.3, shared_final_lr=False, decay_all_weights=decay_all)
     before, gradients, history, paths, _ = descend(recipe, 4)
     for i, path in enumerate(paths):
         weight, velocity, rate = before[i].astype("float64"), 0.0, 1e-2 * (1.0 if path.startswith("head/") else 0.01)
         for step in gradients:
-            velocity = 0.9 * velocity + step[i] + 0.3 * decays(path) * weight  # as PyTorch has it, at a constant rate
+            decay = 0.3 * (decay_all or decays(path))
+            velocity = 0.9 * velocity + step[i] + decay * weight  # as in PyTorch, at a constant rate
             weight = weight - rate * velocity
         np.testing.assert_allclose(history[-1][i], weight, rtol=2e-4, atol=2e-6, err_msg=path)
 
 
 def test_the_moving_average_warms_up():
-    recipe = Recipe(ema=0.7, weight_decay=0.0)
+    recipe = Recipe(ema_momentum=0.7, weight_decay=0.0)
     _, _, history, _, optimizer = descend(recipe, 25)
     averages = [np.array(average) for average in optimizer._model_variables_moving_average]
     for i in range(len(averages)):
@@ -88,7 +89,7 @@ def test_the_moving_average_warms_up():
 
 
 def test_the_moving_average_of_accumulated_steps_is_that_of_the_steps():
-    before, _, history, _, optimizer = descend(Recipe(ema=0.7, weight_decay=0.0, accumulation_steps=3), 9)
+    before, _, history, _, optimizer = descend(Recipe(ema_momentum=0.7, weight_decay=0.0, gradient_accumulation_steps=3), 9)
     average = before[0].astype("float64")  # as after the first batch
     for step, weights in enumerate(history[2::3]):
         momentum = min(0.7, (1 + step) / (10 + step))
@@ -97,11 +98,14 @@ def test_the_moving_average_of_accumulated_steps_is_that_of_the_steps():
 
 
 def test_gradients_are_clipped_together_and_accumulated():
-    before, gradients, history, _, _ = descend(RECIPES["transfer"].replace(clip_norm=1.0, body_rate=1.0, weight_decay=0.0), 1)
+    before, gradients, history, _, _ = descend(
+        RECIPES["transfer"].replace(global_clipnorm=1.0, backbone_lr_multiplier=1.0, weight_decay=0.0, shared_final_lr=False), 1
+    )
     norm = math.sqrt(sum((gradient**2).sum() for gradient in gradients[0]))
     assert norm > 1
     np.testing.assert_allclose(history[0][3], before[3] - 1e-2 * gradients[0][3] / norm, rtol=1e-4, atol=1e-7)
-    recipe = RECIPES["transfer"].replace(accumulation_steps=3, body_rate=1.0, weight_decay=0.0)
+    recipe = RECIPES["transfer"].replace(gradient_accumulation_steps=3, backbone_lr_multiplier=1.0, weight_decay=0.0)
+    recipe = recipe.replace(shared_final_lr=False)
     before, gradients, history, _, _ = descend(recipe, 3)
     np.testing.assert_array_equal(history[1][0], before[0])
     mean = np.mean([step[0] for step in gradients], 0)
@@ -122,18 +126,18 @@ def test_what_decays(variant):
 
 def test_rates_of_layers():
     model = variant_model("t2t_vit_7")
-    factors = learning_rate_factors(model, 0.5, 0.9)
+    factors = layer_lr_multipliers(model, 0.5, 0.9)
     assert factors["norm/gamma"] == 0.5
     assert factors["block6/mlp/fc1/kernel"] == pytest.approx(0.5 * 0.9)
     assert factors["block0/mlp/fc1/kernel"] == pytest.approx(0.5 * 0.9**7)
     assert factors["tokens_to_token/projection/kernel"] == factors["class_token/token"] == pytest.approx(0.5 * 0.9**8)
     assert "head/kernel" not in factors
-    assert learning_rate_factors(model, 1.0, 1.0) == {}
+    assert layer_lr_multipliers(model, 1.0, 1.0) == {}
 
 
 def test_rates_of_transitions_are_those_of_the_blocks_before_them():
     model = variant_model("t2t_vit_dense")
-    factors = learning_rate_factors(model, 0.5, 0.9)
+    factors = layer_lr_multipliers(model, 0.5, 0.9)
     blocks = sum(layer.name.startswith("block") for layer in model.layers)
     for transition, block in (("transition0", "block2"), ("transition1", "block8"), ("transition2", "block14")):
         (rate,) = {factors[weight.path] for weight in model.get_layer(transition).trainable_weights}
@@ -142,7 +146,8 @@ def test_rates_of_transitions_are_those_of_the_blocks_before_them():
 
 
 def test_schedule():
-    schedule = WarmUpCosine(1e-3, 1e-6, 1e-5, warmup_steps=10, cosine_steps=110)
+    recipe = Recipe(learning_rate=1e-3, warmup_learning_rate=1e-6, final_learning_rate=1e-5, warmup_epochs=2, epochs=22)
+    schedule = make_schedule(recipe, steps=5)
     for step, expected in {
         0: 1e-6,
         5: 1e-6 + (1e-3 - 1e-6) / 2,
@@ -153,6 +158,22 @@ def test_schedule():
         150: 1e-5,
     }.items():
         assert float(schedule(step)) == pytest.approx(expected, rel=1e-4)
-    copy = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(schedule))
-    assert float(copy(42)) == float(schedule(42))
-    assert float(WarmUpCosine(0.1, 0.0, 0.0, 0, 10)(0)) == pytest.approx(0.1)
+    plain = make_schedule(recipe.replace(warmup_epochs=0, learning_rate=0.1, final_learning_rate=0.0), steps=5)
+    assert float(plain(0)) == pytest.approx(0.1)
+    only_warmup = make_schedule(recipe.replace(warmup_epochs=22), steps=5)
+    assert float(only_warmup(55)) == pytest.approx((1e-3 + 1e-6) / 2, rel=1e-4)
+    assert float(only_warmup(111)) == pytest.approx(1e-5, rel=1e-4)
+    assert float(make_schedule(recipe.replace(learning_rate=0.0, final_learning_rate=0.0), 5)(60)) == 0.0
+
+
+def test_every_layer_can_end_at_the_same_learning_rate():
+    """In the authors' transfer to CIFAR each group of weights has a cosine of its own, to the same final rate."""
+    recipe = RECIPES["transfer"].replace(weight_decay=0.0, momentum=0.0)
+    peak, final = recipe.learning_rate, recipe.final_learning_rate
+    for fraction in (0.0, 0.3, 1.0):  # of the cosine
+        rate = final + (peak - final) * (1 + math.cos(math.pi * fraction)) / 2
+        backbone_rate = final + (0.01 * peak - final) * (1 + math.cos(math.pi * fraction)) / 2
+        before, gradients, history, paths, _ = descend(recipe, 1, rate=rate)
+        for i, path in enumerate(paths):
+            expected = before[i] - (rate if path.startswith("head/") else backbone_rate) * gradients[0][i]
+            np.testing.assert_allclose(history[0][i], expected, rtol=1e-4, atol=1e-7, err_msg=path)

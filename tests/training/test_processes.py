@@ -60,10 +60,10 @@ def read_log(folder):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("processes"), np.random.default_rng(0)
-    for name, colour in {"blue": (0, 0, 1), "red": (1, 0, 0)}.items():
+    for name, color in {"blue": (0, 0, 1), "red": (1, 0, 0)}.items():
         (folder / "data" / name).mkdir(parents=True)
         for number in range(13):  # 10 to train on and 3 held out, so that evaluation is filled up
-            image = rng.integers(0, 128, (32, 32, 3)) + 100 * np.array(colour)
+            image = rng.integers(0, 128, (32, 32, 3)) + 100 * np.array(color)
             PIL.Image.fromarray(image.astype("uint8")).save(folder / "data" / name / f"{number}.png")
     return folder
 

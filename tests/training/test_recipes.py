@@ -21,13 +21,16 @@ def test_the_published_recipes():
     assert (lite.weight_decay, middle.weight_decay, large.weight_decay) == (0.03, 0.05, 0.065)
     for recipe in (lite, middle, large):
         assert (recipe.epochs, recipe.warmup_epochs, recipe.cooldown_epochs, recipe.batch_size) == (300, 10, 10, 512)
-        assert (recipe.warmup_learning_rate, recipe.final_learning_rate, recipe.ema) == (1e-6, 1e-5, 0.99996)
-        assert (recipe.mixup, recipe.cutmix, recipe.switch_rate, recipe.label_smoothing) == (0.8, 1.0, 0.5, 0.1)
-        assert (recipe.rand_augment, recipe.rand_augment_magnitude, recipe.rand_augment_deviation) == (2, 9, 0.5)
-        assert (recipe.erase_rate, recipe.drop_path_rate, recipe.eval_crop) == (0.25, 0.1, 0.9)
+        assert (recipe.warmup_learning_rate, recipe.final_learning_rate, recipe.ema_momentum) == (1e-6, 1e-5, 0.99996)
+        assert (recipe.mixup, recipe.cutmix, recipe.mixup_switch_prob, recipe.label_smoothing) == (0.8, 1.0, 0.5, 0.1)
+        assert (recipe.rand_augment_num_ops, recipe.rand_augment_magnitude, recipe.rand_augment_magnitude_std) == (2, 9, 0.5)
+        assert (recipe.random_erase_prob, recipe.drop_path_rate, recipe.eval_crop_fraction) == (0.25, 0.1, 0.9)
     transfer = RECIPES["transfer"]
     assert (transfer.optimizer, transfer.momentum, transfer.learning_rate, transfer.weight_decay) == ("sgd", 0.9, 0.05, 5e-4)
-    assert (transfer.epochs, transfer.final_learning_rate, transfer.body_rate) == (60, 2e-4, 0.01)
+    assert (transfer.epochs, transfer.final_learning_rate, transfer.backbone_lr_multiplier) == (60, 2e-4, 0.01)
+    assert transfer.shared_final_lr and transfer.freeze_embeddings and transfer.decay_all_weights
+    assert (transfer.mean, transfer.std) == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+    assert (transfer.eval_crop_fraction, transfer.eval_interpolation, transfer.crop_padding) == (1.0, "bilinear", 28)
 
 
 def test_changes_from_text():
@@ -38,11 +41,13 @@ def test_changes_from_text():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epoch": 3}, r"Unknown settings \['epoch'\]; a recipe has: crop_kind, .*, epochs,"),
+        ({"epoch": 3}, r"Unknown settings \['epoch'\]; a recipe has: crop_mode, .*, epochs,"),
         ({"epochs": "many"}, "Expected epochs to be of type int; received: epochs='many'"),
         ({"epochs": 1.5}, "Expected epochs to be of type int; received: epochs=1.5"),
         ({"epochs": 0}, "Expected epochs to be positive; received: epochs=0"),
         ({"cache": "perhaps"}, "Expected cache to be of type bool"),
+        ({"mean": "0.5,0.5"}, r"Expected mean to be three positive numbers; received: mean=\(0.5, 0.5\)"),
+        ({"std": "a"}, "Expected std to be numbers; received: std='a'"),
         ({"crop_scale": "0.5"}, "Expected crop_scale to be two numbers; received: crop_scale='0.5'"),
         ({"optimizer": "adam"}, r"Expected optimizer to be one of \('adamw', 'sgd'\); received: optimizer='adam'"),
         ({"model": "t2t_vit_15"}, "expected one of t2t_vit_7,"),
@@ -55,8 +60,8 @@ def test_changes_from_text():
         ),
         ({"learning_rate": "nan"}, "Expected learning_rate to be a finite number that is not negative"),
         ({"mixup": -0.5}, "Expected mixup to be a finite number that is not negative; received: mixup=-0.5"),
-        ({"eval_crop": 0}, "Expected eval_crop to be positive; received: eval_crop=0.0"),
-        ({"eval_crop": 1.5}, r"Expected eval_crop to be in \[0, 1\]"),
+        ({"eval_crop_fraction": 0}, "Expected eval_crop_fraction to be positive; received: eval_crop_fraction=0.0"),
+        ({"eval_crop_fraction": 1.5}, r"Expected eval_crop_fraction to be in \[0, 1\]"),
         ({"crop_scale": "1,0.1"}, "Expected crop_scale to be two positive numbers, the smaller one first; received"),
         ({"interpolation": "bicubik"}, r"Expected interpolation to be one of \('area', 'bicubic', 'bilinear', .*'bicubik'"),
         ({"label_smoothing": 2}, r"Expected label_smoothing to be in \[0, 1\]; received: label_smoothing=2.0"),
@@ -79,14 +84,14 @@ def test_names_and_files_that_are_not_there(tmp_path):
 
 def test_another_model_brings_its_image_size():
     recipe = load_recipe("imagenet", model="t2t_vit_tiny_32")
-    assert (recipe.image_size, recipe.eval_crop) == (32, 1.0)
+    assert (recipe.image_size, recipe.eval_crop_fraction) == (32, 1.0)
     small, large = load_recipe("transfer", model="t2t_vit_tiny_32"), load_recipe("small_images", model="t2t_vit_7")
     assert (small.image_size, small.crop_padding, large.image_size, large.crop_padding) == (32, 4, 224, 28)
 
 
 def test_another_model_for_the_same_images_keeps_the_recipe():
     larger = load_recipe("imagenet_384", model="t2t_vit_19")
-    assert (larger.model, larger.image_size, larger.eval_crop) == ("t2t_vit_19", 384, 1.0)
+    assert (larger.model, larger.image_size, larger.eval_crop_fraction) == ("t2t_vit_19", 384, 1.0)
     with pytest.raises(ValueError, match="finetune depends on the number of images"):
         load_recipe("finetune")
 

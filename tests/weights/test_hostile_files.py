@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import keras_t2t
-from keras_t2t.weights.inert_pickle import MAX_OPERATIONS
-from keras_t2t.weights.read import read_checkpoint
-from keras_t2t.weights.torch_file import read_torch_file
+from keras_t2t.weights.formats.inert_pickle import MAX_OPERATIONS
+from keras_t2t.weights.formats.torch_file import read_torch_file
+from keras_t2t.weights.reading import read_checkpoint
 from tests.conftest import DATA
 from tests.torch_files import Call, Ordered, Pickle, legacy_file, zip_file
 
@@ -223,7 +223,7 @@ MUTATIONS = """
 import resource, signal, sys, pathlib
 import numpy as np
 import keras_t2t
-from keras_t2t.weights.read import read_checkpoint
+from keras_t2t.weights.reading import read_checkpoint
 
 source, count, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 data, path = pathlib.Path(source).read_bytes(), pathlib.Path(source + ".mutated")

@@ -19,7 +19,7 @@ import pytest
 import keras_t2t
 from keras_t2t.configs import VARIANTS
 from keras_t2t.weights import pretrained, registry
-from keras_t2t.weights.name_map import name_map
+from keras_t2t.weights.names import name_map
 from tests.conftest import DATA, relative_error, seeded_parameters
 from tests.torch_files import Ordered, legacy_file
 
@@ -75,7 +75,7 @@ def cache(tmp_path, monkeypatch, server):
 @pytest.fixture(scope="module")
 def published():
     """The file of T2T-ViT-7 as it was published, with seeded weights, and the weights."""
-    parameters = seeded_parameters(VARIANTS["t2t_vit_7"], (224, 224))
+    parameters = seeded_parameters(VARIANTS["t2t_vit_7"].config, (224, 224))
     return legacy_file({"state_dict_ema": Ordered(parameters)}), parameters
 
 
@@ -90,9 +90,9 @@ def with_digest(monkeypatch, name, data, variant="t2t_vit_7"):
     changes = {"size": len(data), "digest": f"sha384:{hashlib.sha384(data).hexdigest()}"}
     changed = [
         dataclasses.replace(source, **changes) if (source.variant, source.name) == (variant, name) else source
-        for source in registry.SOURCES
+        for source in registry.PUBLISHED_WEIGHTS
     ]
-    monkeypatch.setattr(registry, "SOURCES", tuple(changed))
+    monkeypatch.setattr(registry, "PUBLISHED_WEIGHTS", tuple(changed))
 
 
 def assert_loaded(model, parameters):
@@ -108,7 +108,7 @@ def names(cache):
 def test_imagenet_weights_of_full_size(server, cache, monkeypatch, capfd):
     reference = np.load(DATA / "reference" / "t2t_vit_14.npz")
     shapes = {str(name): json.loads(str(shape)) for name, shape in zip(reference["names"], reference["shapes"], strict=True)}
-    parameters = seeded_parameters(VARIANTS["t2t_vit_14"], (224, 224), seed=int(reference["seed"]))
+    parameters = seeded_parameters(VARIANTS["t2t_vit_14"].config, (224, 224), seed=int(reference["seed"]))
     data = legacy_file({"state_dict_ema": Ordered({name: parameters[name].reshape(shape) for name, shape in shapes.items()})})
     assert abs(len(data) - 86_212_823) < 10_000
     server.files["81.5_T2T_ViT_14.pth.tar"] = data
@@ -116,11 +116,10 @@ def test_imagenet_weights_of_full_size(server, cache, monkeypatch, capfd):
 
     model = keras_t2t.T2TViT14(weights="imagenet")
     assert "100%" in capfd.readouterr().err  # the progress bar
-    assert names(cache) == ["81.5_T2T_ViT_14.pth.tar", "81.5_T2T_ViT_14.pth.tar.weights.h5"]
+    assert names(cache) == ["81.5_T2T_ViT_14.pth.tar"]
     assert keras_t2t.labels_of(model)[:2] == ("tench", "goldfish")
 
-    server.server_close()
-    os.remove(cache / "81.5_T2T_ViT_14.pth.tar")  # the second start reads only the converted weights
+    server.server_close()  # the second start reads the cache
     second = keras_t2t.T2TViT14(include_preprocessing=False, classifier_activation=None)
     for weight, expected in zip(second.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, expected)
@@ -136,7 +135,7 @@ def test_a_file_without_a_digest_has_it_recorded(server, cache, file, published)
     record = cache / f"{file}.sha256"
     assert record.read_text() == hashlib.sha256(published[0]).hexdigest()
     # The same names and shapes with other values are refused from then on.
-    os.remove(cache / file), os.remove(cache / f"{file}.weights.h5")
+    os.remove(cache / file)
     server.files[file] = published[0][:-1] + b"\x07"
     with pytest.raises(
         keras_t2t.DownloadError, match=r"not the one that was published: its sha256 .* as .*\.sha256 has recorded"
@@ -195,7 +194,6 @@ def test_a_file_put_into_the_cache_by_hand(server, cache, file, published):
     (cache / file).write_bytes(published[0])
     assert_loaded(keras_t2t.T2TViT7(), published[1])
     # From the first use on it may not change.
-    os.remove(cache / f"{file}.weights.h5")
     (cache / file).write_bytes(published[0][:-1] + b"\x07")
     with pytest.raises(
         keras_t2t.DownloadError, match=r"was not used: its sha256 digest is .* has recorded when it was first used"
@@ -216,8 +214,8 @@ def test_what_killed_processes_left_is_swept_a_day_later(cache, file):
 
 @pytest.mark.parametrize("digits", [8, 64])
 def test_openmmlab_files_are_held_to_digest_names_and_shapes(server, cache, monkeypatch, digits):
-    source = registry.sources_of("t2t_vit_t_14")["imagenet_openmmlab"]
-    config = VARIANTS["t2t_vit_t_14"]
+    source = registry.pretrained_weights_of("t2t_vit_t_14")["imagenet_openmmlab"]
+    config = VARIANTS["t2t_vit_t_14"].config
     parameters = seeded_parameters(config, (224, 224))
     rows = zip(name_map(config, 197), name_map(config, 197, layout="openmmlab"), strict=True)
     state = {("" if t.source.startswith("head") else "backbone.") + t.source: parameters[o.source] for o, t in rows}
@@ -227,7 +225,7 @@ def test_openmmlab_files_are_held_to_digest_names_and_shapes(server, cache, monk
     bad = legacy_file({"state_dict": Ordered(state)})
     for data in (bad, good):
         changed = dataclasses.replace(source, digest=f"sha256:{hashlib.sha256(data).hexdigest()[:digits]}")
-        monkeypatch.setattr(registry, "SOURCES", (changed,))
+        monkeypatch.setattr(registry, "PUBLISHED_WEIGHTS", (changed,))
         server.files[source.file] = data
         if data is bad:
             with pytest.raises(keras_t2t.DownloadError, match=r"head.bias expected \(1000,\), received \(999,\)"):
@@ -238,13 +236,13 @@ def test_openmmlab_files_are_held_to_digest_names_and_shapes(server, cache, monk
 
 
 def test_features_of_384_keep_the_positions_of_384(server):
-    config = VARIANTS["t2t_vit_14"]
+    config = VARIANTS["t2t_vit_14"].config
     parameters = seeded_parameters(config, (384, 384))
     server.files["83.3_T2T_ViT_14.pth.tar"] = legacy_file({"state_dict_ema": Ordered(parameters)})
     model = keras_t2t.T2TViT14(weights="imagenet_384", include_top=False)
     np.testing.assert_array_equal(model.get_layer("position_embedding").table, parameters["pos_embed"][0])
     by_path = keras_t2t.T2TViT14(
-        weights=pretrained.converted_path(registry.sources_of("t2t_vit_14")["imagenet_384"]), include_top=False
+        weights=pretrained.fetch(registry.pretrained_weights_of("t2t_vit_14")["imagenet_384"]), include_top=False
     )
     np.testing.assert_array_equal(by_path.get_layer("position_embedding").table, parameters["pos_embed"][0])
     assert keras_t2t.T2TViT14(weights="imagenet_384").input_shape == (None, 384, 384, 3)
@@ -264,8 +262,6 @@ def test_a_bad_file_in_the_cache_is_replaced(server, cache, file, published, mon
         keras_t2t.T2TViT7()
     assert_loaded(keras_t2t.T2TViT7(), published[1])
     assert (cache / file).read_bytes() == published[0]
-    (cache / f"{file}.weights.h5").write_bytes(b"damaged")
-    assert_loaded(keras_t2t.T2TViT7(), published[1])
     assert len(server.requests) == 2
 
 
@@ -284,10 +280,6 @@ def test_a_full_disk(server, cache, file, published):
     with no_space_beyond(10**6), pytest.raises(keras_t2t.DownloadError, match=f"Cannot keep {file} in {cache}: .*KERAS_HOME"):
         keras_t2t.T2TViT7()
     assert names(cache) == []
-    (cache / file).write_bytes(published[0])
-    with no_space_beyond(10**6), pytest.warns(UserWarning, match="converted weights could not be kept"):
-        assert_loaded(keras_t2t.T2TViT7(), published[1])
-    assert names(cache) == [file, f"{file}.sha256"]
 
 
 def test_a_cache_that_cannot_be_written(server, file, tmp_path, monkeypatch):
@@ -314,7 +306,7 @@ def test_two_processes_at_once(server, cache, file, published):
     expected = sum(np.abs(array).sum(dtype="float64") for array in published[1].values())
     for output, _ in outputs:
         assert abs(float(output) - expected) < 1e-3 * expected
-    assert names(cache) == [file, f"{file}.sha256", f"{file}.weights.h5"]
+    assert names(cache) == [file, f"{file}.sha256"]
     assert_loaded(keras_t2t.T2TViT7(), published[1])
 
 
@@ -326,7 +318,7 @@ def test_features_and_other_sizes_come_by_the_same_road(file, published, kwargs)
 
 
 def test_weights_of_other_data_bring_their_classes(server, monkeypatch):
-    config = VARIANTS["t2t_vit_14"]
+    config = VARIANTS["t2t_vit_14"].config
     parameters = {f"module.{k}": v.astype("float16") for k, v in seeded_parameters(config, (224, 224), classes=10).items()}
     server.files["cifar10_t2t-vit_14_98.3.pth"] = legacy_file({"net": Ordered(parameters), "acc": 98.3, "epoch": 59})
     for model in (keras_t2t.T2TViT14(weights="cifar10"), keras_t2t.T2TViT("t2t_vit_14", weights="cifar10", classes=10)):

@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 
 import keras_t2t
+from keras_t2t.assets import class_names
 from keras_t2t.configs import VARIANTS
-from keras_t2t.data import evaluation_image
-from keras_t2t.labels import dataset_labels
 from keras_t2t.weights import pretrained
-from keras_t2t.weights.registry import SHIPPED, SOURCES, sources_of
+from keras_t2t.weights.registry import PUBLISHED_WEIGHTS, SHIPPED_WEIGHTS, pretrained_weights_of
 from tests.conftest import CONSTRUCTORS
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: f"{source.variant}-{source.name}")
+@pytest.mark.parametrize("source", PUBLISHED_WEIGHTS, ids=lambda source: f"{source.variant}-{source.name}")
 def test_a_source(source, monkeypatch):
     monkeypatch.delenv("KERAS_T2T_WEIGHTS_URL", raising=False)
     assert source.variant in VARIANTS
@@ -32,8 +31,8 @@ def test_a_source(source, monkeypatch):
         assert abs(float(top1) - source.top1) <= 0.05 + 1e-9
     assert (
         source.classes
-        == len(dataset_labels(source.dataset))
-        == len(set(dataset_labels(source.dataset)))
+        == len(class_names(source.dataset))
+        == len(set(class_names(source.dataset)))
         + (
             2 if source.dataset == "imagenet" else 0  # two birds and two machines share a name
         )
@@ -44,7 +43,7 @@ def test_a_source(source, monkeypatch):
 def test_what_ships_needs_no_network_and_says_its_own_accuracy(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "no_cache"))
     monkeypatch.setattr(pretrained, "fetch", lambda source: pytest.fail("the network was used"))
-    (source,) = SHIPPED
+    (source,) = SHIPPED_WEIGHTS
     assert source.path.stat().st_size < 12e6
     with (source.path.parent / "log.csv").open() as file:
         *_, last = csv.DictReader(file)
@@ -58,7 +57,7 @@ def test_what_ships_needs_no_network_and_says_its_own_accuracy(monkeypatch, tmp_
     assert f"| {source.top1}% | {source.top5}% |" in page
     model = keras_t2t.T2TViTTiny32(weights="cifar10")
     paths = sorted((REPOSITORY / "examples" / "images").glob("*.jpg"))
-    images = np.stack([evaluation_image(path, (32, 32), crop=1.0) for path in paths])
+    images = keras_t2t.data.load_images(paths, model)
     probabilities = model.predict(images, verbose=0)
     named = [keras_t2t.labels_of(model)[number] for number in probabilities.argmax(1)]
     mistaken = {path.stem: name for name, path in zip(named, paths, strict=True) if name != path.stem}
@@ -70,18 +69,20 @@ def test_what_ships_needs_no_network_and_says_its_own_accuracy(monkeypatch, tmp_
 
 
 def test_names_are_unique_and_exist_where_published():
-    assert len({(source.variant, source.name) for source in SOURCES}) == len(SOURCES) == 17
-    assert list(sources_of("t2t_vit_14")) == ["imagenet", "imagenet_384", "cifar10", "cifar100"]
-    assert list(sources_of("t2t_vit_t_19")) == ["imagenet", "imagenet_openmmlab"]
-    assert list(sources_of("t2t_vit_tiny_32")) == ["cifar10"]
-    assert sources_of("vit_small_16") == sources_of(None) == {}
+    assert len({(source.variant, source.name) for source in PUBLISHED_WEIGHTS}) == len(PUBLISHED_WEIGHTS) == 17
+    assert list(pretrained_weights_of("t2t_vit_14")) == ["imagenet", "imagenet_384", "cifar10", "cifar100"]
+    assert list(pretrained_weights_of("t2t_vit_t_19")) == ["imagenet", "imagenet_openmmlab"]
+    assert list(pretrained_weights_of("t2t_vit_tiny_32")) == ["cifar10"]
+    assert pretrained_weights_of("vit_small_16") == pretrained_weights_of(None) == {}
 
 
 def test_what_a_download_is_held_to():
-    status = {source.name: source.verified_by for source in SOURCES if source.variant in ("t2t_vit_14", "t2t_vit_t_14")}
+    status = {
+        source.name: source.verified_by for source in PUBLISHED_WEIGHTS if source.variant in ("t2t_vit_14", "t2t_vit_t_14")
+    }
     assert status["imagenet_384"] == "names and shapes"
     assert status["imagenet_openmmlab"] == "SHA-256, first 8 digits"
-    assert sources_of("t2t_vit_14")["imagenet"].verified_by == "SHA-384"
+    assert pretrained_weights_of("t2t_vit_14")["imagenet"].verified_by == "SHA-384"
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import keras_t2t
-from keras_t2t.weights.inert_pickle import Global, Record
-from keras_t2t.weights.torch_file import read_torch_file
+from keras_t2t.weights.formats.inert_pickle import Global, Record
+from keras_t2t.weights.formats.torch_file import read_torch_file
 from tests.torch_files import STORAGES, Call, Ordered, Pickle, legacy_file, zip_file
 
 WRITERS = {"legacy": legacy_file, "zip": zip_file}

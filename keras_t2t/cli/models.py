@@ -1,0 +1,153 @@
+"""What MODEL means on the command line, the same in every command."""
+
+import pathlib
+import sys
+
+import keras
+
+from keras_t2t.applications import T2TViT
+from keras_t2t.configs import VARIANTS, T2TConfig, variant_of
+from keras_t2t.exporting import open_exported
+from keras_t2t.exporting.runtimes import is_exported
+from keras_t2t.inference import keras_runtime
+from keras_t2t.models import config_of, parts
+from keras_t2t.runtime import Runtime
+from keras_t2t.weights import load_checkpoint
+from keras_t2t.weights.architecture import infer_architecture
+from keras_t2t.weights.reading import read_checkpoint
+from keras_t2t.weights.registry import pretrained_weights_of
+
+MODEL_HELP = (
+    "A variant such as t2t_vit_14 (random weights); VARIANT:WEIGHTS, such as t2t_vit_14:imagenet or t2t_vit_14:FILE; a .keras "
+    "file or a checkpoint; an exported file; or the folder of a training run."
+)
+RUN_MODEL = "model.keras"
+
+
+def open_model(name: str, *, trained: bool = False, num_heads: int | None = None) -> keras.Model:
+    """Returns the Keras model that MODEL names.
+
+    Args:
+        name: See `MODEL_HELP`.
+        trained: Whether a model with random weights is an error.
+        num_heads: Number of attention heads for a checkpoint of a model that is not a variant.
+
+    Raises:
+        ValueError: If there is no such model, or if it is an exported file.
+    """
+    path = model_file(name)
+    if path is None:
+        return _open_variant(name, trained)
+    if is_exported(path):
+        raise ValueError(f"Expected a Keras model; {name} is an exported file")
+    if path.suffix != ".keras":
+        return open_checkpoint(path, num_heads=num_heads)
+    if num_heads:
+        raise ValueError(f"--num-heads is for checkpoints; {path} already has a complete model")
+    return keras.saving.load_model(path, compile=False)
+
+
+def open_runtime(name: str) -> Runtime:
+    """Returns the trained model that MODEL names, ready to run, whether it is a Keras model or an exported file.
+
+    Raises:
+        ValueError: If there is no such model, or if it has random weights.
+    """
+    path = model_file(name)
+    return open_exported(path) if path and is_exported(path) else keras_runtime(open_model(name, trained=True))
+
+
+def variant_and_weights(name: str) -> tuple[str, str | None]:
+    """Returns the variant that MODEL names, and the weights to start training from: a name, a file, or `None`.
+
+    Raises:
+        ValueError: If there is no such model, or if it is not a variant.
+    """
+    path = model_file(name)
+    if path is None:
+        variant, _, weights = name.partition(":")
+        _check_variant(variant, name)
+        return variant, weights or None
+    found = variant_of(config_of(open_model(name)))
+    if found is None:
+        raise ValueError(f"Expected a model of one of the variants {', '.join(VARIANTS)}; {name} has another configuration")
+    return found, str(path)
+
+
+def model_file(name: str) -> pathlib.Path | None:
+    """Returns the file that MODEL names, or `None` if it names a variant.
+
+    Raises:
+        ValueError: If it names a folder that is neither a training run nor a SavedModel.
+    """
+    path = pathlib.Path(name)
+    if name.partition(":")[0] in VARIANTS or not path.exists():
+        return None
+    if path.is_dir() and not is_exported(path):
+        if not (path / RUN_MODEL).is_file():
+            raise ValueError(f"Expected the folder of a training run or a SavedModel; there is no {RUN_MODEL} in {path}")
+        return path / RUN_MODEL
+    return path
+
+
+def open_checkpoint(path: str | pathlib.Path, config: T2TConfig | None = None, num_heads: int | None = None) -> keras.Model:
+    """Returns the model of a checkpoint. What was loaded, and what could not be told from it, is printed on standard error.
+
+    Args:
+        path: The checkpoint.
+        config: Its configuration, if it is known.
+        num_heads: Number of attention heads of a model that is not a variant.
+
+    Raises:
+        CheckpointError: If it cannot be read, or does not fit.
+    """
+    fit = infer_architecture(read_checkpoint(path).arrays, config, num_heads)
+    top: dict = {"include_top": False, "pooling": "token"} if fit.classes is None else {"classes": fit.classes}
+    name = variant_of(fit.config) or "t2t_vit"
+    if config is None and num_heads is None:
+        print(
+            f"Assuming {name} with {fit.config.num_heads} attention heads, which the shapes of weights do not tell. If this is "
+            f"another model, use VARIANT:{path}, or --num-heads of the command convert.",
+            file=sys.stderr,
+        )
+    model = T2TViT(fit.config, input_shape=(*fit.image_size, 3), name=name, **top)
+    print(f"Loaded {load_checkpoint(model, path)}", file=sys.stderr)
+    return model
+
+
+def _open_variant(name, trained):
+    variant, _, weights = name.partition(":")
+    _check_variant(variant, name)
+    pretrained = pretrained_weights_of(variant)
+    if weights in pretrained:
+        return T2TViT(variant, weights=weights, name=variant)
+    if weights:
+        if not pathlib.Path(weights).is_file():
+            names = ", ".join(pretrained) or "there are none"
+            raise ValueError(
+                f"Expected pretrained weights of {variant} ({names}) or a file after the colon; received: {name!r}"
+            )
+        return open_checkpoint(weights, VARIANTS[variant].config)
+    if trained:
+        choices = ", ".join(f"{variant}:{known}" for known in pretrained) or f"{variant}:FILE"
+        raise ValueError(f"{variant} has random weights. Choose its weights: {choices}")
+    print(f"{variant} has random weights", file=sys.stderr)
+    return T2TViT(variant, name=variant)
+
+
+def _check_variant(variant, name):
+    if variant not in VARIANTS:
+        raise ValueError(f"Expected a file, a folder, or one of the variants {', '.join(VARIANTS)}; received: {name!r}")
+
+
+def description(model: keras.Model) -> str:
+    """Returns a model in one line: name, parameters, image size and outputs."""
+    _, height, width, _ = model.input_shape
+    size = "any size" if None in (height, width) else f"{height}x{width}"
+    return f"{model.name}, {model.count_params():,} parameters, images of {size}, outputs {model.output_shape[1:]}"
+
+
+def head_units(model: keras.Model) -> int | None:
+    """Returns the number of classes of a classifier, or `None` if the model has no head."""
+    head = parts.head_of(model)
+    return None if head is None else head.units

@@ -1,0 +1,136 @@
+"""Commands for weights and predictions."""
+
+import dataclasses
+import math
+import pathlib
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from keras_t2t.cli.app import CropOption, app, print_table
+from keras_t2t.cli.models import MODEL_HELP, description, model_file, open_model, open_runtime
+from keras_t2t.configs import VARIANTS, find_variant, token_grid
+from keras_t2t.inference import predict_images
+from keras_t2t.preprocessing import ModelSpec, Preprocessing
+from keras_t2t.weights.names import name_map
+from keras_t2t.weights.pretrained import cache_folder
+from keras_t2t.weights.registry import PretrainedWeights, pretrained_weights_of
+
+HeadsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Attention heads of a checkpoint that is not of a variant; by default one for 64 channels."),
+]
+
+
+@app.command("convert")
+def convert_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    output: Annotated[pathlib.Path, typer.Argument(help="A .keras file (the whole model) or a .weights.h5 file.")],
+    num_heads: HeadsOption = None,
+) -> None:
+    """Convert a checkpoint to Keras."""
+    if not output.name.endswith((".keras", ".weights.h5")):
+        raise ValueError(f"Expected an output that ends in .keras or .weights.h5; received: {output}")
+    opened = open_model(model, trained=True, num_heads=num_heads)
+    (opened.save if output.suffix == ".keras" else opened.save_weights)(output)
+    print(f"Wrote {output}: {description(opened)}")
+
+
+@app.command("info")
+def info_command(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=f"What to describe. {MODEL_HELP}")] = None,
+) -> None:
+    """List the variants and their pretrained weights, or describe one model."""
+    if model is None:
+        _print_variants()
+    elif model_file(model) is None:
+        _print_variant(model.partition(":")[0])
+    else:
+        print(f"{model}\n{_spec_lines(open_runtime(model).spec)}")
+
+
+def _print_variants():
+    table = Table("variant", "parameters", "weights (top-1 %)", "on this machine", title="Models")
+    for name in VARIANTS:
+        known = pretrained_weights_of(name).values()
+        published = ", ".join(f"{weights.name} {weights.top1:.2f}" for weights in known)
+        local = ", ".join(weights.name for weights in known if _local_file(weights))
+        table.add_row(name, f"{_parameters(name):,}", published or "none", local)
+    print_table(table)
+    print(
+        "Accuracies were published by others and not measured again here; that of t2t_vit_tiny_32 is ours.\n"
+        f"Cache: {cache_folder()}"
+    )
+
+
+def _local_file(weights: PretrainedWeights) -> pathlib.Path | None:
+    """Returns where weights are on this machine, `None` if they are not."""
+    path = weights.path or cache_folder() / weights.file
+    return path if path.exists() else None
+
+
+def _print_variant(name):
+    config = find_variant(name).config
+    print(f"{name}: {_parameters(name):,} parameters\n{config}")
+    for weights in pretrained_weights_of(name).values():
+        table = Table(show_header=False, title=f'weights="{weights.name}"', title_justify="left")
+        table.add_row("file", weights.file if weights.path else weights.url)
+        accuracy = f"top-1 {weights.top1}%" + (f", top-5 {weights.top5}%" if weights.top5 else "")
+        table.add_row("accuracy" if weights.path else "published accuracy", accuracy)
+        table.add_row("data", f"{weights.dataset}, {weights.classes} classes")
+        table.add_row("images", _images_line(weights.preprocessing))
+        if not weights.path:
+            table.add_row("verified by", weights.verified_by)
+        table.add_row("license", weights.license)
+        table.add_row("on this machine", str(_local_file(weights) or "no"))
+        print_table(table)
+
+
+def _images_line(preprocessing: Preprocessing) -> str:
+    height, width = preprocessing.image_size
+    return (
+        f"{height}x{width}, {preprocessing.interpolation}, crop fraction {preprocessing.crop_fraction:g}, "
+        f"mean {preprocessing.mean}, std {preprocessing.std}"
+    )
+
+
+def _spec_lines(spec: ModelSpec) -> str:
+    labels = "not known" if spec.labels is None else f"{len(spec.labels)}: {', '.join(spec.labels[:10])}"
+    labels += ", ..." if spec.labels and len(spec.labels) > 10 else ""
+    inputs = "pixels in [0, 255]" if spec.normalizes else "normalized images"
+    return f"images: {_images_line(spec.preprocessing)}\ntakes: {inputs}\nreturns: {spec.output}\nclasses: {labels}"
+
+
+def _parameters(variant):
+    known = VARIANTS[variant]
+    positions = 1 + math.prod(token_grid(known.config.soft_splits, *[known.image_size] * 2))
+    return sum(math.prod(row.shape) for row in name_map(known.config, positions))
+
+
+@app.command("predict")
+def predict_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    images: Annotated[
+        list[pathlib.Path], typer.Argument(metavar="IMAGE...", exists=True, help="JPEG, PNG, BMP, GIF or WebP files.")
+    ],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to print.")] = 5,
+    crop_fraction: CropOption = None,
+) -> None:
+    """Print the top classes of images."""
+    runtime = open_runtime(model)
+    if runtime.spec.output == "features":
+        raise ValueError(f"Expected a classifier; {model} returns features")
+    preprocessing = with_crop_fraction(runtime.spec.preprocessing, crop_fraction)
+    for path, predictions in zip(images, predict_images(runtime, images, top, preprocessing=preprocessing), strict=True):
+        print(f"{path.name}:")
+        table = Table("class", "probability")
+        for label, probability in predictions:
+            table.add_row(Text(label), f"{probability:.4f}")
+        print_table(table)
+
+
+def with_crop_fraction(preprocessing: Preprocessing, crop_fraction: float | None) -> Preprocessing:
+    """Returns the preprocessing with the crop fraction of the option, if there is one."""
+    return preprocessing if crop_fraction is None else dataclasses.replace(preprocessing, crop_fraction=crop_fraction)

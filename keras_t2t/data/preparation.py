@@ -1,0 +1,146 @@
+"""Preparing images for a model: what happens to an image before prediction and evaluation."""
+
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_t2t.data.decoding import decode
+from keras_t2t.models import spec_of
+from keras_t2t.preprocessing import ModelSpec, Preprocessing
+from keras_t2t.runtime import Runtime
+
+
+def center_view(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
+    """Resizes pixels until the shorter side fits, and crops the center.
+
+    Args:
+        pixels: Tensor of shape `(H, W, 3)` with values in [0, 255].
+        preprocessing: The `image_size`, `crop_fraction` and `interpolation` to use.
+
+    Returns:
+        Float32 tensor of shape `(*image_size, 3)`, whole numbers in [0, 255].
+    """
+    size = preprocessing.image_size
+    wanted = tf.constant([math.floor(side / preprocessing.crop_fraction) for side in size], "float32")
+    old = tf.cast(tf.shape(pixels)[:2], "float32")
+    new = tf.maximum(tf.cast(tf.round(old * tf.reduce_max(wanted / old)), "int32"), size)
+    pixels = tf.image.resize(pixels, new, preprocessing.interpolation, antialias=True)
+    top, left = tf.unstack((new - size) // 2)
+    view = tf.ensure_shape(pixels[top : top + size[0], left : left + size[1]], (*size, 3))
+    return tf.clip_by_value(tf.round(view), 0, 255)
+
+
+def read_view(path: str | os.PathLike, preprocessing: Preprocessing) -> np.ndarray:
+    """Reads an image file and returns its center view, before normalization.
+
+    Decoding matches Pillow's (libjpeg with its accurate transform). Resizing is antialiased like Pillow's, which rounds between
+    the two directions: the results differ by less than half a gray level on average.
+
+    Args:
+        path: A JPEG, PNG, BMP, GIF or WebP file; of an animation the first frame is read. Grayscale images become RGB.
+        preprocessing: How to resize and crop; see `center_view`.
+
+    Returns:
+        Uint8 array of shape `(*image_size, 3)`.
+
+    Raises:
+        ValueError: If the file is not an image.
+        OSError: If the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        data = tf.constant(file.read())
+    try:
+        pixels = decode(data)
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(f"Cannot read {path}: expected a JPEG, PNG, BMP, GIF or WebP image") from error
+    return np.asarray(tf.cast(center_view(pixels, preprocessing), "uint8"))
+
+
+def normalize_images(images: Any, preprocessing: Preprocessing) -> Any:
+    """Normalizes images for a model that was built with `include_preprocessing=False`.
+
+    It also works in `tf.data.Dataset.map`, on any backend of Keras.
+
+    Args:
+        images: Array or TensorFlow tensor of shape `(..., C)` with values in [0, 255], of any dtype.
+        preprocessing: The mean and std to use; see `keras_t2t.preprocessing_of`.
+
+    Returns:
+        `(images / 255 - mean) / std` in float32: a tensor for a tensor, otherwise an array.
+
+    Example:
+
+    >>> model = keras_t2t.T2TViT7(weights=None, include_preprocessing=False)
+    >>> images = keras_t2t.normalize_images(np.zeros((1, 224, 224, 3), "uint8"), keras_t2t.preprocessing_of(model))
+    >>> images[0, 0, 0].round(3).tolist()
+    [-2.118, -2.036, -1.804]
+    """
+    images = tf.cast(images, "float32") if tf.is_tensor(images) else np.asarray(images, "float32")
+    return images * np.array(preprocessing.scale, "float32") + np.array(preprocessing.offset, "float32")
+
+
+def as_input(views: np.ndarray, spec: ModelSpec, dtype: str = "float32") -> np.ndarray:
+    """Turns RGB views into what a model takes.
+
+    Args:
+        views: Array of shape `(n, H, W, 3)` with values in [0, 255].
+        spec: What the model takes.
+        dtype: Dtype of the result, `"float32"` or `"uint8"`.
+
+    Returns:
+        Array of shape `(n, H, W, C)`: in grayscale for a model of 1 channel, and normalized unless the model does that itself.
+
+    Raises:
+        ValueError: If the model takes images that have neither 1 nor 3 channels.
+    """
+    channels = spec.preprocessing.channels
+    if channels not in (1, 3):
+        raise ValueError(f"Expected a model for RGB or grayscale images; this one takes images with {channels} channels")
+    images = views.astype("float32")
+    if channels == 1:
+        images = np.asarray(tf.image.rgb_to_grayscale(images))
+    images = images if spec.normalizes else normalize_images(images, spec.preprocessing)
+    return (np.round(images) if dtype == "uint8" else images).astype(dtype)
+
+
+def load_image(path: str | os.PathLike, model: keras.Model | Runtime, preprocessing: Preprocessing | None = None) -> np.ndarray:
+    """Reads an image file and prepares it for a model, the way that the model was evaluated.
+
+    Args:
+        path: A JPEG, PNG, BMP, GIF or WebP file.
+        model: A model built by this package, or an exported model opened by `keras_t2t.open_exported`.
+        preprocessing: How to resize and crop instead of `keras_t2t.preprocessing_of(model)`.
+
+    Returns:
+        Array of shape `(1, H, W, C)`, ready for `model.predict`.
+
+    Raises:
+        ValueError: If the file is not an image, or if the model was not built by this package.
+        OSError: If the file cannot be read.
+
+    Example:
+
+    >>> model = keras_t2t.T2TViTTiny32(weights="cifar10")
+    >>> keras_t2t.load_image("examples/images/frog.jpg", model).shape
+    (1, 32, 32, 3)
+    """
+    return load_images([path], model, preprocessing)
+
+
+def load_images(
+    paths: Sequence[str | os.PathLike], model: keras.Model | Runtime, preprocessing: Preprocessing | None = None
+) -> np.ndarray:
+    """Reads image files and prepares them for a model; see `load_image`.
+
+    Returns:
+        Array of shape `(len(paths), H, W, C)`.
+    """
+    spec = model.spec if isinstance(model, Runtime) else spec_of(model)
+    dtype = model.input_dtype if isinstance(model, Runtime) else "float32"
+    views = np.stack([read_view(path, preprocessing or spec.preprocessing) for path in paths])
+    return as_input(views, spec, dtype)

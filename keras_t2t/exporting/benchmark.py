@@ -1,0 +1,99 @@
+"""Speed, memory and size of models in their runtimes, side by side."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from keras_t2t.exporting.report import size_of
+from keras_t2t.figures import PALETTE, new_figure
+from keras_t2t.runtime import available_cores
+
+PROGRAM = pathlib.Path(__file__).with_name("measure_child.py")
+START = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"  # a script would see `onnx.py` for `onnx`
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What one model takes on this machine.
+
+    Attributes:
+        path: the file or folder.
+        runtime: name of its runtime.
+        size: bytes of the file, or of all files of the folder.
+        latency: median seconds of one image.
+        throughput: images a second for each batch size asked for. A TFLite file goes through them in its own batches.
+        memory: bytes of main memory, at most, of a process with Python, numpy, the runtime and the largest of these batches.
+    """
+
+    path: pathlib.Path
+    runtime: str
+    size: int
+    latency: float
+    throughput: dict[int, float]
+    memory: int
+
+
+def measure(
+    path: str | os.PathLike, batches: Sequence[int] = (8,), seconds: float = 2.0, threads: int | None = None
+) -> Measurement:
+    """Measures a model in a process of its own, on random pixels.
+
+    Args:
+        path: a `.tflite`, `.onnx` or `.keras` file, or the folder of a SavedModel.
+        batches: sizes to measure the throughput at.
+        seconds: how long to measure each size, three batches at least.
+        threads: by default all cores of this process.
+
+    Raises:
+        ValueError: if it is none of these, or damaged.
+        FileNotFoundError: if there is nothing.
+        ImportError: if the runtime is not installed.
+        RuntimeError: if the process died, possibly out of memory.
+    """
+    path = pathlib.Path(path)
+    if not batches or min(batches) < 1:
+        raise ValueError(f"Expected positive batch sizes; received: {batches}")
+    if not path.exists():
+        raise FileNotFoundError(f"There is no {path}")
+    threads = threads or available_cores()
+    command = [sys.executable, "-c", START, PROGRAM, path, threads, seconds, *batches]
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "KERAS_BACKEND": "tensorflow"}
+    child = subprocess.run([str(part) for part in command], env=environment, capture_output=True, text=True)
+    if child.returncode:
+        reason = next(iter(child.stderr.strip().splitlines()[-1:]), f"status {child.returncode}")
+        raise RuntimeError(f"The process that measured {path} died: {reason}")
+    found = json.loads(child.stdout.splitlines()[-1])
+    if "error" in found:
+        raise ValueError(found["error"])
+    found["throughput"] = dict(zip(batches, found["throughput"], strict=True))
+    return Measurement(path=path, size=size_of(path), **found)
+
+
+def draw(measurements: Sequence[Measurement], path: str | os.PathLike):
+    """Draws measurements of the same batch sizes as bars, a panel for each figure and a row for each model, as a PNG."""
+    panels = {"latency, ms": [1e3 * each.latency for each in measurements]}
+    for batch in measurements[0].throughput:
+        panels[f"images/s at batch {batch}"] = [each.throughput[batch] for each in measurements]
+    panels["peak memory, MiB"] = [each.memory / 2**20 for each in measurements]
+    panels["size, MB"] = [each.size / 1e6 for each in measurements]
+    figure = new_figure(2.4 + 2.3 * len(panels), 1.3 + 0.4 * len(measurements))
+    rows = range(len(measurements))
+    runtimes = list(dict.fromkeys(each.runtime for each in measurements))
+    colors = [PALETTE[runtimes.index(each.runtime)] for each in measurements]
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, values) in zip(all_axes, panels.items(), strict=True):
+        bars = axes.barh(rows, values, color=colors, height=0.7)
+        axes.bar_label(bars, [f"{value:.3g}" if value < 1000 else f"{value:.0f}" for value in values], padding=3, fontsize=9)
+        axes.set_title(f"{title}\n({'more' if 'images/s' in title else 'less'} is better)", fontsize=10)
+        axes.set_xlim(0, 1.25 * max(values))
+        axes.set_xticks([])
+        axes.spines[["top", "right", "bottom"]].set_visible(False)
+    all_axes[0].set_yticks(rows, [each.path.name for each in measurements])
+    all_axes[0].invert_yaxis()
+    handles = [all_axes[0].barh(0, 0, color=color, label=name) for name, color in zip(runtimes, PALETTE, strict=False)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(runtimes), frameon=False)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,47 @@
+"""The `ModelSpec` in exported files, as JSON: where each format keeps it.
+
+- TFLite: a file `keras_t2t.json` in a zip archive at the end of the model file, uncompressed. This is how TFLite Metadata packs
+  associated files (https://ai.google.dev/edge/litert/models/metadata): runtimes ignore it, and `unzip -p` prints it.
+- ONNX: the entry `keras_t2t` of `metadata_props`.
+- SavedModel: a file `keras_t2t.json` in the folder.
+"""
+
+import os
+import pathlib
+import zipfile
+from collections.abc import Mapping
+
+from keras_t2t.preprocessing import ModelSpec
+
+KEY = "keras_t2t"
+FILE = f"{KEY}.json"
+
+
+def append_to_tflite(path: str | os.PathLike, spec: ModelSpec) -> None:
+    """Appends the spec to a TFLite file."""
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
+        archive.writestr(zipfile.ZipInfo(FILE), spec.to_json())  # dated 1980, so that the bytes are always the same
+
+
+def read_from_tflite(path: str | os.PathLike) -> ModelSpec | None:
+    """Returns the spec in a TFLite file, or `None` if it has none."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        return ModelSpec.from_json(archive.read(FILE).decode()) if FILE in archive.namelist() else None
+
+
+def read_from_onnx(metadata: Mapping[str, str]) -> ModelSpec | None:
+    """Returns the spec in the metadata of an ONNX file, or `None` if it has none."""
+    return ModelSpec.from_json(metadata[KEY]) if KEY in metadata else None
+
+
+def write_to_saved_model(path: pathlib.Path, spec: ModelSpec) -> None:
+    """Writes the spec into the folder of a SavedModel."""
+    (path / FILE).write_text(spec.to_json(), encoding="utf-8")
+
+
+def read_from_saved_model(path: pathlib.Path) -> ModelSpec | None:
+    """Returns the spec in the folder of a SavedModel, or `None` if it has none."""
+    file = path / FILE
+    return ModelSpec.from_json(file.read_text(encoding="utf-8")) if file.is_file() else None

@@ -1,0 +1,147 @@
+"""Conversion to ONNX, with weights of 32 or 8 bits."""
+
+import contextlib
+import copy
+import logging
+import os
+import pathlib
+from collections import Counter
+
+import keras
+import numpy as np
+
+from keras_t2t.exporting.graph import INPUT, frozen_function
+from keras_t2t.exporting.metadata import KEY
+from keras_t2t.inference.tokens import NOT_QUANTIZED
+from keras_t2t.preprocessing import ModelSpec
+
+OPSET = 20
+
+
+def to_onnx(model: keras.Model, path: pathlib.Path, spec: ModelSpec, quantize: str | None = None, input_dtype: str = "float32"):
+    """Writes a model as an ONNX file of opset 20 and of standard operations, for batches of any size.
+
+    Args:
+        model: as `optimize_for_inference` returns it.
+        path: The file.
+        spec: What the model takes and returns.
+        quantize: None for float32, or `"int8"`: the weights of matrix products in 8 bits, by ONNX Runtime's own quantizer; what
+            enters a product is quantized while it runs.
+        input_dtype: `"float32"` or `"uint8"`.
+    """
+    import onnx
+
+    converted = _fuse(_convert(model, input_dtype))
+    _name_by_order(converted.graph, INPUT, spec.output)
+    onnx.helper.set_model_props(converted, {KEY: spec.to_json()})
+    onnx.checker.check_model(converted, full_check=True)
+    onnx.save(converted, path)
+    if quantize == "int8":
+        _quantize(path)
+
+
+def _convert(model, input_dtype):
+    import onnx
+    import tensorflow as tf
+    import tf2onnx
+
+    frozen = frozen_function(model, None, input_dtype)
+    spec = tf.TensorSpec((None, *model.input_shape[1:]), input_dtype, name=INPUT)
+    function = tf.function(lambda images: frozen(images)[0], [spec])
+    with _quiet("tf2onnx", "tensorflow"):
+        converted, _ = tf2onnx.convert.from_function(function, [spec], opset=18)
+    converted = onnx.version_converter.convert_version(converted, OPSET)
+    del converted.opset_import[:]
+    converted.opset_import.append(onnx.helper.make_opsetid("", OPSET))
+    converted.producer_name, converted.producer_version = "keras_t2t", ""
+    return converted
+
+
+def _fuse(converted):
+    """Puts one operation in the place of each GELU and of each standardization of tokens."""
+    import onnx_ir
+    from onnxscript.rewriter import pattern, rewrite
+
+    def gelu(op, x):
+        return op.Mul(op.Mul(0.5, x), op.Add(1.0, op.Erf(op.Mul(x, 0.5**0.5))))
+
+    def standardize(op, x, axes, epsilon):
+        centered = op.Sub(x, op.ReduceMean(x, axes, _allow_other_attributes=True))
+        variance = op.ReduceMean(op.Mul(centered, centered), axes, _allow_other_attributes=True)
+        return op.Mul(centered, op.Reciprocal(op.Sqrt(op.Add(variance, epsilon))))
+
+    def layer_norm(op, x, axes, epsilon):
+        ones = op.Constant(value=onnx_ir.tensor(np.ones(x.shape[-1], "float32")))
+        return op.LayerNormalization(x, ones, axis=-1, epsilon=float(epsilon.const_value.numpy()))
+
+    def over_channels(context, x, axes, epsilon, **_):
+        known = x.shape is not None and isinstance(x.shape[-1], int)
+        return known and axes.const_value is not None and axes.const_value.numpy().tolist() in ([-1], [len(x.shape) - 1])
+
+    rules = [
+        pattern.RewriteRule(gelu, lambda op, x: op.Gelu(x)),
+        pattern.RewriteRule(standardize, layer_norm, over_channels),
+    ]
+    return rewrite(converted, pattern_rewrite_rules=rules)
+
+
+def _name_by_order(graph, entering, leaving):
+    """Names values and nodes by their order, and orders weights by their use: a model always gives the same file."""
+    names = {"": "", graph.input[0].name: entering, graph.output[0].name: leaving}
+
+    def name(old):
+        return names.setdefault(old, f"{NOT_QUANTIZED if NOT_QUANTIZED in old else 'value'}_{len(names)}")
+
+    for value in (graph.input[0], graph.output[0]):
+        value.name = names[value.name]
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    for i, node in enumerate(graph.node):
+        node.name = f"{NOT_QUANTIZED if NOT_QUANTIZED in node.name else node.op_type}_{i}"
+        node.input[:] = [name(old) for old in node.input]
+        node.output[:] = [name(old) for old in node.output]
+    weights = {tensor.name: tensor for tensor in copy.deepcopy(graph).initializer}
+    del graph.initializer[:], graph.value_info[:]
+    for old, new in names.items():
+        if old in weights:
+            weights[old].name = new
+            graph.initializer.append(weights[old])
+    graph.name, graph.doc_string = "keras_t2t", ""
+
+
+def _quantize(path):
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    delicate = [node.name for node in onnx.load(path).graph.node if node.name.startswith(NOT_QUANTIZED)]
+    with _quiet("root"):
+        quantize_dynamic(
+            path,
+            path,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=delicate,
+            extra_options={"MatMulConstBOnly": True},
+        )
+
+
+@contextlib.contextmanager
+def _quiet(*names):
+    """Keeps what loggers say below errors from the terminal."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def onnx_ops(path: str | os.PathLike) -> dict[str, int]:
+    """Returns how many operations of each kind an ONNX file has; one outside the standard is called `DOMAIN:NAME`."""
+    import onnx
+
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    return dict(Counter(f"{node.domain}:{node.op_type}" if node.domain else node.op_type for node in nodes))

@@ -1,0 +1,47 @@
+"""Images for calibration and comparison: those of the user, or the sample photos that come with the package."""
+
+import os
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_t2t import assets
+
+MOST_IMAGES = 100
+
+
+def images_for(model: keras.Model, source: Any = None) -> np.ndarray:
+    """Returns images `(n, H, W, C)`, float32, as `model` takes them.
+
+    Args:
+        model: A model with a fixed image size.
+        source: An array `(n, H, W, C)` of what the model takes; or a folder, of which up to 100 evenly spaced files are
+            prepared for the model; or `None` for the ten sample photos that come with the package.
+
+    Raises:
+        ValueError: If images have another shape, or if there are no images in the folder.
+        FileNotFoundError: If there is no such folder.
+    """
+    if source is None:
+        source = assets.folder("images")
+    if isinstance(source, (str, os.PathLike)):
+        return _from_folder(pathlib.Path(source), model)
+    shape, images = model.input_shape[1:], np.asarray(source, "float32")
+    if images.ndim != 4 or images.shape[1:] != shape or not len(images):
+        raise ValueError(f"Expected images of shape (n, {', '.join(map(str, shape))}); received: {images.shape}")
+    return images
+
+
+def _from_folder(folder, model):
+    from keras_t2t.data import load_images
+    from keras_t2t.data.sources import SUFFIXES
+
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}")
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not files:
+        raise ValueError(f"Expected a folder of images ({', '.join(SUFFIXES)}); there are none in {folder}")
+    chosen = np.unique(np.linspace(0, len(files) - 1, MOST_IMAGES).round().astype(int))
+    return load_images([files[index] for index in chosen], model)

@@ -1,0 +1,123 @@
+"""Export to a SavedModel that plain TensorFlow serves."""
+
+import os
+import pathlib
+import re
+from collections import Counter
+
+import keras
+
+from keras_t2t.exporting.graph import INPUT, inference_function
+from keras_t2t.exporting.metadata import write_to_saved_model
+from keras_t2t.preprocessing import ModelSpec
+
+
+def to_saved_model(model: keras.Model, path: pathlib.Path, spec: ModelSpec, input_dtype: str = "float32"):
+    """Writes a model as a SavedModel, which needs no package but TensorFlow, for batches of any size.
+
+    Signatures:
+        `serving_default`: `images` (B, H, W, C) to the outputs, under the name of `ModelSpec.output`.
+        `classify`, of a classifier of RGB images: `encoded` (B,), the bytes of JPEG or PNG files, to `labels` (B, k), strings,
+        and `scores` (B, k), the probabilities of the top classes, up to five. Images are prepared as `keras_t2t.load_image`
+        does it.
+
+    Args:
+        model: as `optimize_for_inference` returns it.
+        path: The folder.
+        spec: What the model takes and returns.
+        input_dtype: of `images`, `"float32"` or `"uint8"`.
+    """
+    import tensorflow as tf
+
+    infer = inference_function(model)
+    module = tf.Module()
+    module.weights = [weight.value for weight in model.weights]
+    images = tf.TensorSpec((None, *model.input_shape[1:]), input_dtype, name=INPUT)
+    module.serve = tf.function(lambda images: {spec.output: infer(images)}, [images])
+    signatures = {"serving_default": module.serve}
+    if spec.output != "features" and model.input_shape[-1] == 3:
+        module.classify = tf.function(
+            _classifier(spec, model.output_shape[-1], infer), [tf.TensorSpec((None,), "string", "encoded")]
+        )
+        signatures["classify"] = module.classify
+    tf.saved_model.save(module, str(path), signatures)
+    write_to_saved_model(path, spec)
+    _make_stable(path)
+
+
+def _classifier(spec, classes, infer):
+    import tensorflow as tf
+
+    from keras_t2t.data import center_view, normalize_images
+    from keras_t2t.data.decoding import decode
+
+    names = spec.labels or [str(index) for index in range(classes)]
+
+    def view(encoded):
+        return center_view(decode(encoded), spec.preprocessing)
+
+    def classify(encoded):
+        shape = (*spec.preprocessing.image_size, 3)
+        images = tf.map_fn(view, encoded, fn_output_signature=tf.TensorSpec(shape))
+        scores = infer(images if spec.normalizes else normalize_images(images, spec.preprocessing))
+        scores = tf.nn.softmax(scores) if spec.output == "logits" else scores
+        scores, indices = tf.math.top_k(scores, min(5, classes))
+        return {"labels": tf.gather(tf.constant(names), indices), "scores": scores}
+
+    return classify
+
+
+def _make_stable(folder):
+    """Rewrites what differs each time: names of functions after a counter of the process, and a random fingerprint."""
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    (folder / "fingerprint.pb").unlink(missing_ok=True)
+    file = folder / "saved_model.pb"
+    saved = SavedModel.FromString(file.read_bytes())
+    functions = saved.meta_graphs[0].graph_def.library.function
+    by_counter = sorted((function.signature.name for function in functions), key=lambda name: int(name.rpartition("_")[2]))
+    names = {name: f"{name.rpartition('_')[0]}_{i}" for i, name in enumerate(by_counter)}
+    any_name = re.compile("|".join(sorted(names, key=len, reverse=True)))
+    _replace_strings(saved, lambda text: any_name.sub(lambda match: names[match[0]], text))
+    functions.sort(key=lambda function: function.signature.name)
+    file.write_bytes(saved.SerializeToString(deterministic=True))
+
+
+def _replace_strings(message, replace):
+    """Replaces strings, keys of maps included, throughout a protocol buffer, weights excepted."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        return
+    if message.DESCRIPTOR.name in ("NodeDef", "ArgAttrs"):
+        for name in ("_gradient_op_type", "_user_specified_name"):  # have counters; neither is of use here
+            message.attr.pop(name, None)
+    for field, value in message.ListFields():
+        if field.message_type and field.message_type.GetOptions().map_entry:
+            of_messages = field.message_type.fields_by_name["value"].message_type
+            for key in list(value):
+                if of_messages:
+                    _replace_strings(value[key], replace)
+                if of_messages and isinstance(key, str) and replace(key) != key:
+                    value[replace(key)].CopyFrom(value.pop(key))
+        elif field.message_type:
+            for part in value if field.is_repeated else [value]:
+                _replace_strings(part, replace)
+        elif field.type == field.TYPE_STRING and field.is_repeated:
+            value[:] = [replace(text) for text in value]
+        elif field.type == field.TYPE_STRING:
+            setattr(message, field.name, replace(value))
+
+
+def saved_model_ops(path: str | os.PathLike) -> dict[str, int]:
+    """Returns how many operations of each kind a SavedModel has; one that is not TensorFlow's own is called `custom:NAME`."""
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+    from tensorflow.python.framework import op_def_registry
+
+    graph = SavedModel.FromString((pathlib.Path(path) / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
+    functions = {function.signature.name for function in graph.library.function}
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    foreign = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}  # run Python, which a server does not have
+
+    def name(op):
+        return op if op in functions or (op not in foreign and op_def_registry.get(op)) else f"custom:{op}"
+
+    return dict(Counter(name(node.op) for node in nodes))

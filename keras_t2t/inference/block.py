@@ -1,0 +1,95 @@
+"""The encoder block for inference."""
+
+import keras
+from keras import ops
+
+from keras_t2t.inference.folded import FoldedLayer, attend, exact_gelu, standardize
+
+
+@keras.saving.register_keras_serializable("keras_t2t")
+class InferenceBlock(FoldedLayer):
+    """An `EncoderBlock`, or one of the design studies, whose norms and scales are folded into its projections.
+
+    It works on a matrix (B * N, D) of all tokens, whose products with constant matrices the runtimes fuse with bias and GELU.
+    Which of the design studies it is shows in the names of its weights.
+
+    Args:
+        num_heads: attention heads.
+        epsilon: of the LayerNorms.
+        class_token_only: whether only the first token is computed, from all tokens.
+        shapes: of the weights that `fold_block` returns.
+
+    Input:
+        (B, N, D).
+
+    Output:
+        (B, N, D), or (B, 1, D) with `class_token_only`; with dense connections it has more channels than D.
+    """
+
+    def __init__(self, num_heads: int, epsilon: float, class_token_only: bool, shapes: dict, **kwargs):
+        super().__init__(shapes, **kwargs)
+        self.num_heads = num_heads
+        self.epsilon = epsilon
+        self.class_token_only = class_token_only
+
+    def call(self, x):
+        _, tokens, width = ops.shape(x)
+        x = ops.reshape(x, (-1, width))
+        mixed = self.attention(standardize(x, self.epsilon), tokens)
+        if self.class_token_only:
+            x = first_tokens(x, tokens)
+        entering, x = x, x + mixed
+        hidden = self.dense(standardize(x, self.epsilon), "fc1", gelu=True)
+        if "scale1" in self.shapes:
+            ghosts = [exact_gelu(hidden * self.folded[name]) for name in ("scale1", "scale2")]
+            hidden = ops.concatenate([hidden, *ghosts], axis=-1)
+        x = x + self.dense(hidden, "fc2")
+        if "growth_kernel" in self.shapes:
+            x = ops.concatenate([entering, self.dense(x, "growth")], axis=-1)
+        return ops.reshape(x, (-1, 1 if self.class_token_only else tokens, x.shape[-1]))
+
+    def attention(self, x, tokens):
+        """Returns the result of the attention, (B * n, D), of standardized tokens (B * N, D)."""
+        width = x.shape[-1]
+        if "query_kernel" in self.shapes:
+            queries = self.heads(first_tokens(x, tokens), "query", 1, 1)
+            keys, values = ops.split(self.heads(x, "key_value", 2, tokens), 2, axis=1)
+        else:
+            queries, keys, values = ops.split(self.heads(x, "qkv", 3, tokens), 3, axis=1)
+        mixed = ops.swapaxes(attend(queries, keys, values), 1, 2)  # (B, n, H, d)
+        mixed = self.dense(ops.reshape(mixed, (-1, width)), "projection")
+        if "squeeze_kernel" not in self.shapes:
+            return mixed
+        mixed = ops.reshape(mixed, (-1, tokens, width))
+        gate = ops.relu(ops.matmul(ops.mean(mixed, axis=1), self.folded["squeeze_kernel"]))
+        gate = ops.sigmoid(ops.matmul(gate, self.folded["excite_kernel"]))  # (B, D)
+        mixed = (mixed[:, :1] if self.class_token_only else mixed) * gate[:, None]
+        return ops.reshape(mixed, (-1, width))
+
+    def heads(self, x, name, parts, tokens):
+        """Returns `parts` projections of tokens (B * n, D), each split into heads: (B, parts * H, n, d)."""
+        width = x.shape[-1]
+        x = self.dense(x, name)
+        if f"{name}_scale" in self.shapes:  # half of each projection is computed, the other half is a multiple of it
+            x = ops.reshape(x, (-1, parts, width // 2))
+            x = ops.concatenate([x, x * self.folded[f"{name}_scale"]], axis=-1)
+        x = ops.reshape(x, (-1, tokens, parts * self.num_heads, width // self.num_heads))
+        return ops.swapaxes(x, 1, 2)
+
+    def compute_output_shape(self, input_shape):
+        batch, tokens, width = input_shape
+        growth = self.shapes.get("growth_bias", (0,))[0]
+        return (batch, 1 if self.class_token_only else tokens, width + growth)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "epsilon": self.epsilon,
+            "class_token_only": self.class_token_only,
+        }
+
+
+def first_tokens(x, tokens):
+    """Returns the first of every `tokens` rows of x (B * tokens, D): (B, D)."""
+    return ops.reshape(x, (-1, tokens, x.shape[-1]))[:, 0]

@@ -1,0 +1,107 @@
+"""Predictions for image files, with Keras models and exported ones alike."""
+
+import os
+from collections.abc import Iterator, Sequence
+
+import keras
+import numpy as np
+
+from keras_t2t.assets import class_names
+from keras_t2t.models import spec_of
+from keras_t2t.preprocessing import ModelSpec, Preprocessing
+from keras_t2t.runtime import Runtime
+
+
+def keras_runtime(model: keras.Model) -> Runtime:
+    """Returns a Keras model as a `Runtime`. It is compiled at the first batch.
+
+    Raises:
+        ValueError: If the model was not built by this package.
+    """
+
+    def run(images):
+        return np.asarray(model.predict_on_batch(images), "float32")
+
+    return Runtime(
+        name=f"Keras, {keras.backend.backend()}",
+        run=run,
+        input_shape=tuple(model.inputs[0].shape),
+        input_dtype="float32",
+        known_spec=spec_of(model),
+    )
+
+
+def probabilities(scores: np.ndarray, spec: ModelSpec) -> np.ndarray:
+    """Returns the probabilities `(n, classes)`, float64, of the outputs of a classifier; independent scores as they are.
+
+    Raises:
+        ValueError: If the model is not a classifier.
+    """
+    if spec.output == "features":
+        raise ValueError("Expected a classifier; this model returns features")
+    scores = np.asarray(scores, "float64")
+    if spec.output != "logits":
+        return scores
+    scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return scores / scores.sum(axis=-1, keepdims=True)
+
+
+def display_labels(spec: ModelSpec, classes: int) -> tuple[str, ...]:
+    """Returns names for the classes: those that the model carries, those of ImageNet for 1,000 classes, or their indices."""
+    if spec.labels:
+        return spec.labels
+    return class_names("imagenet") if classes == 1000 else tuple(map(str, range(classes)))
+
+
+def predict_images(
+    model: keras.Model | Runtime,
+    paths: Sequence[str | os.PathLike],
+    top: int = 5,
+    *,
+    batch_size: int = 32,
+    preprocessing: Preprocessing | None = None,
+) -> list[list[tuple[str, float]]]:
+    """Returns the top classes of image files.
+
+    Args:
+        model: A classifier built by this package, or an exported one opened by `keras_t2t.open_exported`.
+        paths: JPEG, PNG, BMP, GIF or WebP files.
+        top: Number of classes to return for each image.
+        batch_size: Number of images to process at a time.
+        preprocessing: How to resize and crop instead of `keras_t2t.preprocessing_of(model)`.
+
+    Returns:
+        For each image a list of `(label, probability)`, highest probability first.
+
+    Raises:
+        ValueError: If a file is not an image, or if the model is not a classifier built by this package.
+        OSError: If a file cannot be read.
+
+    Example:
+
+    >>> model = keras_t2t.T2TViTTiny32(weights="cifar10")
+    >>> [(label, _)] = keras_t2t.predict_images(model, ["examples/images/frog.jpg"], top=1)[0]
+    >>> label
+    'frog'
+    """
+    runtime = model if isinstance(model, Runtime) else keras_runtime(model)
+    results = []
+    for row in image_probabilities(runtime, paths, batch_size, preprocessing):
+        labels = display_labels(runtime.spec, len(row))
+        best = np.argsort(-row, kind="stable")[:top]
+        results.append([(labels[index], float(row[index])) for index in best])
+    return results
+
+
+def image_probabilities(
+    runtime: Runtime,
+    paths: Sequence[str | os.PathLike],
+    batch_size: int = 32,
+    preprocessing: Preprocessing | None = None,
+) -> Iterator[np.ndarray]:
+    """Yields the probabilities `(classes,)` of one image file after the other, in bounded memory."""
+    from keras_t2t.data import load_images  # needs TensorFlow, whatever the backend of Keras
+
+    for start in range(0, len(paths), batch_size):
+        images = load_images(paths[start : start + batch_size], runtime, preprocessing)
+        yield from probabilities(runtime.run(images), runtime.spec)

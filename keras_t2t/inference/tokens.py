@@ -1,0 +1,137 @@
+"""The T2T module for inference: soft splits, their norms and projections as convolutions."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_t2t.configs import check_soft_splits, token_grid
+from keras_t2t.inference.folded import FoldedLayer, attend, standardize
+
+NOT_QUANTIZED = "not_quantized"
+"""Scope of what quantizers leave alone: norms of windows, and the product whose errors an exponential would magnify."""
+
+
+@keras.saving.register_keras_serializable("keras_t2t")
+class InferenceTokensToToken(FoldedLayer):
+    """A `TokensToToken` in which windows are never laid out in memory.
+
+    A soft split followed by a dense layer is a convolution. A LayerNorm between the two subtracts the mean of each window, as a
+    kernel does whose columns sum to zero, and divides by the deviation of each window: one number, not one for each channel.
+
+    Args:
+        token_attention, soft_splits: those of `TokensToToken`.
+        epsilon: of the LayerNorms.
+        shapes: of the weights that `fold_tokens` returns.
+
+    Input:
+        (B, H, W, C).
+
+    Output:
+        (B, h, w, embed_dim).
+    """
+
+    def __init__(self, token_attention: str, soft_splits: tuple, epsilon: float, shapes: dict, **kwargs):
+        super().__init__(shapes, **kwargs)
+        self.token_attention = token_attention
+        self.soft_splits = check_soft_splits(soft_splits)
+        self.epsilon = epsilon
+
+    def call(self, images):
+        x = images
+        for i, split in enumerate(self.soft_splits[:-1], 1):
+            if self.token_attention == "convolution":
+                x = self.project(x, f"split{i}", split)
+            else:
+                x = self.stage(x, f"split{i}", split)
+        return self.project(x, f"split{len(self.soft_splits)}", self.soft_splits[-1])
+
+    def project(self, x, name, split):
+        """Returns the windows of x (B, H, W, C) times a kernel: (B, h, w, units)."""
+        return convolve(pad(x, split), self.folded[f"{name}_kernel"], split) + self.folded[f"{name}_bias"]
+
+    def stage(self, x, name, split):
+        """Returns x (B, H, W, C) after a soft split and the attention between its tokens: (B, h, w, D)."""
+        x = pad(x, split)
+        with keras.name_scope(NOT_QUANTIZED):
+            scale = ops.rsqrt(window_variance(x, split) + self.epsilon)  # (B, h, w, 1)
+            parts = [convolve(x, part, split) * scale for part in ops.split(self.folded[f"{name}_kernel"], 3, axis=-1)]
+        _, rows, columns, width = ops.shape(parts[0])
+        biases = ops.split(self.folded[f"{name}_bias"], 3)
+        queries, keys, values = (
+            ops.reshape(part + bias, (-1, rows * columns, width)) for part, bias in zip(parts, biases, strict=True)
+        )
+        if self.token_attention == "performer":
+            mixed = performer(queries, keys, values, self.folded[f"{name}_random_features"])
+        else:
+            mixed = attend(queries, keys, values)
+        mixed, values = (ops.reshape(part, (-1, width)) for part in (mixed, values))
+        x = values + self.dense(mixed, f"{name}_projection")
+        hidden = self.dense(standardize(x, self.epsilon), f"{name}_fc1", gelu=True)
+        return ops.reshape(x + self.dense(hidden, f"{name}_fc2"), (-1, rows, columns, width))
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        return (batch, *token_grid(self.soft_splits, height, width), self.shapes[f"split{len(self.soft_splits)}_bias"][0])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "token_attention": self.token_attention,
+            "soft_splits": self.soft_splits,
+            "epsilon": self.epsilon,
+        }
+
+
+def pad(x, split):
+    """Returns x (B, H, W, C) with the zeros around it that a soft split lays there."""
+    _, _, padding = split
+    return ops.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)]) if padding else x
+
+
+def convolve(x, kernel, split):
+    """Returns the convolution (B, h, w, units) of a padded x with a kernel (k, k, C, units) over a soft split's windows."""
+    return ops.conv(x, kernel, split[1], "valid", "channels_last")
+
+
+def window_variance(x, split):
+    """Returns the variance (B, h, w, 1) of each window of a padded x (B, H, W, C).
+
+    It is that of the pixels' means plus the mean of the pixels' variances. Both are sums of squares of deviations: the mean
+    square less the squared mean would lose its digits where a bright area hardly varies.
+    """
+    mean = ops.mean(x, axis=-1, keepdims=True)
+    variance = ops.mean(ops.square(x - mean), axis=-1, keepdims=True)
+    size = split[0] ** 2
+    kernel = np.zeros((size, 2, size + 1), "float32")
+    kernel[:, 0, :size] = np.eye(size) - 1 / size  # deviations of the pixels' means from that of the window
+    kernel[:, 1, size] = 1 / size
+    kernel = ops.convert_to_tensor(kernel.reshape(split[0], split[0], 2, size + 1), dtype=x.dtype)
+    statistics = convolve(ops.concatenate([mean, variance], axis=-1), kernel, split)  # (B, h, w, size + 1)
+    return ops.mean(ops.square(statistics[..., :size]), axis=-1, keepdims=True) + statistics[..., size:]
+
+
+def performer(queries, keys, values, random_features):
+    """Returns what `keras_t2t.layers.token_performer.performer_attention` does.
+
+    Args:
+        queries, keys, values: (B, N, D).
+        random_features: (D, m), transposed.
+
+    Returns:
+        (B, N, D).
+    """
+    queries, keys = (positive_features(x, random_features) for x in (queries, keys))  # (B, N, m)
+    total = ops.sum(keys, axis=1, keepdims=True)  # (B, 1, m)
+    summary = ops.matmul(ops.swapaxes(keys, 1, 2), values)  # (B, m, D)
+    return ops.matmul(queries, summary) / (ops.sum(queries * total, axis=-1, keepdims=True) + 1e-8)
+
+
+def positive_features(x, random_features):
+    """Returns the features (B, N, m) of queries or keys (B, N, D)."""
+    _, tokens, width = ops.shape(x)
+    features = random_features.shape[1]
+    x = ops.reshape(x, (-1, width))
+    half_square = 0.5 * ops.sum(x * x, axis=-1, keepdims=True)
+    with keras.name_scope(NOT_QUANTIZED):
+        projected = ops.matmul(x, random_features)
+    return ops.reshape(ops.exp(projected - half_square) * features**-0.5, (-1, tokens, features))

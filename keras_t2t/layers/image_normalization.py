@@ -1,0 +1,62 @@
+"""The layer that normalizes images, and that carries how they have to be prepared."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_t2t.layers.common import check_rank, where
+from keras_t2t.preprocessing import Preprocessing
+
+
+@keras.saving.register_keras_serializable("keras_t2t")
+class ImageNormalization(keras.Layer):
+    """Normalizes images, and carries the `Preprocessing` of the model, so that a saved model knows it.
+
+    Args:
+        preprocessing: The `Preprocessing`, or its fields as a dictionary.
+        enabled: Whether to normalize. If `False`, the layer takes images that are normalized already and returns them as they
+            are; it is there to carry `preprocessing`.
+
+    Input:
+        `(B, H, W, C)`, integers or floating point, with values in [0, 255] if `enabled`.
+
+    Output:
+        The same shape, in the compute dtype of the layer: `(pixels / 255 - mean) / std` for each channel.
+
+    Raises:
+        ValueError: If the images do not have the channels that `preprocessing` is for.
+
+    Example:
+
+    >>> layer = keras_t2t.layers.ImageNormalization(keras_t2t.Preprocessing(mean=(0.5,), std=(0.5,)))
+    >>> float(layer(np.full((1, 2, 2, 1), 255))[0, 0, 0, 0])
+    1.0
+    """
+
+    def __init__(self, preprocessing: Preprocessing | dict[str, Any], enabled: bool = True, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.preprocessing = Preprocessing(**preprocessing) if isinstance(preprocessing, dict) else preprocessing
+        self.enabled = enabled
+
+    def build(self, input_shape: tuple) -> None:
+        check_rank(self, input_shape, 4, "images (batch, height, width, channels)")
+        if input_shape[-1] != self.preprocessing.channels:
+            raise ValueError(
+                f"{where(self)}: expected images with {self.preprocessing.channels} channels, one for each value of the mean; "
+                f"received images of shape {tuple(input_shape)}"
+            )
+
+    def call(self, images: Any) -> Any:
+        images = ops.cast(images, self.compute_dtype)
+        if not self.enabled:
+            return images
+        scale, offset = (ops.cast(values, images.dtype) for values in (self.preprocessing.scale, self.preprocessing.offset))
+        return images * scale + offset
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        fields = {name: getattr(self.preprocessing, name) for name in self.preprocessing.__dataclass_fields__}
+        return {**super().get_config(), "preprocessing": fields, "enabled": self.enabled}

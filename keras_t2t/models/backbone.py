@@ -1,0 +1,81 @@
+"""The backbone of a configuration: the layers between images and normalized tokens."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_t2t.configs import T2TConfig, token_grid
+from keras_t2t.layers import ClassToken, FastDense, FastLayerNorm, ImageNormalization, PositionEmbedding, TokensToToken
+from keras_t2t.models import parts
+from keras_t2t.preprocessing import Preprocessing
+
+
+def normalize(images: Any, preprocessing: Preprocessing, enabled: bool = True, dtype: Any = None) -> Any:
+    """Adds the normalization of images `(B, H, W, C)` to a functional model; see `ImageNormalization`."""
+    preprocessing = preprocessing.for_channels(images.shape[-1])
+    return ImageNormalization(preprocessing, enabled, name=parts.NORMALIZATION, dtype=dtype)(images)
+
+
+def encode(
+    images: Any, config: T2TConfig, *, table_size: int = 224, class_token_only: bool = False, dtype: Any = None
+) -> tuple[Any, Any]:
+    """Adds the backbone of `config` to a functional model.
+
+    Glossary of shapes:
+        B: batch; H, W, C: the image; h, w: the grid of tokens; D: `config.feature_dim`.
+
+    Args:
+        images: Symbolic tensor `(B, H, W, C)`, normalized; H and W may be unknown.
+        config: The configuration.
+        table_size: Height and width of the images that the position table is for, where H or W is unknown.
+        class_token_only: Whether only the class token is needed.
+        dtype: Dtype or policy of every layer; `None` for the global policy.
+
+    Returns:
+        The normalized tokens `(B, 1 + h * w, D)`, class token first, or `(B, 1, D)` with `class_token_only`; and the grid
+        `(B, h, w, embed_dim)` of tokens that entered the backbone.
+    """
+    grid = TokensToToken(
+        config.embed_dim,
+        config.token_attention,
+        config.token_dim,
+        config.soft_splits,
+        config.token_drop_rate,
+        name=parts.TOKENS_TO_TOKEN,
+        dtype=dtype,
+    )(images)
+    grid_size = token_grid(config.soft_splits, *(size or table_size for size in images.shape[1:3]))
+    x = ClassToken(name=parts.CLASS_TOKEN, dtype=dtype)(grid)
+    x = PositionEmbedding(grid_size, config.learned_positions, name=parts.POSITION_EMBEDDING, dtype=dtype)(x, grid)
+    x = keras.layers.Dropout(config.drop_rate, name=parts.DROPOUT, dtype=dtype)(x)
+    for layer in _encoder_layers(config, class_token_only, dtype):
+        x = layer(x)
+    return FastLayerNorm(epsilon=config.norm_epsilon, name=parts.NORM, dtype=dtype)(x), grid
+
+
+def _encoder_layers(config: T2TConfig, class_token_only: bool, dtype: Any) -> Iterator[keras.Layer]:
+    """Yields the blocks, and after each group but the last a transition to half the width."""
+    drop_path_rates = np.linspace(0.0, config.drop_path_rate, len(config.block_widths)).tolist()
+    block = 0
+    for group, depth in enumerate(config.group_depths):
+        if group:
+            name = parts.transition_name(group - 1)
+            yield FastDense(config.group_widths[group], name=name, activation="gelu", dtype=dtype)
+        for _ in range(depth):
+            last = block == len(config.block_widths) - 1
+            yield parts.BLOCK_CLASSES[config.block](
+                **({"growth": config.growth} if config.block == "dense" else {}),
+                num_heads=config.num_heads,
+                mlp_ratio=config.mlp_ratio,
+                qkv_bias=config.qkv_bias,
+                norm_epsilon=config.norm_epsilon,
+                drop_rate=config.drop_rate,
+                attention_drop_rate=config.attention_drop_rate,
+                drop_path_rate=drop_path_rates[block],
+                class_token_only=class_token_only and last,
+                name=parts.block_name(block),
+                dtype=dtype,
+            )
+            block += 1

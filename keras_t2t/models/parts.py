@@ -1,0 +1,183 @@
+"""The parts of a model: the names of its layers, and reading what a model is from its layers.
+
+No other file spells the name of a layer.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import keras
+
+from keras_t2t.configs import T2TConfig
+from keras_t2t.layers import (
+    DenseBlock,
+    EncoderBlock,
+    FastDense,
+    GhostBlock,
+    ImageNormalization,
+    PositionEmbedding,
+    Predictions,
+    SqueezeExciteBlock,
+    TokensToToken,
+)
+from keras_t2t.preprocessing import ModelSpec, Preprocessing
+
+IMAGES = "images"
+NORMALIZATION = "normalization"
+TOKENS_TO_TOKEN = "tokens_to_token"
+CLASS_TOKEN = "class_token"
+POSITION_EMBEDDING = "position_embedding"
+DROPOUT = "dropout"
+NORM = "norm"
+FEATURE_MAP = "feature_map"
+AVG_POOL = "avg_pool"
+MAX_POOL = "max_pool"
+HEAD = "head"
+PREDICTIONS = "predictions"
+BLOCK = "block"
+"""Prefix of the encoder blocks."""
+TRANSITION = "transition"
+"""Prefix of the transitions between groups of densely connected blocks."""
+
+BLOCK_CLASSES = {
+    "standard": EncoderBlock,
+    "squeeze_excite": SqueezeExciteBlock,
+    "ghost": GhostBlock,
+    "dense": DenseBlock,
+}
+"""The class of each `T2TConfig.block`."""
+
+
+def block_name(index: int) -> str:
+    """Returns the name of an encoder block, counted from 0."""
+    return f"{BLOCK}{index}"
+
+
+def transition_name(index: int) -> str:
+    """Returns the name of the transition after a group of densely connected blocks, counted from 0."""
+    return f"{TRANSITION}{index}"
+
+
+def layers_of(model: keras.Model) -> Iterator[keras.Layer]:
+    """Yields the layers of a model, and in the place of a nested model its layers."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from layers_of(layer)
+        else:
+            yield layer
+
+
+def is_transition(layer: keras.Layer) -> bool:
+    """Returns whether a layer is the transition between two groups of densely connected blocks."""
+    return isinstance(layer, FastDense) and layer.name.startswith(TRANSITION)
+
+
+def head_of(model: keras.Model) -> keras.Layer | None:
+    """Returns the dense layer that computes the logits, or `None` if the model has no head."""
+    return next((layer for layer in model.layers if layer.name == HEAD), None)
+
+
+def returns_features(model: keras.Model) -> bool:
+    """Returns whether the last layer of a model is one that the constructors put there without a head."""
+    return model.layers[-1].name in (NORM, AVG_POOL, MAX_POOL, FEATURE_MAP)
+
+
+def preprocessing_of(model: keras.Model) -> Preprocessing:
+    """Returns how images have to be prepared for a model.
+
+    Args:
+        model: A model built by this package, whether it was saved, cloned, optimized or given another head since then. It may
+            contain such a model as a layer.
+
+    Returns:
+        The `Preprocessing`. Its `image_size` is that of the model's inputs, if they have a fixed size.
+
+    Raises:
+        ValueError: If the model was not built by this package.
+    """
+    preprocessing = _normalization(model).preprocessing
+    _, *size, _ = model.inputs[0].shape
+    return preprocessing if None in size else dataclasses.replace(preprocessing, image_size=tuple(size))
+
+
+def normalizes(model: keras.Model) -> bool:
+    """Returns whether a model normalizes its images itself, so that it takes pixels in [0, 255]."""
+    return _normalization(model).enabled
+
+
+def _normalization(model):
+    layer = next((layer for layer in layers_of(model) if isinstance(layer, ImageNormalization)), None)
+    if layer is None:
+        raise ValueError(
+            f"Expected a model built by keras_t2t, which has a layer ImageNormalization; received: {model!r}. To use other "
+            "models, put keras_t2t.layers.ImageNormalization(preprocessing) behind their inputs"
+        )
+    return layer
+
+
+def labels_of(model: keras.Model) -> tuple[str, ...] | None:
+    """Returns the class names of a classifier in the order of its outputs, or `None` if it does not have any."""
+    return next((layer.labels for layer in layers_of(model) if isinstance(layer, Predictions)), None)
+
+
+def spec_of(model: keras.Model) -> ModelSpec:
+    """Returns what a model takes and returns.
+
+    Raises:
+        ValueError: If the model was not built by this package.
+    """
+    predictions = next((layer for layer in layers_of(model) if isinstance(layer, Predictions)), None)
+    activation = predictions and predictions.activation
+    outputs = {None: "features", keras.activations.linear: "logits", keras.activations.softmax: "probabilities"}
+    output = outputs.get(activation, "scores")
+    return ModelSpec(
+        preprocessing=preprocessing_of(model), normalizes=normalizes(model), output=output, labels=labels_of(model)
+    )
+
+
+def config_of(model: keras.Model) -> T2TConfig:
+    """Returns the configuration of a model. It is read from the layers, so it also works for a model that was saved and loaded.
+
+    Raises:
+        ValueError: If the model does not have the layers of a T2T-ViT.
+    """
+    try:
+        tokens = next(layer for layer in model.layers if isinstance(layer, TokensToToken))
+        positions = next(layer for layer in model.layers if isinstance(layer, PositionEmbedding))
+        blocks = [layer for layer in model.layers if isinstance(layer, EncoderBlock)]
+        last = blocks[-1]
+        block = next(name for name, cls in BLOCK_CLASSES.items() if type(last) is cls)
+    except (AttributeError, StopIteration, IndexError):
+        raise ValueError(
+            "Expected a model built by keras_t2t, with the layers TokensToToken, PositionEmbedding and EncoderBlock. If this "
+            f"model was made by optimize_for_inference, pass the original model instead. Received: {model!r}"
+        ) from None
+    return T2TConfig(
+        token_attention=tokens.token_attention,
+        token_dim=tokens.token_dim,
+        soft_splits=tokens.soft_splits,
+        embed_dim=tokens.embed_dim,
+        depth=_group_depths(model.layers) if block == "dense" else len(blocks),
+        num_heads=last.num_heads,
+        mlp_ratio=last.mlp_ratio,
+        block=block,
+        growth=getattr(last, "growth", None),
+        qkv_bias=last.qkv_bias,
+        learned_positions=positions.learned,
+        norm_epsilon=last.norm_epsilon,
+        token_drop_rate=tokens.drop_rate,
+        drop_rate=last.drop_rate,
+        attention_drop_rate=last.attention_drop_rate,
+        drop_path_rate=last.drop_path_rate,
+    )
+
+
+def _group_depths(layers: Sequence[keras.Layer]) -> tuple[int, ...]:
+    """Counts the blocks between the transitions."""
+    depths = [0]
+    for layer in layers:
+        if isinstance(layer, EncoderBlock):
+            depths[-1] += 1
+        elif is_transition(layer):
+            depths.append(0)
+    return tuple(depths)

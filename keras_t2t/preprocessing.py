@@ -1,0 +1,122 @@
+"""What a model expects of its images and what it returns: plain frozen data, stored in models and in exported files."""
+
+import dataclasses
+import json
+import math
+import numbers
+from typing import Any
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR_STD = (0.2023, 0.1994, 0.2010)
+INTERPOLATIONS = ("area", "bicubic", "bilinear", "gaussian", "lanczos3", "lanczos5", "mitchellcubic", "nearest")
+OUTPUTS = ("features", "logits", "probabilities", "scores")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How an image is prepared for a model.
+
+    The image is resized until its shorter side is that of `image_size` divided by `crop_fraction`, and cropped from the center.
+    Its pixels, scaled to [0, 1], are then normalized to `(pixels - mean) / std`.
+
+    Args:
+        image_size: `(height, width)` in pixels.
+        crop_fraction: Side of the center crop as a fraction of the resized image, in (0, 1].
+        interpolation: A method of `tf.image.resize`, with antialiasing.
+        mean: Mean of each channel, on a scale of 0 to 1.
+        std: Standard deviation of each channel, on a scale of 0 to 1.
+
+    Raises:
+        ValueError: If an argument is invalid.
+    """
+
+    image_size: tuple[int, int] = (224, 224)
+    crop_fraction: float = 0.9
+    interpolation: str = "bicubic"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        size = tuple(int(side) for side in self.image_size)
+        mean, std = (tuple(float(value) for value in values) for values in (self.mean, self.std))
+        for name, value in (("image_size", size), ("mean", mean), ("std", std)):
+            object.__setattr__(self, name, value)
+        _check(len(size) == 2 and min(size) > 0, "image_size", "(height, width) in pixels", self.image_size)
+        fraction = self.crop_fraction
+        is_fraction = isinstance(fraction, numbers.Real) and 0 < fraction <= 1
+        _check(is_fraction, "crop_fraction", "a number in (0, 1]", fraction)
+        _check(self.interpolation in INTERPOLATIONS, "interpolation", f"one of {INTERPOLATIONS}", self.interpolation)
+        _check(bool(mean) and all(map(math.isfinite, mean)), "mean", "a number for each channel", mean)
+        _check(len(std) == len(mean) and min(std) > 0, "std", "a positive number for each channel", std)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the images."""
+        return len(self.mean)
+
+    @property
+    def scale(self) -> tuple[float, ...]:
+        """Factor of each channel: the normalized image is `pixels * scale + offset`, with pixels in [0, 255]."""
+        return tuple(1 / (255 * std) for std in self.std)
+
+    @property
+    def offset(self) -> tuple[float, ...]:
+        """Offset of each channel; see `scale`."""
+        return tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
+
+    def for_channels(self, channels: int) -> "Preprocessing":
+        """Returns the record for images with `channels` channels, which are scaled to [-1, 1] if that number changes."""
+        if channels == self.channels:
+            return self
+        return dataclasses.replace(self, mean=(0.5,) * channels, std=(0.5,) * channels)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """What a model takes and returns. Exported files carry it as JSON in their metadata.
+
+    Args:
+        preprocessing: How images are prepared.
+        normalizes: Whether the model normalizes its images itself. Then it takes pixels in [0, 255]; otherwise it takes
+            normalized images.
+        output: `"logits"` of the classes; `"probabilities"`, which sum to 1; independent `"scores"`, such as those of a sigmoid;
+            or `"features"`.
+        labels: Names of the classes in the order of the outputs, or `None` if they are not known.
+
+    Raises:
+        ValueError: If `output` is invalid.
+    """
+
+    preprocessing: Preprocessing
+    normalizes: bool
+    output: str
+    labels: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.output in OUTPUTS, "output", f"one of {OUTPUTS}", self.output)
+
+    def to_json(self) -> str:
+        """Returns the spec as one JSON object."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelSpec":
+        """Returns the spec that `to_json` wrote.
+
+        Raises:
+            ValueError: If `text` is not such a spec.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            labels = values.pop("labels")
+            preprocessing = Preprocessing(**values.pop("preprocessing"))
+            return cls(preprocessing=preprocessing, labels=None if labels is None else tuple(labels), **values)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"Expected the JSON of a ModelSpec; received: {text[:200]!r}") from error
+
+
+def _check(condition: bool, name: str, expected: str, received: Any) -> None:
+    if not condition:
+        raise ValueError(f"Invalid value for {name}: expected {expected}; received: {name}={received!r}")

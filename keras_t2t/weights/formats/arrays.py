@@ -1,0 +1,34 @@
+"""Reading `.safetensors` and `.npz` files."""
+
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+
+from keras_t2t.weights.formats.limits import check_expansion
+
+
+def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Returns the arrays of a `.safetensors` file by name.
+
+    Raises:
+        ImportError: If safetensors is not installed.
+    """
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError('Reading .safetensors files needs safetensors: pip install "keras-t2t[safetensors]"') from error
+    return safetensors.numpy.load_file(path)
+
+
+def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Returns the arrays of an `.npz` file by name.
+
+    Raises:
+        ValueError: If the file declares far more than it holds, or has Python objects in it.
+    """
+    with zipfile.ZipFile(path) as archive:
+        check_expansion(sum(info.file_size for info in archive.infolist()), pathlib.Path(path).stat().st_size)
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)

@@ -1,0 +1,103 @@
+"""Measuring models in processes of their own."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_t2t
+from keras_t2t.exporting import benchmark
+from keras_t2t.figures import PALETTE
+from tests.conftest import SMALL_CONFIGS
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """One small model in every form."""
+    model = keras_t2t.T2TViT(keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"]), input_shape=(31, 23, 3), classes=5)
+    folder = tmp_path_factory.mktemp("models")
+    model.save(folder / "small.keras")
+    for name in ("small.tflite", "small.onnx", "saved"):
+        keras_t2t.export(model, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "runtime"),
+    [("small.tflite", "LiteRT"), ("small.onnx", "ONNX Runtime"), ("saved", "TensorFlow"), ("small.keras", "TensorFlow")],
+)
+def test_measure(files, name, runtime):
+    found = benchmark.measure(files / name, batches=(3, 5), seconds=0.01, threads=1)
+    assert (found.path, found.runtime, list(found.throughput)) == (files / name, runtime, [3, 5])
+    written = [file for file in ((files / name).rglob("*") if name == "saved" else [files / name]) if file.is_file()]
+    assert found.size == sum(len(file.read_bytes()) for file in written) > 0
+    assert 0 < found.latency < 10
+    # TensorFlow alone takes more than a runtime and this model do together.
+    assert (found.memory > 300 * 2**20) == (runtime == "TensorFlow")
+
+
+@pytest.mark.parametrize("name", ["small.tflite", "small.onnx"])
+def test_the_figure_of_a_runtime_is_free_of_tensorflow(files, name):
+    """The child imports nothing but numpy and the runtime."""
+    program = f"{benchmark.START}; import json; print(json.dumps(list(sys.modules)))"
+    command = [sys.executable, "-c", program, benchmark.PROGRAM, files / name, 1, 0.0, 2]
+    answer = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
+    figures, modules = answer.splitlines()
+    assert json.loads(figures)["memory"] > 0
+    imported = {module.split(".")[0] for module in json.loads(modules)}
+    assert "numpy" in imported
+    assert imported.isdisjoint({"tensorflow", "keras"})
+
+
+def test_latency_and_throughput_are_of_the_same_times(tmp_path):
+    """A runtime that takes 20 ms a call and 10 ms an image."""
+    for folder in ("", "exporting"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / "timing.py").write_bytes((benchmark.PROGRAM.parents[1] / "timing.py").read_bytes())
+    (tmp_path / "exporting" / "runtimes.py").write_text(
+        "import time\n"
+        "class Slow:\n"
+        "    name, input_shape, input_dtype = 'slow', (None, 3, 4, 3), 'uint8'\n"
+        "    def run(self, images):\n"
+        "        assert images.dtype == 'uint8' and images.shape[1:] == (3, 4, 3)\n"
+        "        time.sleep(0.02 + 0.01 * len(images))\n"
+        "def open_exported(path, threads):\n"
+        "    return Slow()\n"
+    )
+    program = tmp_path / "exporting" / "measure_child.py"
+    program.write_bytes(benchmark.PROGRAM.read_bytes())
+    command = [sys.executable, "-c", benchmark.START, str(program), "model.onnx", "1", "0.5", "8"]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert 0.03 <= found["latency"] < 0.1
+    assert 8 / 0.2 < found["throughput"][0] <= 8 / 0.1
+
+
+def test_refusals(files, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no .*absent\.onnx"):
+        benchmark.measure(tmp_path / "absent.onnx")
+    (tmp_path / "damaged.onnx").write_bytes(b"not a model" * 100)
+    with pytest.raises(ValueError, match=r"Cannot load .*damaged\.onnx: "):
+        benchmark.measure(tmp_path / "damaged.onnx")
+    with pytest.raises(ValueError, match=r"Expected positive batch sizes; received: \(0,\)"):
+        benchmark.measure(files / "small.onnx", batches=(0,))
+
+
+def test_a_process_that_dies_is_told_of(files, monkeypatch):
+    monkeypatch.setattr(benchmark, "START", "import sys; sys.exit('killed')")
+    with pytest.raises(RuntimeError, match=r"The process that measured .*small\.onnx died: killed"):
+        benchmark.measure(files / "small.onnx")
+
+
+def test_the_picture_has_a_color_for_each_runtime(tmp_path):
+    first = benchmark.Measurement(tmp_path / "a.tflite", "LiteRT", 10_000_000, 0.02, {8: 50.0}, 2**28)
+    second = benchmark.Measurement(tmp_path / "b.onnx", "ONNX Runtime", 40_000_000, 0.04, {8: 25.0}, 2**29)
+    benchmark.draw([first, second], tmp_path / "bars.png")
+    pixels = np.asarray(Image.open(tmp_path / "bars.png").convert("RGB")).reshape(-1, 3)
+    colors = [np.array([int(code[i : i + 2], 16) for i in (1, 3, 5)]) for code in PALETTE[:4]]
+    areas = [(pixels == color).all(-1).sum() for color in colors]
+    assert areas[0] > 1000 and areas[1] > 1000 and areas[2] == areas[3] == 0
+    # Latency, memory and size of the first are 1/2, 1/2 and 1/4 of the second's, its rate twice the second's.
+    assert areas[0] / areas[1] == pytest.approx((0.5 + 0.5 + 0.25 + 1) / (1 + 1 + 1 + 0.5), rel=0.1)

@@ -1,0 +1,72 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_t2t
+from keras_t2t.configs import VARIANTS
+from tests.conftest import SMALL_CONFIGS, variant_model
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_configuration_is_read_off_the_layers(variant):
+    assert keras_t2t.config_of(variant_model(variant)) == VARIANTS[variant].config
+
+
+def test_configuration_with_other_values_is_read_off_a_cloned_model(small_config):
+    model = keras_t2t.T2TViT(small_config, input_shape=(31, 23, 2), classes=3)
+    assert keras_t2t.config_of(keras.models.clone_model(model)) == small_config
+
+
+def test_drop_path_grows_linearly_over_the_blocks():
+    model = keras_t2t.T2TViT7(weights=None, drop_path_rate=0.3, drop_rate=0.1, attention_drop_rate=0.2)
+    blocks = [layer for layer in model.layers if isinstance(layer, keras_t2t.layers.EncoderBlock)]
+    np.testing.assert_allclose([block.drop_path_rate for block in blocks], 0.05 * np.arange(7))
+    assert {block.drop_rate for block in blocks} == {0.1} == {model.get_layer("dropout").rate}
+    assert {block.attention_drop_rate for block in blocks} == {0.2}
+
+
+def test_only_the_last_block_of_a_classifier_computes_the_class_token_alone():
+    def flags(**kwargs):
+        model = keras_t2t.T2TViT7(weights=None, **kwargs)
+        return [layer.class_token_only for layer in model.layers if isinstance(layer, keras_t2t.layers.EncoderBlock)]
+
+    assert flags() == [False] * 6 + [True]
+    assert flags(include_top=False, pooling="token") == [False] * 6 + [True]
+    assert flags(include_top=False) == [False] * 7
+
+
+@pytest.mark.parametrize(("kind", "quadratic"), [("performer", False), ("transformer", True)])
+def test_nothing_in_the_performer_is_quadratic_in_the_number_of_tokens(kind, quadratic):
+    """Looks for a tensor of shape (..., N, N) in the graph, N being the number of tokens after the first soft split."""
+    config = keras_t2t.T2TConfig(
+        **{**SMALL_CONFIGS["performer"], "token_attention": kind, "soft_splits": ((3, 1, 1), (5, 3, 2))}
+    )
+    model = keras_t2t.T2TViT(config, input_shape=(13, 11, 3), classes=5)
+    graph = tf.function(model).get_concrete_function(tf.TensorSpec((2, 13, 11, 3))).graph
+    shapes = {tuple(tensor.shape) for op in graph.get_operations() for tensor in op.outputs if tensor.shape.rank is not None}
+    assert any(143 in shape for shape in shapes)
+    assert any(shape[-2:] == (143, 143) for shape in shapes) == quadratic
+
+
+def test_the_last_block_of_a_classifier_computes_queries_and_mlp_of_one_token():
+    config = keras_t2t.T2TConfig(**{**SMALL_CONFIGS["performer"], "depth": 1})
+    shapes = {}
+    for pooling in ("token", "avg"):
+        model = keras_t2t.T2TViT(config, include_top=False, pooling=pooling, input_shape=(31, 23, 3))
+        graph = tf.function(model).get_concrete_function(tf.TensorSpec((2, 31, 23, 3))).graph
+        # The rows of the product that makes the MLP's 36 hidden channels.
+        shapes[pooling] = {
+            tuple(op.outputs[0].shape) for op in graph.get_operations() if "fc1" in op.name and op.type == "MatMul"
+        }
+    assert (2 * 1, 36) in shapes["token"]
+    assert (2 * 9, 36) in shapes["avg"] - shapes["token"]
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "float64"])
+def test_dtype_reaches_every_layer_of_a_model(small_config, dtype):
+    model = keras_t2t.T2TViT(small_config, input_shape=(31, 23, 3), classes=5, dtype=dtype)
+    for layer in model._flatten_layers(include_self=False):
+        if layer.name not in ("images", "predictions") and not layer.name.startswith("get_item"):
+            assert layer.dtype_policy.name == dtype, layer.name
+    assert model.get_layer("predictions").compute_dtype == ("float64" if dtype == "float64" else "float32")

@@ -1,0 +1,55 @@
+"""Accuracies and confusion against counts by hand."""
+
+import keras
+import numpy as np
+import PIL.Image
+import pytest
+
+import keras_t2t
+from keras_t2t.data import from_arrays
+from keras_t2t.training.evaluation import draw_confusion, evaluate
+
+PIXELS = keras_t2t.Preprocessing(image_size=(8, 8), crop_fraction=1.0, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+
+
+def brightness_model(classes):
+    """Takes an image of the gray level 20 * n for class n."""
+    inputs = keras.Input((8, 8, 3))
+    pixels = keras_t2t.layers.ImageNormalization(PIXELS)(inputs)
+    level = keras.layers.GlobalAveragePooling2D()(pixels)
+    level = keras.ops.mean(level, -1, keepdims=True) / 20
+    scores = -keras.ops.abs(level - keras.ops.reshape(keras.ops.arange(classes, dtype="float32"), (1, -1)))
+    return keras.Model(inputs, scores)
+
+
+def test_counts(tmp_path):
+    seen, labels = [0, 1, 1, 2, 6, 0, 3], [0, 1, 1, 1, 0, 0, 3]
+    images = np.stack([np.full((8, 8, 3), 20 * level, "uint8") for level in seen])
+    report = evaluate(brightness_model(7), from_arrays(images, labels, list("abcdefg")), batch_size=3)
+    expected = np.zeros((7, 7), int)
+    for label, level in zip(labels, seen, strict=True):
+        expected[label, level] += 1
+    np.testing.assert_array_equal(report.confusion, expected)
+    assert report.top1 == pytest.approx(5 / 7)
+    assert report.top5 == pytest.approx(6 / 7)  # class 0 is the last of the seven for an image of 6
+    np.testing.assert_allclose(report.class_accuracies, [2 / 3, 2 / 3, np.nan, 1, np.nan, np.nan, np.nan])
+    assert report.images_per_second > 0
+    draw_confusion(report, tmp_path / "confusion.png")
+    assert min(PIL.Image.open(tmp_path / "confusion.png").size) > 400
+
+
+def test_classes_of_the_same_names_in_another_order_are_the_same():
+    body = keras_t2t.T2TViTTiny32(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="token")
+    model = keras_t2t.replace_head(body, ["b", "c", "a"])
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), "uint8")
+    seen = model.predict(images, verbose=0).argmax(1)
+    labels = np.array([1, 2, 0])[seen]  # what the data call the classes that the model sees
+    assert evaluate(model, from_arrays(images, labels, ["a", "b", "c"])).top1 == 1.0
+    assert evaluate(model, from_arrays(images, seen, ["x", "y", "z"])).top1 == 1.0  # by number
+
+
+def test_five_classes_have_no_top5_and_others_are_refused():
+    images = np.zeros((2, 8, 8, 3), "uint8")
+    assert evaluate(brightness_model(3), from_arrays(images, [0, 2], list("abc"))).top5 is None
+    with pytest.raises(ValueError, match="The model has 4 classes and the data have 3"):
+        evaluate(brightness_model(4), from_arrays(images, [0, 2], list("abc")))

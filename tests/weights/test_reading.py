@@ -1,0 +1,242 @@
+"""Every format, entry and prefix in which weights come, and the sizes they are resized to."""
+
+import zipfile
+
+import h5py
+import keras
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import keras_t2t
+from keras_t2t.weights.names import name_map
+from keras_t2t.weights.reading import read_checkpoint
+from tests.conftest import SMALL_CONFIGS, relative_error, seeded_parameters
+from tests.reference_parameters import reference_images
+from tests.torch_files import Ordered, legacy_file, zip_file
+
+SIZE = (31, 46)
+
+
+def build(config, size=SIZE, **kwargs):
+    return keras_t2t.T2TViT(config, input_shape=(*size, 3), **{"classes": 7, **kwargs})
+
+
+def assert_equal_weights(model, other):
+    for weight, expected in zip(model.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(weight, expected, err_msg=weight.path)
+
+
+@pytest.fixture
+def loaded(small_config):
+    """A model with seeded weights, and those weights."""
+    model = build(small_config)
+    parameters = seeded_parameters(small_config, SIZE, classes=7)
+    keras_t2t.load_checkpoint(model, parameters)
+    return model, parameters
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth", ".pth.tar", ".weights.h5", ".keras"])
+def test_formats(loaded, suffix, tmp_path):
+    model, parameters = loaded
+    path = tmp_path / f"model{suffix}"
+    {
+        ".npz": lambda: np.savez(path, **parameters),
+        ".safetensors": lambda: safetensors.numpy.save_file(parameters, path),
+        ".pth": lambda: path.write_bytes(zip_file(Ordered(parameters))),
+        ".pth.tar": lambda: path.write_bytes(legacy_file({"state_dict_ema": Ordered(parameters)})),
+        ".weights.h5": lambda: model.save_weights(path),
+        ".keras": lambda: model.save(path),
+    }[suffix]()
+    other = build(keras_t2t.config_of(model))
+    report = keras_t2t.load_checkpoint(other, str(path))
+    assert_equal_weights(other, model)
+    assert report.loaded == len(model.weights)
+    assert report.layout == ("keras" if suffix in (".weights.h5", ".keras") else "authors")
+    assert report.entry == ("state_dict_ema" if suffix == ".pth.tar" else None)
+
+
+def test_layouts(loaded):
+    model, parameters = loaded
+    config, positions = keras_t2t.config_of(model), model.get_layer("position_embedding").table.shape[0]
+    theirs = name_map(config, positions, classes=7, layout="openmmlab")
+    renamed = {row.source: parameters[ours.source] for ours, row in zip(name_map(config, positions), theirs, strict=True)}
+    other = build(config)
+    report = keras_t2t.load_checkpoint(other, {"state_dict": {f"backbone.{name}": array for name, array in renamed.items()}})
+    assert_equal_weights(other, model)
+    assert report.layout == ("authors" if set(renamed) == set(parameters) else "openmmlab")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", ml_dtypes.bfloat16])
+def test_other_precisions(dtype, tmp_path):
+    config = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
+    parameters = {name: array.astype(dtype) for name, array in seeded_parameters(config, SIZE, classes=7).items()}
+    (tmp_path / "model.pth").write_bytes(zip_file(parameters))
+    safetensors.numpy.save_file(parameters, tmp_path / "model.safetensors")
+    for file in ("model.pth", "model.safetensors"):
+        model = build(config, weights=tmp_path / file)
+        np.testing.assert_array_equal(model.get_layer("norm").gamma, parameters["norm.weight"].astype("float32"))
+
+
+def test_the_moving_average_comes_first():
+    def state(value):
+        return {"module.w": np.full(3, value, "float32")}
+
+    entries = {"net": state(1), "model": state(2), "state_dict": state(3), "state_dict_ema": state(4)}
+    for name, value in reversed([(name, state["module.w"][0]) for name, state in entries.items()]):
+        checkpoint = read_checkpoint(dict(entries))
+        assert (checkpoint.entry, checkpoint.arrays["w"][0]) == (name, value)
+        del entries[name]
+    assert read_checkpoint(state(5)).entry is None
+    # An entry without weights is passed over.
+    assert read_checkpoint({"state_dict_ema": {}, "state_dict": state(6)}).entry == "state_dict"
+    # Something else under the name of an entry is not taken for weights.
+    assert read_checkpoint({"state_dict_ema": None, "model": "t2t_vit_14", "net": state(6)}).entry == "net"
+
+
+def test_a_mapping_of_torch_tensors_is_read_by_their_arrays():
+    class Tensor:  # of PyTorch, as far as numpy sees it
+        shape, dtype = (2,), "torch.float32"
+
+        def __array__(self, dtype=None, copy=None):
+            return np.float32([1, 2])
+
+    np.testing.assert_array_equal(read_checkpoint({"module.backbone.w": Tensor()}).arrays["w"], [1, 2])
+
+
+def test_prefixes_in_any_order_are_reported():
+    checkpoint = read_checkpoint({"backbone.module.a": np.ones(2), "module.module.b": np.ones(3), "c": np.ones(4)})
+    assert list(checkpoint.arrays) == ["a", "b", "c"]
+    assert checkpoint.prefixes == ("backbone.", "module.")
+
+
+def test_bfloat16_models_read_their_own_files(tmp_path):
+    config = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
+    model = build(config, dtype="bfloat16")
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = build(config, dtype="bfloat16", weights=tmp_path / "model.weights.h5")
+    assert_equal_weights(other, model)
+
+
+def test_files_that_inflate_or_point_elsewhere_are_refused(tmp_path):
+    np.savez_compressed(tmp_path / "bomb.npz", w=np.zeros(10**7))
+    with h5py.File(tmp_path / "bomb.weights.h5", "w") as file:
+        file.create_dataset("layers/w", (2**28,), "float32", chunks=(2**20,))
+    (tmp_path / "secret").write_bytes(b"secret" * 10)
+    with h5py.File(tmp_path / "external.weights.h5", "w") as file:
+        file.create_dataset("layers/w", (10,), "uint8", external=[(str(tmp_path / "secret"), 0, 10)])
+    with h5py.File(tmp_path / "virtual.weights.h5", "w") as file:
+        layout = h5py.VirtualLayout((10,), "uint8")
+        layout[:] = h5py.VirtualSource(str(tmp_path / "bomb.weights.h5"), "layers/w", (10,))
+        file.create_virtual_dataset("layers/w", layout)
+    with h5py.File(tmp_path / "linked.weights.h5", "w") as file:
+        file["layers"] = h5py.ExternalLink(str(tmp_path / "bomb.weights.h5"), "layers")
+    with zipfile.ZipFile(tmp_path / "bomb.keras", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("model.weights.h5", bytes(10**8))
+    for name, reason in {
+        "bomb.npz": "declares 80000",
+        "bomb.weights.h5": "declares 1073741824 bytes",
+        "bomb.keras": "declares 100000000 bytes",
+        "external.weights.h5": "data in other files",
+        "virtual.weights.h5": "data in other files",
+        "linked.weights.h5": "data in other files",
+    }.items():
+        with pytest.raises(keras_t2t.CheckpointError, match=f"Cannot read .*{name}: .*{reason}"):
+            read_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [{}, {"epoch": 3, "args": "x"}, {"state_dict": {"a": 1}}])
+def test_no_weights(content, tmp_path):
+    (tmp_path / "model.pth").write_bytes(zip_file(content))
+    with pytest.raises(
+        keras_t2t.CheckpointError, match=r"no weights in .*model.pth: expected arrays by name, bare or under \('state_"
+    ):
+        read_checkpoint(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".weights.h5", ".keras"])
+def test_damaged_files(suffix, tmp_path):
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(b"no such thing" * 10)
+    with pytest.raises(keras_t2t.CheckpointError, match=f"Cannot read .*model{suffix}: it is damaged or no "):
+        read_checkpoint(path)
+    with pytest.raises(FileNotFoundError):
+        read_checkpoint(tmp_path / f"none{suffix}")
+
+
+def test_npz_files_with_pickles_are_refused(tmp_path):
+    np.savez(tmp_path / "model.npz", w=np.array([{}], object))
+    with pytest.raises(keras_t2t.CheckpointError, match="allow_pickle"):
+        read_checkpoint(tmp_path / "model.npz")
+
+
+def test_safetensors_is_optional(monkeypatch, tmp_path):
+    monkeypatch.setitem(__import__("sys").modules, "safetensors.numpy", None)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ImportError, match=r'pip install "keras-t2t\[safetensors\]"'):
+        read_checkpoint(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("size", [(384, 384), (320, 256)])
+@pytest.mark.parametrize("variant", ["t2t_vit_7", "vit_small_16"])
+def test_resized_loading_and_back(variant, size, tmp_path):
+    """224 to 384 and 320x256 gives the reference resize of PyTorch; back, from a file of Keras, that of those."""
+    constructor = {"t2t_vit_7": keras_t2t.T2TViT7, "vit_small_16": keras_t2t.ViTSmall16}[variant]
+    parameters = seeded_parameters(keras_t2t.configs.VARIANTS[variant].config, (224, 224))
+    small = constructor(weights=None, input_shape=(*size, 3))
+    report = keras_t2t.load_checkpoint(small, parameters)
+    assert report.resized == ("pos_embed",)
+    table = np.asarray(small.get_layer("position_embedding").table)
+    grid = (size[0] // 16, size[1] // 16)
+    assert table.shape[0] == 1 + grid[0] * grid[1]
+    expected = pytorch_bicubic(parameters["pos_embed"][0, 1:].reshape(14, 14, -1), grid)
+    np.testing.assert_array_equal(table[0], parameters["pos_embed"][0, 0])
+    assert relative_error(table[1:].reshape(expected.shape), expected) < 1e-5
+    small.save_weights(tmp_path / "small.weights.h5")
+    back = constructor(weights=None)
+    grid_argument = {} if size[0] == size[1] else {"position_grid": grid}
+    report = keras_t2t.load_checkpoint(back, tmp_path / "small.weights.h5", **grid_argument)
+    assert report.resized == ("position_embedding/vars/0",)
+    returned = np.asarray(back.get_layer("position_embedding").table)[1:].reshape(14, 14, -1)
+    assert relative_error(returned, pytorch_bicubic(expected, (14, 14))) < 1e-5
+
+
+def pytorch_bicubic(grid, size):
+    """Bicubic interpolation as PyTorch has it (A = -0.75, half-pixel centers, edges clamped), one axis after the other."""
+    for axis in (0, 1):
+        old, new, a = grid.shape[axis], size[axis], -0.75
+        result = []
+        for i in range(new):
+            center = (i + 0.5) * old / new - 0.5
+            first, row = int(np.floor(center)) - 1, 0
+            for j in range(first, first + 4):
+                d = abs(center - j)
+                near, far = (a + 2) * d**3 - (a + 3) * d**2 + 1, a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+                row = row + (near if d <= 1 else far) * np.take(grid, min(max(j, 0), old - 1), axis).astype("float64")
+            result.append(row)
+        grid = np.stack(result, axis)
+    return grid
+
+
+def test_skip_head(tmp_path):
+    config = keras_t2t.T2TConfig(**SMALL_CONFIGS["dense"])
+    parameters = seeded_parameters(config, SIZE, classes=7)
+    donor = build(config)
+    keras_t2t.load_checkpoint(donor, parameters)
+    donor.save_weights(tmp_path / "donor.weights.h5")
+    for source, names in [
+        (parameters, ("head.bias", "head.weight")),
+        (tmp_path / "donor.weights.h5", ("dense_2/vars/0", "dense_2/vars/1")),
+    ]:
+        model = build(config, classes=3)
+        head = np.asarray(model.get_layer("head").kernel)
+        with pytest.raises(keras_t2t.CheckpointError, match=r"expected \(3,\), received \(7,\)"):
+            keras_t2t.load_checkpoint(model, source)
+        report = keras_t2t.load_checkpoint(model, source, skip_head=True)
+        assert report.skipped == names
+        assert str(report).endswith(f"; skipped {', '.join(names)}")
+        np.testing.assert_array_equal(model.get_layer("head").kernel, head)
+        x = reference_images(2, *SIZE, seed=3)
+        bodies = [keras.Model(m.inputs, m.get_layer("norm").output) for m in (model, donor)]
+        np.testing.assert_array_equal(bodies[0].predict(x, verbose=0), bodies[1].predict(x, verbose=0))
