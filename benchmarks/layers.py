@@ -1,25 +1,27 @@
-"""What the package's own Dense and LayerNorm gain over those of Keras in T2TViT14, batch 8, graph mode.
+"""What the package's own dense layer and LayerNorm gain over those of Keras, in T2TViT14 at batch size 8 in graph mode.
 
-    python benchmarks/layers.py                  TF_ENABLE_ONEDNN_OPTS=0 or 1 chooses the kernels
+    python -m benchmarks.layers                  set TF_ENABLE_ONEDNN_OPTS to 0 or 1 to choose the kernels
 
-The models take turns on the same images; the figure is the median over the turns of the time with the layers of Keras over the
-time with ours.
+The models take turns on the same images. The ratio is the median over the turns of the time with Keras layers over the time
+with the layers of this package.
 """
 
 import statistics
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from model import timed
 
 import keras_t2t
+from benchmarks.harness import in_turns
 from keras_t2t.layers import FastDense, FastLayerNorm
 
 
-def forward(images, *replaced):
-    """Returns a compiled forward pass in which some layers of ours compute as those of Keras do."""
-    ours = {layer: layer.call for layer in replaced}
+def forward(images: tf.Tensor, *replaced: Any) -> Callable[[], np.ndarray]:
+    """Returns a compiled forward pass in which layers of the `replaced` classes compute as their Keras base classes do."""
+    calls = {layer: layer.call for layer in replaced}
     for layer in replaced:
         layer.call = layer.__mro__[1].call
     try:
@@ -27,27 +29,25 @@ def forward(images, *replaced):
         function = tf.function(lambda: model(images, training=False))
         function()
     finally:
-        for layer, call in ours.items():
+        for layer, call in calls.items():
             layer.call = call
-    return function
+    return lambda: function().numpy()
 
 
-def main(turns=20):
+def main(turns: int = 20) -> None:
+    """Prints the median time with each choice of layers."""
     keras.utils.set_random_seed(0)
     images = tf.constant(np.random.default_rng(0).standard_normal((8, 224, 224, 3)), "float32")
     functions = {
-        "ours": forward(images),
-        "Dense of Keras": forward(images, FastDense),
-        "LayerNorm of Keras": forward(images, FastLayerNorm),
+        "keras_t2t": forward(images),
+        "Keras Dense": forward(images, FastDense),
+        "Keras LayerNorm": forward(images, FastLayerNorm),
         "both of Keras": forward(images, FastDense, FastLayerNorm),
     }
-    times = {name: [] for name in functions}
-    for _ in range(turns):
-        for name, function in functions.items():
-            times[name].append(timed(function))
-    for name, values in times.items():
-        ratio = statistics.median(a / b for a, b in zip(values, times["ours"], strict=True))
-        print(f"{name:20}{1000 * statistics.median(values):8.0f} ms{ratio:8.2f} times ours")
+    times = np.array(in_turns(*functions.values(), turns=turns))  # (turns, functions)
+    for name, seconds in zip(functions, times.T, strict=True):
+        ratio = statistics.median(seconds / times[:, 0])
+        print(f"{name:20}{1000 * statistics.median(seconds):8.0f} ms{ratio:8.2f} times keras_t2t")
 
 
 if __name__ == "__main__":

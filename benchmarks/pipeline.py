@@ -1,43 +1,45 @@
-"""How fast training images are made ready, image by image: decoding, cropping, and each augmentation.
+"""Speed of the input pipeline for training: decoding, cropping, and each augmentation.
 
-    python benchmarks/pipeline.py
+    python -m benchmarks.pipeline
 
-JPEG files of 500x375 pixels become batches of 64 at 224x224. Each stage and plain decoding take turns, each time in a process
-of its own, and figures are medians over the turns. The time beyond decoding, as a part of it, is given by the clock and by the
-processor: on a machine that others use, only the second holds.
+JPEG files of 500x375 pixels become batches of 64 images at 224x224. Each stage takes turns with plain decoding, always in a
+fresh process, and figures are medians over the turns. The time beyond decoding is a fraction of the time for decoding, once by
+the clock and once in processor time; on a machine that others use, only the second is reliable.
 """
 
 import argparse
-import json
 import os
 import pathlib
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from typing import Any
 
+from benchmarks.harness import process_memory, run_child
+
+DECODING = "decoding"
 STAGES = ("crop", "crop, flip", "crop, flip, RandAugment", "everything", "keras-cv RandAugment", "Keras RandAugment")
-BATCH = 64
+BATCH_SIZE = 64
 
 
-def write_images(folder, count=256):
-    """Writes JPEG files of two classes that compress about as photographs do."""
+def write_images(folder: pathlib.Path, count: int = 256) -> None:
+    """Writes JPEG files of two classes that compress about as well as photos do."""
     import numpy as np
     import tensorflow as tf
 
     y, x = np.mgrid[:375, :500]
     rng = np.random.default_rng(0)
-    for number in range(count):
-        (folder / str(number % 2)).mkdir(exist_ok=True)
+    for index in range(count):
+        class_folder = folder / str(index % 2)
+        class_folder.mkdir(exist_ok=True)
         waves = sum(np.sin(rng.uniform(0.01, 0.3) * x + rng.uniform(0.01, 0.3) * y + i)[..., None] for i in range(8))
         pixels = 127 + 12 * waves * rng.uniform(0.5, 1, 3) + rng.normal(0, 8, (375, 500, 3))
         jpeg = tf.io.encode_jpeg(np.clip(pixels, 0, 255).astype("uint8"), quality=90)
-        tf.io.write_file(str(folder / str(number % 2) / f"{number}.jpg"), jpeg)
+        tf.io.write_file(str(class_folder / f"{index}.jpg"), jpeg)
 
 
-def stage_of(name, source):
-    """Returns the endless batches of a stage."""
+def stage_batches(stage: str, source: Any) -> Any:
+    """Returns the endless dataset of a stage."""
     import dataclasses
 
     import tensorflow as tf
@@ -50,72 +52,62 @@ def stage_of(name, source):
         "crop, flip": dataclasses.replace(plain, flip=True),
         "crop, flip, RandAugment": dataclasses.replace(plain, flip=True, rand_augment_num_ops=2),
         "everything": everything,
-    }.get(name, plain)
-    batches = training_batches(source, (224, 224), BATCH, augmentation)
-    if name == "keras-cv RandAugment":
+    }.get(stage, plain)
+    batches = training_batches(source, (224, 224), BATCH_SIZE, augmentation)
+    if stage == "keras-cv RandAugment":
         import keras_cv
 
         layer = keras_cv.layers.RandAugment((0, 255), augmentations_per_image=2)
-        return batches.map(lambda images, targets: (layer(images), targets), tf.data.AUTOTUNE)
-    if name == "Keras RandAugment":
+    elif stage == "Keras RandAugment":
         import keras
 
         layer = keras.layers.RandAugment((0, 255))
-        return batches.map(lambda images, targets: (layer(images), targets), tf.data.AUTOTUNE)
-    return batches
+    else:
+        return batches
+    return batches.map(lambda images, targets: (layer(images), targets), tf.data.AUTOTUNE)
 
 
-def decoded(source):
-    """Returns endless batches of one number for each decoded image: decoding and nothing else."""
+def decoded_batches(source: Any) -> Any:
+    """Returns an endless dataset that decodes images and does nothing else. It has one number for each image."""
     import tensorflow as tf
 
     dataset = source.elements(None).repeat()
     dataset = dataset.map(lambda image, label: tf.reduce_max(tf.io.decode_jpeg(image, 3)), tf.data.AUTOTUNE)
-    return dataset.batch(BATCH).prefetch(1)
+    return dataset.batch(BATCH_SIZE).prefetch(1)
 
 
-def measure(name, folder, seconds):
-    """Returns images a second, seconds of processor time an image, and the peak of memory in MiB."""
+def measure(stage: str, folder: str, seconds: float) -> dict[str, float]:
+    """Returns `"rate"` in images per second, `"processor"` seconds per image, and the `"peak"` memory in MiB."""
     from keras_t2t.data import from_folder
 
     source = from_folder(folder)["train"]
-    iterator = iter(decoded(source) if name == "decoding" else stage_of(name, source))
+    iterator = iter(decoded_batches(source) if stage == DECODING else stage_batches(stage, source))
     for _ in range(2):
         next(iterator)
     start, processor_start, count = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - start < seconds:
         next(iterator)
-        count += BATCH
-    seconds, processor = time.perf_counter() - start, time.process_time() - processor_start
-    status = pathlib.Path("/proc/self/status").read_text()
-    peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
-    return {"rate": count / seconds, "processor": processor / count, "peak": peak}
+        count += BATCH_SIZE
+    elapsed, processor = time.perf_counter() - start, time.process_time() - processor_start
+    return {"rate": count / elapsed, "processor": processor / count, "peak": process_memory() / 2**20}
 
 
-def run(name, folder, seconds):
-    """Measures a stage in a process of its own."""
-    command = [sys.executable, __file__, "--child", folder, "--stage", name, "--seconds", str(seconds)]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
-    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    return json.loads(output.splitlines()[-1])
-
-
-def main():
+def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stage", choices=("decoding", *STAGES), nargs="*", default=STAGES)
+    parser.add_argument("--stage", choices=(DECODING, *STAGES), nargs="*", default=STAGES)
     parser.add_argument("--seconds", type=float, default=8, help="for each process")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.child:
-        print(json.dumps(measure(arguments.stage[0], arguments.child, arguments.seconds)))
-        return
     cores = len(os.sched_getaffinity(0))
     print(f"{'':26}{'images/s/core':>14}{'decoding':>10}{'time beyond':>13}{'processor beyond':>18}{'peak MiB':>10}")
     with tempfile.TemporaryDirectory() as folder:
         write_images(pathlib.Path(folder))
         for name in arguments.stage:
-            turns = [[run(kind, folder, arguments.seconds) for kind in ("decoding", name)] for _ in range(arguments.turns)]
+            turns = [
+                [run_child(measure, stage, folder, arguments.seconds) for stage in (DECODING, name)]
+                for _ in range(arguments.turns)
+            ]
             beyond = statistics.median(decoding["rate"] / stage["rate"] - 1 for decoding, stage in turns)
             processor = statistics.median(stage["processor"] / decoding["processor"] - 1 for decoding, stage in turns)
             rates = [statistics.median(turn[i]["rate"] for turn in turns) / cores for i in (1, 0)]

@@ -1,11 +1,11 @@
-"""Trains a small T2T-ViT on CIFAR-10 from scratch: most of the way at 24x24 pixels, the rest at 32x32.
+"""Trains a small T2T-ViT on CIFAR-10 from scratch, first at 24x24 pixels and then at 32x32.
 
-    python examples/cifar10.py                     fetches CIFAR-10 through TensorFlow Datasets
-    python examples/cifar10.py --data cifar10      a folder with train/CLASS/ and test/CLASS/
+    python examples/cifar10.py                     downloads CIFAR-10 with TensorFlow Datasets
+    python examples/cifar10.py --data cifar10      uses a folder with train/CLASS/ and test/CLASS/
 
-An epoch at 24x24 has half the tokens and takes half the time; then the positions are resized and training goes on. The
-checkpoint in `saved_models/` was begun in this way and trained on for more epochs, with more augmentation: its README has the
-commands and the accuracy after each part.
+An epoch at 24x24 has half as many tokens and takes half the time. For the second part, the position embedding is resized. The
+checkpoint in `saved_models/` started out this way and was then trained for more epochs with more augmentation. Its README lists
+the commands and the accuracy after each part.
 """
 
 import argparse
@@ -14,11 +14,11 @@ from keras_t2t.data import open_data
 from keras_t2t.training import load_recipe, train
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="tfds:cifar10")
     parser.add_argument("--output", default="runs/cifar10")
-    parser.add_argument("--epochs", type=int, nargs=2, default=(30, 14), help="at 24x24 and at 32x32")
+    parser.add_argument("--epochs", type=int, nargs=2, default=(30, 14), help="number of epochs at 24x24 and at 32x32")
     parser.add_argument("--batch-size", type=int, default=128)
     options = parser.parse_args(arguments)
 
@@ -29,7 +29,7 @@ def main(arguments=None):
     train(small, sources, f"{options.output}-24")
     large = recipe.replace(epochs=options.epochs[1], warmup_epochs=0, learning_rate=6e-4)
     _, history = train(large, sources, options.output, weights=f"{options.output}-24/model.keras")
-    print(f"Test accuracy {history[-1]['ema_val_accuracy']:.1%}; {options.output}/model.keras is the model")
+    print(f"Test accuracy {history[-1]['ema_val_accuracy']:.1%}. The model is {options.output}/model.keras")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Trains a T2T-ViT on ImageNet from scratch by the authors' recipe, on all devices of this machine.
+"""Trains a T2T-ViT on ImageNet from scratch with the authors' recipe, on all devices of this machine.
 
     python examples/imagenet.py --data-dir /data/tensorflow_datasets
     python examples/imagenet.py --model t2t_vit_24 --output runs/t2t_vit_24
 
-ImageNet has to be downloaded by hand, as TensorFlow Datasets says when it does not find it. The authors report 81.5% top-1 for
-T2T-ViT-14 after 310 epochs; that has not been tried with this package. For several machines see `several_machines.py`.
+ImageNet must be downloaded by hand. TensorFlow Datasets tells you how if it does not find it. The authors report 81.5% top-1
+for T2T-ViT-14 after 310 epochs, which has not been tried with this package. For several machines, see `several_machines.py`.
 """
 
 import argparse
@@ -16,15 +16,15 @@ RECIPES = {"t2t_vit_7": "imagenet_lite", "t2t_vit_10": "imagenet_lite", "t2t_vit
 RECIPES |= {f"t2t_vit_{depth}": "imagenet_large" for depth in ("19", "24", "t_19", "t_24")}
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="tfds:imagenet2012")
-    parser.add_argument("--data-dir", help="where TensorFlow Datasets keeps its data")
+    parser.add_argument("--data-dir", help="data folder of TensorFlow Datasets")
     parser.add_argument("--output", default="runs/imagenet")
     parser.add_argument("--model", default="t2t_vit_14")
-    parser.add_argument("--epochs", type=int, help="instead of 300, without cool-down")
-    parser.add_argument("--batch-size", type=int, default=512, help="over all devices")
-    parser.add_argument("--dtype", default="float32", help="or mixed_bfloat16, mixed_float16")
+    parser.add_argument("--epochs", type=int, help="number of epochs, without warm-up and cool-down, instead of the recipe's")
+    parser.add_argument("--batch-size", type=int, default=512, help="across all devices")
+    parser.add_argument("--dtype", default="float32", help="float32, mixed_bfloat16, or mixed_float16")
     options = parser.parse_args(arguments)
 
     strategy = make_strategy("mirrored")
@@ -35,7 +35,7 @@ def main(arguments=None):
         recipe = recipe.replace(epochs=options.epochs, warmup_epochs=0, cooldown_epochs=0)
     _, history = train(recipe, sources, options.output, strategy=strategy)
     last = history[-1]
-    print(f"Top-1 {last['val_accuracy']:.2%}, of the moving average {last['ema_val_accuracy']:.2%}")
+    print(f"Top-1 {last['val_accuracy']:.2%}, moving average {last['ema_val_accuracy']:.2%}")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def T2TViT(
         x = x[:, 0]
     else:
         x = _pool(FeatureMap(name=parts.FEATURE_MAP, dtype=dtype)(x, grid), pooling, dtype)
-    inputs = images if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+    (inputs,) = [images] if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
     model = keras.Model(inputs, x, name=name)
     if pretrained:
         load_pretrained(model, pretrained)
@@ -148,9 +148,11 @@ def _constructor(variant: str) -> Callable[..., keras.Model]:
         preprocessing: Preprocessing | None = None,
         dtype: Any = None,
     ) -> keras.Model:
-        rates = {"drop_rate": drop_rate, "attention_drop_rate": attention_drop_rate, "drop_path_rate": drop_path_rate}
+        config = dataclasses.replace(
+            known.config, drop_rate=drop_rate, attention_drop_rate=attention_drop_rate, drop_path_rate=drop_path_rate
+        )
         return T2TViT(
-            dataclasses.replace(known.config, **rates),
+            config,
             include_top=include_top,
             include_preprocessing=include_preprocessing,
             weights=weights,
@@ -208,7 +210,7 @@ def default_preprocessing(config: T2TConfig | str, weights: str | os.PathLike | 
     return _WeightsFile(config, weights, _find_pretrained(weights, variant_of(config))).preprocessing
 
 
-def _find_pretrained(weights, variant) -> PretrainedWeights | None:
+def _find_pretrained(weights: Any, variant: str | None) -> PretrainedWeights | None:
     """Returns the pretrained weights that `weights` names, or `None` if it is `None` or a file."""
     known = pretrained_weights_of(variant)
     if weights is None or (isinstance(weights, (str, os.PathLike)) and weights not in known and os.path.isfile(weights)):

@@ -1,7 +1,7 @@
-"""Model configurations: plain frozen data, no TensorFlow.
+"""Model configurations: plain frozen dataclasses that need no TensorFlow.
 
 Sources: Yuan et al., "Tokens-to-Token ViT", ICCV 2021 (https://arxiv.org/abs/2101.11986), table 1 (the models) and
-section 3.2 (the design studies); `models/t2t_vit*.py` and `models/vit.py` of the reference implementation
+section 3.2 (the design studies). `models/t2t_vit*.py` and `models/vit.py` of the reference implementation
 (https://github.com/yitu-opensource/T2T-ViT).
 """
 
@@ -9,42 +9,53 @@ import dataclasses
 import itertools
 import math
 import numbers
+from collections.abc import Sequence
+from typing import Any, overload
 
 TOKEN_ATTENTIONS = ("performer", "transformer", "convolution")
 BLOCKS = ("standard", "squeeze_excite", "ghost", "dense")
 SQUEEZE_REDUCTION = 16
 
+SoftSplits = Sequence[tuple[int, int, int]]
+"""`(kernel, stride, padding)` of each soft split."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class T2TConfig:
-    """What a T2T-ViT is made of. The defaults are those of T2T-ViT-14.
+    """Architecture of a T2T-ViT. The defaults are those of T2T-ViT-14.
 
-    A plain ViT is the special case of one hard split: `token_attention="convolution", soft_splits=((16, 16, 0),)` is the usual
-    embedding of 16x16 patches.
+    A plain ViT is the special case of a single split without overlap: `token_attention="convolution"` and
+    `soft_splits=((16, 16, 0),)` give the usual embedding of 16x16 patches.
 
-    Attributes:
-        token_attention: what models the tokens between two soft splits: `"performer"` (linear attention), `"transformer"`, or
-            `"convolution"` (no attention: a soft split followed by a dense layer is a convolution).
-        token_dim: width of the tokens between the soft splits.
-        soft_splits: (kernel, stride, padding) in pixels or tokens of each soft split, one or more. The last one is followed by
-            the projection to `embed_dim`, every other one by `token_attention`.
-        embed_dim: width of the backbone.
-        depth: number of encoder blocks; with `block="dense"`, a tuple: the number in each densely connected group.
-        num_heads: attention heads of each block.
-        mlp_ratio: hidden width of a block's MLP over the width of the block.
-        block: the encoder block: `"standard"`, or one of the paper's design studies: `"squeeze_excite"` (channel attention),
-            `"ghost"` (ghost operations), `"dense"` (dense connections).
-        growth: channels that each block adds with `block="dense"`; must be None with any other block.
-        qkv_bias: whether queries, keys and values of the blocks have a bias.
-        learned_positions: whether the position embedding is trained; otherwise it is a frozen table of sinusoids.
-        norm_epsilon: epsilon of the backbone's LayerNorms.
-        token_drop_rate: dropout inside the token performers.
-        drop_rate: dropout after the position embedding, the attention projections and the MLPs.
-        attention_drop_rate: dropout of the blocks' attention weights.
-        drop_path_rate: drop path (stochastic depth) of the last block; it grows linearly from 0 in the first.
+    Args:
+        token_attention: Layer between two soft splits: `"performer"` (linear attention), `"transformer"`, or `"convolution"`
+            (no attention: a soft split followed by a dense layer is a convolution).
+        token_dim: Width of the tokens between the soft splits.
+        soft_splits: `(kernel, stride, padding)` of each soft split, in pixels or tokens. There must be at least one. The last
+            one is followed by the projection to `embed_dim`, every other one by `token_attention`.
+        embed_dim: Width of the backbone.
+        depth: Number of encoder blocks. With `block="dense"`, a tuple with the number in each densely connected group.
+        num_heads: Number of attention heads in each block.
+        mlp_ratio: Hidden width of the MLP in a block, as a multiple of the width of the block.
+        block: Type of the encoder block: `"standard"`, or one of the paper's design studies: `"squeeze_excite"` (channel
+            attention), `"ghost"` (ghost operations), or `"dense"` (dense connections).
+        growth: Number of channels that each block adds with `block="dense"`. Must be `None` with any other block.
+        qkv_bias: Whether queries, keys and values in the blocks have a bias.
+        learned_positions: Whether the position embedding is trained. Otherwise, it is a frozen table of sinusoids.
+        norm_epsilon: Epsilon of the LayerNorms in the backbone.
+        token_drop_rate: Dropout rate inside the token performers.
+        drop_rate: Dropout rate after the position embedding, the attention projections and the MLPs.
+        attention_drop_rate: Dropout rate of the attention weights in the blocks.
+        drop_path_rate: Drop path (stochastic depth) rate of the last block. It grows linearly from 0 in the first block.
 
     Raises:
-        ValueError: for any value that no model can be built from.
+        ValueError: If no model can be built from these values.
+
+    Example:
+
+    >>> config = keras_t2t.T2TConfig(embed_dim=256, depth=7, num_heads=4, mlp_ratio=2.0)
+    >>> config == keras_t2t.VARIANTS["t2t_vit_7"].config
+    True
     """
 
     token_attention: str = "performer"
@@ -64,21 +75,18 @@ class T2TConfig:
     attention_drop_rate: float = 0.0
     drop_path_rate: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "soft_splits", check_soft_splits(self.soft_splits))
         check_token_attention(self.token_attention)
         _check(self.block in BLOCKS, "block", f"one of {BLOCKS}", self.block)
         for name in ("token_dim", "embed_dim", "num_heads"):
             _check(is_count(getattr(self, name)), name, "a positive integer", getattr(self, name))
-            object.__setattr__(self, name, int(getattr(self, name)))  # of numpy, too, which files of models cannot hold
+            object.__setattr__(self, name, int(getattr(self, name)))  # model files cannot store numpy integers
         if self.block == "dense":
-            object.__setattr__(self, "depth", _as_tuple(self.depth))
-            _check(
-                bool(self.depth) and all(map(is_count, self.depth)),
-                "depth",
-                "a tuple of positive integers, the blocks of each group, with block='dense'",
-                self.depth,
-            )
+            depths = _as_tuple(self.depth)
+            object.__setattr__(self, "depth", depths)
+            expected = "a tuple of positive integers, the number of blocks in each group, with block='dense'"
+            _check(bool(depths) and all(map(is_count, depths)), "depth", expected, depths)
             _check(is_count(self.growth), "growth", "a positive integer with block='dense'", self.growth)
         else:
             _check(is_count(self.depth), "depth", "a positive integer", self.depth)
@@ -87,36 +95,27 @@ class T2TConfig:
             _check(_is_number(getattr(self, name)) and getattr(self, name) > 0, name, "a positive number", getattr(self, name))
         for name in ("token_drop_rate", "drop_rate", "attention_drop_rate", "drop_path_rate"):
             _check(is_rate(getattr(self, name)), name, "a rate in [0, 1)", getattr(self, name))
-        for width in self.block_widths:
-            _check(
-                width % self.num_heads == 0,
-                "num_heads",
-                f"a divisor of the width of every block, {sorted(set(self.block_widths))}",
-                self.num_heads,
-            )
-        _check(
-            int(min(self.block_widths) * self.mlp_ratio) >= 1,
-            "mlp_ratio",
-            "one that leaves the MLPs a hidden channel",
-            self.mlp_ratio,
-        )
+        self._check_widths()
+
+    def _check_widths(self):
+        widths = sorted(set(self.block_widths))
+        divides = all(width % self.num_heads == 0 for width in widths)
+        _check(divides, "num_heads", f"a divisor of the width of every block, {widths}", self.num_heads)
+        has_hidden = int(widths[0] * self.mlp_ratio) >= 1
+        _check(has_hidden, "mlp_ratio", "a number that gives the MLPs at least one hidden channel", self.mlp_ratio)
         if self.block == "ghost":
             _check(self.embed_dim % 2 == 0, "embed_dim", "an even number with block='ghost'", self.embed_dim)
-            _check(
-                int(self.embed_dim * self.mlp_ratio) % 3 == 0,
-                "mlp_ratio",
-                "one that makes the MLP's hidden width divisible by 3 with block='ghost'",
-                self.mlp_ratio,
-            )
+            expected = "a number that makes the hidden width of the MLP divisible by 3 with block='ghost'"
+            _check(int(self.embed_dim * self.mlp_ratio) % 3 == 0, "mlp_ratio", expected, self.mlp_ratio)
 
     @property
     def group_depths(self) -> tuple[int, ...]:
-        """Blocks in each group: a single group unless the blocks are densely connected."""
-        return self.depth if self.block == "dense" else (self.depth,)
+        """Number of blocks in each group. There is a single group unless the blocks are densely connected."""
+        return self.depth if isinstance(self.depth, tuple) else (self.depth,)
 
     @property
     def group_widths(self) -> tuple[int, ...]:
-        """Width at the start of each group; the transition between two groups halves the width."""
+        """Width at the start of each group. The transition between two groups halves the width."""
 
         def after_transition(width, depth):
             return (width + depth * (self.growth or 0)) // 2
@@ -125,27 +124,48 @@ class T2TConfig:
 
     @property
     def block_widths(self) -> tuple[int, ...]:
-        """Width of the tokens that enter each block."""
+        """Width of the input tokens of each block."""
         growth = self.growth or 0
         groups = zip(self.group_widths, self.group_depths, strict=True)
         return tuple(width + i * growth for width, depth in groups for i in range(depth))
 
     @property
     def feature_dim(self) -> int:
-        """Width of the tokens that leave the last block."""
+        """Width of the output tokens of the last block."""
         return self.block_widths[-1] + (self.growth or 0)
 
 
-def token_grid(soft_splits, height: int | None, width: int | None) -> tuple[int | None, int | None]:
-    """Returns the (rows, columns) of tokens after `soft_splits` of `height` x `width` pixels, None for a side that is unknown.
+@overload
+def token_grid(soft_splits: SoftSplits, height: int, width: int) -> tuple[int, int]: ...
 
-    A split makes floor((n + 2 * padding - kernel) / stride) + 1 tokens of the n on a side.
+
+@overload
+def token_grid(soft_splits: SoftSplits, height: int | None, width: int | None) -> tuple[int | None, int | None]: ...
+
+
+def token_grid(soft_splits: SoftSplits, height: int | None, width: int | None) -> tuple[int | None, int | None]:
+    """Returns the number of tokens on each side after soft splits of an image.
+
+    A split turns n tokens on a side into `(n + 2 * padding - kernel) // stride + 1`.
+
+    Args:
+        soft_splits: `(kernel, stride, padding)` of each soft split.
+        height: Height of the image in pixels, or `None` if it is unknown.
+        width: Width of the image in pixels, or `None` if it is unknown.
+
+    Returns:
+        `(rows, columns)`, with `None` for an unknown side.
 
     Raises:
-        ValueError: if there is not even one token.
+        ValueError: If the image is too small for one token.
+
+    Example:
+
+    >>> keras_t2t.configs.token_grid([(7, 4, 2), (3, 2, 1), (3, 2, 1)], 224, None)
+    (14, None)
     """
 
-    def tokens(size):
+    def tokens(size: int) -> int:
         for kernel, stride, padding in soft_splits:
             size = (size + 2 * padding - kernel) // stride + 1
             if size < 1:
@@ -161,14 +181,14 @@ def token_grid(soft_splits, height: int | None, width: int | None) -> tuple[int 
     return rows, columns
 
 
-def check_token_attention(value: str):
-    """Raises `ValueError` unless `value` names what models the tokens between two soft splits."""
+def check_token_attention(value: str) -> None:
+    """Raises `ValueError` unless `value` is one of `TOKEN_ATTENTIONS`."""
     _check(value in TOKEN_ATTENTIONS, "token_attention", f"one of {TOKEN_ATTENTIONS}", value)
 
 
-def check_soft_splits(value) -> tuple[tuple[int, int, int], ...]:
-    """Returns soft splits as a tuple of (kernel, stride, padding) or raises `ValueError`."""
-    expected = "one or more (kernel, stride, padding) of integers with kernel, stride >= 1 and 0 <= padding < kernel"
+def check_soft_splits(value: Any) -> tuple[tuple[int, int, int], ...]:
+    """Returns soft splits as a tuple of `(kernel, stride, padding)` tuples, or raises `ValueError` if they are invalid."""
+    expected = "one or more tuples (kernel, stride, padding) of integers with kernel, stride >= 1 and 0 <= padding < kernel"
     splits = tuple(_as_tuple(split) for split in _as_tuple(value))
     valid = bool(splits) and all(
         len(split) == 3 and all(isinstance(n, numbers.Integral) for n in split) and split[1] >= 1 and 0 <= split[2] < split[0]
@@ -178,40 +198,40 @@ def check_soft_splits(value) -> tuple[tuple[int, int, int], ...]:
     return splits
 
 
-def _as_tuple(value) -> tuple:
+def _as_tuple(value: Any) -> tuple:
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
 
-def is_count(value) -> bool:
-    """Whether `value` is a positive integer, of Python or of numpy."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 1
+def is_count(value: Any) -> bool:
+    """Returns whether `value` is a positive integer of Python or numpy."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
-def is_rate(value) -> bool:
-    """Whether `value` is a number in [0, 1)."""
+def is_rate(value: Any) -> bool:
+    """Returns whether `value` is a number in [0, 1)."""
     return _is_number(value) and 0 <= value < 1
 
 
-def _is_number(value) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and math.isfinite(value)
 
 
-def _check(condition: bool, name: str, expected: str, received):
+def _check(condition: bool, name: str, expected: str, received: Any) -> None:
     if not condition:
         raise ValueError(f"Invalid value for {name}: expected {expected}; received: {name}={received!r}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A model with a name, and what is known about it.
+    """A named model and its published properties.
 
-    Attributes:
-        constructor: Name of its constructor in `keras_t2t`.
-        config: Its configuration.
-        image_size: Height and width in pixels of the images that it is for.
-        crop_fraction: Side of the center crop as a fraction of the resized image, in evaluation.
-        authors_gmacs: Multiply-accumulates in billions for one 224x224 image, as published by the authors, or `None`.
-        openmmlab_gmacs: The same as published by OpenMMLab, or `None`.
+    Args:
+        constructor: Name of the constructor in `keras_t2t`.
+        config: Configuration of the model.
+        image_size: Height and width of its images in pixels.
+        crop_fraction: Side of the center crop as a fraction of the resized image, used in evaluation.
+        authors_gmacs: Multiply-accumulates in billions for one 224x224 image as published by the authors, or `None`.
+        openmmlab_gmacs: Multiply-accumulates in billions for one 224x224 image as published by OpenMMLab, or `None`.
     """
 
     constructor: str
@@ -274,15 +294,15 @@ VARIANTS: dict[str, Variant] = {
         crop_fraction=1.0,
     ),
 }
-"""The published variants by name, the plain ViT-S/16 that the paper's ablation starts from, and one for 32x32 images.
+"""The published variants by name, the plain ViT-S/16 where the paper's ablation starts, and a variant for 32x32 images.
 
-The authors' counts are from the tables of their README (https://github.com/yitu-opensource/T2T-ViT, section 2), OpenMMLab's
-from that of MMPretrain (https://github.com/open-mmlab/mmpretrain, configs/t2t_vit).
+The authors' counts are from the tables of their README (https://github.com/yitu-opensource/T2T-ViT, section 2), and OpenMMLab's
+from the README in MMPretrain (https://github.com/open-mmlab/mmpretrain, configs/t2t_vit).
 """
 
 
 def find_variant(name: str) -> Variant:
-    """Returns one of `VARIANTS`.
+    """Returns the variant called `name`.
 
     Raises:
         ValueError: If there is no such variant. The message lists all names.
@@ -293,7 +313,9 @@ def find_variant(name: str) -> Variant:
 
 
 def variant_of(config: T2TConfig) -> str | None:
-    """Returns the name of the variant with this configuration, whatever its dropout rates, or `None` if there is none."""
-    rates = {field.name: field.default for field in dataclasses.fields(T2TConfig) if field.name.endswith("_rate")}
-    config = dataclasses.replace(config, **rates)
+    """Returns the name of the variant with this configuration, ignoring dropout rates, or `None` if there is none."""
+    default_rates: dict[str, Any] = {
+        field.name: field.default for field in dataclasses.fields(T2TConfig) if field.name.endswith("_rate")
+    }
+    config = dataclasses.replace(config, **default_rates)
     return next((name for name, variant in VARIANTS.items() if variant.config == config), None)

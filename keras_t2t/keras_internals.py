@@ -1,9 +1,9 @@
-"""Everything that depends on parts of Keras that are not public: the layout of its files and the inside of its optimizers.
+"""All code that relies on private parts of Keras: the layout of its files, the graph of a model, the internals of optimizers.
 
-Tried with Keras 3.15. If a newer Keras breaks one of these, this is the only file to change.
+Tested with Keras 3.15. If a newer version of Keras breaks this code, only this file has to change.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -17,17 +17,56 @@ CONFIG_IN_KERAS_FILE = "config.json"
 
 
 def h5_group(class_name: str, index: int) -> str:
-    """Returns the group of a layer in a `.weights.h5` file: its class in snake case, numbered from the second one on."""
+    """Returns the group of a layer in a `.weights.h5` file: its class in snake case, numbered from the second layer on."""
     return f"{class_name}_{index}" if index else class_name
 
 
 def h5_weight(index: int) -> str:
-    """Returns the place of a weight in the group of its layer."""
+    """Returns the path of a weight within the group of its layer."""
     return f"vars/{index}"
 
 
+def is_graph(model: Any) -> bool:
+    """Returns whether an operation is a model with a graph: a functional model, or a Sequential model with a known input."""
+    return isinstance(model, keras.Model) and hasattr(_functional(model), "_run_through_graph")
+
+
+def _functional(model):
+    return getattr(model, "_functional", None) or model
+
+
+def run_graph(model: keras.Model, inputs: Any, call: Callable[..., Any]) -> Any:
+    """Runs a model operation by operation, in the order of its graph. The operations of nested models are run one by one, too.
+
+    Args:
+        model: A model for which `is_graph` is true, with one input and one output.
+        inputs: The input, of any type that `call` understands.
+        call: Called as `call(operation, *args, **kwargs)` in the place of each operation. Returns its output.
+
+    Returns:
+        The output of the model.
+    """
+
+    def run(operation):
+        if is_graph(operation):
+            return lambda *args, **kwargs: run_graph(operation, args[0], call)
+        return lambda *args, **kwargs: call(operation, *args, **kwargs)
+
+    outputs = _functional(model)._run_through_graph(inputs, run)
+    (output,) = keras.tree.flatten(outputs)
+    return output
+
+
+def producer(tensor: Any) -> tuple[Any, list[Any]]:
+    """Returns the operation that computes a symbolic tensor, and its inputs. Looks into nested models."""
+    operation, node_index, tensor_index = tensor._keras_history
+    if is_graph(operation):
+        return producer(_functional(operation).outputs[tensor_index])
+    return operation, operation._inbound_nodes[node_index].input_tensors
+
+
 def moving_averages(optimizer: keras.optimizers.Optimizer) -> list[tuple[keras.Variable, keras.Variable]]:
-    """Returns the (weight, moving average) pairs that an optimizer keeps; an empty list without a moving average."""
+    """Returns the (weight, moving average) pairs of an optimizer, or an empty list if it keeps no moving averages."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if not optimizer.use_ema:
         return []
@@ -35,13 +74,18 @@ def moving_averages(optimizer: keras.optimizers.Optimizer) -> list[tuple[keras.V
     return [(weight, average) for weight, average in pairs if average is not None]
 
 
-class LayerwiseUpdates:
-    """A base class to put before an optimizer of Keras: learning rates by weight, and a moving average that warms up.
+class LayerwiseUpdates(keras.optimizers.Optimizer):
+    """A mixin for Keras optimizers: a learning rate for each weight, and a moving average that warms up.
+
+    List it before the optimizer: `class LayerwiseAdamW(LayerwiseUpdates, keras.optimizers.AdamW)`.
 
     Args:
-        lr_multipliers: Multiplier of the learning rate by path of the weight, where that is not 1.
-        lr_floor: The learning rate that multipliers do not change: a weight has `lr_floor + multiplier * (lr - lr_floor)`.
-        coupled_weight_decay: Weight decay that is added to the gradient, as SGD has it in PyTorch.
+        *args: Arguments of the optimizer.
+        lr_multipliers: Learning rate multipliers by the path of the weight. The default is 1.
+        lr_floor: Learning rate that multipliers do not change. The learning rate of a weight is
+            `lr_floor + multiplier * (lr - lr_floor)`.
+        coupled_weight_decay: Weight decay that is added to the gradient, like in the SGD of PyTorch.
+        **kwargs: Keyword arguments of the optimizer.
     """
 
     def __init__(
@@ -84,22 +128,22 @@ class LayerwiseUpdates:
                 variable.assign(variable * ops.cast(1 - decay, variable.dtype))
 
     def _update_model_variables_moving_average(self, trainable_variables):
-        """Keeps the average close to the weights at first. With the final momentum it would be noise for many epochs.
+        """Warms up the momentum. With the final momentum from the start, the averages would be noise for many epochs.
 
-        After the first batch the average equals the weights.
+        After the first batch, the averages equal the weights.
         """
         if not self.use_ema:
             return
         step = ops.cast(self.iterations, "float32")
         momentum = ops.minimum((1 + step) / (10 + step), self.ema_momentum)
-        if self.gradient_accumulation_steps:  # weights change only at the last batch of a step
-            last = (self._iterations + 1) % self.gradient_accumulation_steps == 0
-            momentum = ops.where(last, momentum, 1.0)
+        if self.gradient_accumulation_steps:  # weights change only after the last batch of a step
+            is_last = (self._iterations + 1) % self.gradient_accumulation_steps == 0
+            momentum = ops.where(is_last, momentum, 1.0)
         momentum = ops.where(self._iterations == 0, 0.0, momentum)
         for variable, average in zip(trainable_variables, self._model_variables_moving_average, strict=True):
             if average is not None:
-                weight = ops.cast(momentum, average.dtype)
-                average.assign(weight * average + (1 - weight) * ops.cast(variable, average.dtype))
+                decay = ops.cast(momentum, average.dtype)
+                average.assign(decay * average + (1 - decay) * ops.cast(variable, average.dtype))
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""What a model expects of its images and what it returns: plain frozen data, stored in models and in exported files."""
+"""What a model expects as input and what it returns: plain frozen dataclasses, stored in models and in exported files."""
 
 import dataclasses
 import json
@@ -18,15 +18,15 @@ OUTPUTS = ("features", "logits", "probabilities", "scores")
 class Preprocessing:
     """How an image is prepared for a model.
 
-    The image is resized until its shorter side is that of `image_size` divided by `crop_fraction`, and cropped from the center.
-    Its pixels, scaled to [0, 1], are then normalized to `(pixels - mean) / std`.
+    The image is resized so that its shorter side matches `image_size` divided by `crop_fraction`, and then center-cropped. Its
+    pixels are scaled to [0, 1], and normalized to `(pixels - mean) / std`.
 
     Args:
         image_size: `(height, width)` in pixels.
         crop_fraction: Side of the center crop as a fraction of the resized image, in (0, 1].
         interpolation: A method of `tf.image.resize`, with antialiasing.
-        mean: Mean of each channel, on a scale of 0 to 1.
-        std: Standard deviation of each channel, on a scale of 0 to 1.
+        mean: Mean of each channel, for pixels in [0, 1].
+        std: Standard deviation of each channel, for pixels in [0, 1].
 
     Raises:
         ValueError: If an argument is invalid.
@@ -67,7 +67,7 @@ class Preprocessing:
         return tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
 
     def for_channels(self, channels: int) -> "Preprocessing":
-        """Returns the record for images with `channels` channels, which are scaled to [-1, 1] if that number changes."""
+        """Returns the preprocessing for another number of channels. If it changes, pixels are scaled to [-1, 1]."""
         if channels == self.channels:
             return self
         return dataclasses.replace(self, mean=(0.5,) * channels, std=(0.5,) * channels)
@@ -75,15 +75,15 @@ class Preprocessing:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """What a model takes and returns. Exported files carry it as JSON in their metadata.
+    """Inputs and outputs of a model. Exported files store it as JSON in their metadata.
 
     Args:
         preprocessing: How images are prepared.
-        normalizes: Whether the model normalizes its images itself. Then it takes pixels in [0, 255]; otherwise it takes
+        normalizes: Whether the model normalizes its images itself. If so, it takes pixels in [0, 255]. Otherwise, it takes
             normalized images.
-        output: `"logits"` of the classes; `"probabilities"`, which sum to 1; independent `"scores"`, such as those of a sigmoid;
-            or `"features"`.
-        labels: Names of the classes in the order of the outputs, or `None` if they are not known.
+        output: `"logits"`; `"probabilities"`, which sum to 1; `"scores"`, which are independent, such as those of a sigmoid; or
+            `"features"`.
+        labels: Names of the classes in the order of the outputs, or `None` if they are unknown.
 
     Raises:
         ValueError: If `output` is invalid.
@@ -98,15 +98,15 @@ class ModelSpec:
         _check(self.output in OUTPUTS, "output", f"one of {OUTPUTS}", self.output)
 
     def to_json(self) -> str:
-        """Returns the spec as one JSON object."""
+        """Returns the spec as a JSON object."""
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> "ModelSpec":
-        """Returns the spec that `to_json` wrote.
+        """Returns the spec stored by `to_json`.
 
         Raises:
-            ValueError: If `text` is not such a spec.
+            ValueError: If `text` is not the JSON of a spec.
         """
         try:
             values: dict[str, Any] = json.loads(text)

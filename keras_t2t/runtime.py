@@ -1,4 +1,4 @@
-"""One interface for models that run, whatever runs them: Keras, TensorFlow, LiteRT or ONNX Runtime."""
+"""One interface for running models in Keras, TensorFlow, LiteRT or ONNX Runtime."""
 
 import dataclasses
 import os
@@ -11,14 +11,14 @@ from keras_t2t.preprocessing import ModelSpec
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """A model that runs.
+    """A model that is ready to run.
 
-    Attributes:
+    Args:
         name: Name of the runtime.
-        run: Function from images `(n, H, W, C)` of `input_dtype` to outputs `(n, ...)`, float32, for any n of at least 1.
-        input_shape: `(B, H, W, C)`. B is `None` if batches of any size run at once.
+        run: Function from images `(n, H, W, C)` of dtype `input_dtype` to outputs `(n, ...)`, float32, for any n >= 1.
+        input_shape: `(B, H, W, C)`. B is `None` if the model runs batches of any size.
         input_dtype: `"float32"` or `"uint8"`.
-        known_spec: What the model takes and returns, or `None` if its file does not say so.
+        known_spec: Inputs and outputs of the model, or `None` if its file does not store them.
     """
 
     name: str
@@ -29,19 +29,19 @@ class Runtime:
 
     @property
     def spec(self) -> ModelSpec:
-        """What the model takes and returns.
+        """Inputs and outputs of the model.
 
         Raises:
-            ValueError: If its file does not say so.
+            ValueError: If its file does not store them.
         """
         if self.known_spec is None:
             raise ValueError(
-                "This file has no metadata of keras_t2t, so it is not known how images have to be prepared for the model. "
-                "Export the model again with keras_t2t.export"
+                "Expected a file with keras_t2t metadata, which describes how to prepare images; received a file without it. "
+                "Export the model again with keras_t2t.export."
             )
         return self.known_spec
 
 
 def available_cores() -> int:
-    """Returns the number of processor cores that this process may use, as far as the system tells."""
+    """Returns the number of CPU cores that this process may use, or all cores if this is unknown."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

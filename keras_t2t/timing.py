@@ -1,4 +1,4 @@
-"""Timing. It needs nothing but Python's standard library, so that processes that measure memory can load it alone."""
+"""Timing. This file needs only the standard library, so that processes that measure memory can import it alone."""
 
 import statistics
 import time
@@ -7,12 +7,12 @@ from typing import Any
 
 
 def median_time(run: Callable[[], Any], seconds: float = 1.0, at_least: int = 3) -> float:
-    """Returns the median time of a call in seconds, after one call that does not count.
+    """Returns the median time of a call in seconds. The first call is not counted.
 
     Args:
         run: Function to time.
-        seconds: Total time to spend, at least.
-        at_least: Number of timed calls, at least.
+        seconds: Minimum total time of the timed calls, in seconds.
+        at_least: Minimum number of timed calls.
     """
     times: list[float] = []
     run()

@@ -1,4 +1,4 @@
-"""What several tests need: the constructors by variant, seeded parameters, reference outputs, small configurations."""
+"""Shared by several tests: constructors by variant, seeded parameters, reference outputs and small configurations."""
 
 import functools
 import json
@@ -50,12 +50,12 @@ SMALL_CONFIGS = {
     "ghost": {**_SMALL, "block": "ghost", "norm_epsilon": 1e-3},
     "dense": {**_SMALL, "block": "dense", "depth": (2, 1, 3), "growth": 8, "embed_dim": 16, "num_heads": 2},
 }
-"""One configuration of every kind, with small and unequal numbers, for images of about 30 pixels."""
+"""One small configuration of each kind, with different values for all dimensions, for images of about 30 pixels."""
 
 
 @functools.cache
 def variant_model(variant):
-    """Returns the classifier of a variant with random weights, built once for all tests that only look at it."""
+    """Returns the classifier of a variant with random weights, shared by all tests that do not modify it."""
     return CONSTRUCTORS[variant](weights=None)
 
 
@@ -66,7 +66,7 @@ def small_config(request):
 
 @pytest.fixture(params=[name for name in VARIANTS if (DATA / "reference" / f"{name}.npz").exists()])
 def reference(request):
-    """Name, images, parameters and outputs of a variant of the authors' model."""
+    """Returns the name, images, parameters and outputs of a variant of the authors' model."""
     data = np.load(DATA / "reference" / f"{request.param}.npz")
     seed, size = int(data["seed"]), int(data["image_size"])
     shapes = {str(name): tuple(json.loads(str(shape))) for name, shape in zip(data["names"], data["shapes"], strict=True)}
@@ -75,14 +75,14 @@ def reference(request):
 
 
 def seeded_parameters(config, image_size, channels=3, classes=1000, seed=11):
-    """Returns a whole checkpoint of seeded values for a configuration and images of (height, width)."""
+    """Returns a checkpoint with seeded values for a configuration and images of `(height, width)`."""
     rows, columns = token_grid(config.soft_splits, *image_size)
     entries = name_map(config, 1 + rows * columns, channels, classes)
     return {row.source: reference_parameter(row.source, row.shape, seed) for row in entries}
 
 
 def relative_error(value, expected):
-    """Norm of the difference over the norm of what is expected."""
+    """Returns the norm of the difference, divided by the norm of the expected value."""
     value, expected = np.asarray(value, "float64"), np.asarray(expected, "float64")
     assert value.shape == expected.shape
     return np.linalg.norm(value - expected) / np.linalg.norm(expected)

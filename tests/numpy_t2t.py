@@ -1,7 +1,7 @@
-"""T2T-ViT once more, in plain numpy and float64, for one image and in the layout of the checkpoints.
+"""A second implementation of T2T-ViT in plain numpy and float64, for one image, with the weight layout of the checkpoints.
 
-It shares no code with the package: a loop over windows instead of a soft split, an explicit (N, N) matrix instead of the
-performer's linear form, so that any configuration can be checked against it.
+It shares no code with the package, so any configuration can be checked against it. It uses a loop over windows instead of a
+soft split, and an explicit `(N, N)` matrix instead of the linear form of the performer.
 """
 
 import math
@@ -21,7 +21,11 @@ def softmax(x):
 
 
 def unfold(image, kernel, stride, padding):
-    """Returns the windows of (H, W, C), flattened in (channel, row, column) order, (h * w, C * k * k), and (h, w)."""
+    """Cuts an image `(H, W, C)` into windows, each flattened in (channel, row, column) order.
+
+    Returns:
+        The windows `(h * w, C * kernel * kernel)`, and `(h, w)`.
+    """
     image = np.pad(image, [(padding, padding), (padding, padding), (0, 0)])
     rows = range(0, image.shape[0] - kernel + 1, stride)
     columns = range(0, image.shape[1] - kernel + 1, stride)
@@ -30,10 +34,15 @@ def unfold(image, kernel, stride, padding):
 
 
 class NumpyT2T:
-    """The model of a configuration with the parameters of a checkpoint.
+    """A T2T-ViT with the parameters of a checkpoint.
 
-    `weights` has the attention weights of the last image by the name of the layer, (N, N) or (H, N, N); what `offsets` has
-    under such a name is added to them.
+    Args:
+        config: The `T2TConfig` of the model.
+        parameters: Arrays by the name of the parameter in the checkpoint.
+        offsets: Arrays to add to the attention weights, by the name of the layer.
+
+    Attributes:
+        weights: Attention weights of the last image by the name of the layer, `(N, N)` or `(H, N, N)`, before `offsets`.
     """
 
     def __init__(self, config, parameters, offsets=None):
@@ -45,13 +54,13 @@ class NumpyT2T:
         weight = self.parameters[f"{name}.weight"]
         return x @ weight.reshape(len(weight), -1).T + self.parameters.get(f"{name}.bias", 0)
 
-    def seen(self, name, weights):
+    def record(self, name, weights):
         self.weights[name] = weights
         return weights + self.offsets.get(name, 0)
 
     def norm(self, name, x, epsilon=1e-5):
-        normal = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
-        return normal * self.parameters[f"{name}.weight"] + self.parameters[f"{name}.bias"]
+        normalized = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
+        return normalized * self.parameters[f"{name}.weight"] + self.parameters[f"{name}.bias"]
 
     def token_performer(self, name, x):
         k, q, v = np.split(self.linear(f"{name}.kqv", self.norm(f"{name}.norm1", x)), 3, -1)
@@ -61,18 +70,18 @@ class NumpyT2T:
             return np.exp(t @ w.T - (t**2).sum(-1, keepdims=True) / 2) / math.sqrt(len(w))
 
         attention = phi(q) @ phi(k).T  # (N, N)
-        y = self.seen(name, attention / (attention.sum(-1, keepdims=True) + 1e-8)) @ v
+        y = self.record(name, attention / (attention.sum(-1, keepdims=True) + 1e-8)) @ v
         x = v + self.linear(f"{name}.proj", y)
         return x + self.linear(f"{name}.mlp.2", gelu(self.linear(f"{name}.mlp.0", self.norm(f"{name}.norm2", x))))
 
     def token_transformer(self, name, x):
         q, k, v = np.split(self.linear(f"{name}.attn.qkv", self.norm(f"{name}.norm1", x)), 3, -1)
-        y = self.seen(name, softmax(q @ k.T / math.sqrt(x.shape[-1]))) @ v
+        y = self.record(name, softmax(q @ k.T / math.sqrt(x.shape[-1]))) @ v
         x = v + self.linear(f"{name}.attn.proj", y)
         return x + self.linear(f"{name}.mlp.fc2", gelu(self.linear(f"{name}.mlp.fc1", self.norm(f"{name}.norm2", x))))
 
     def tokens(self, image):
-        """Returns the tokens (h * w, D) of an image (H, W, C), (h, w), and what each token attention returned."""
+        """Returns the tokens `(h * w, D)` of an image `(H, W, C)`, `(h, w)`, and the outputs of the token attentions."""
         stages, x = [], np.asarray(image, "float64")
         *inner, last = self.config.soft_splits
         for i, split in enumerate(inner, 1):
@@ -84,8 +93,8 @@ class NumpyT2T:
             stages.append(x)
             x = x.reshape(*grid, -1)
         x, grid = unfold(x, *last)
-        plain = self.config.token_attention == "convolution" and not inner
-        return self.linear("patch_embed.proj" if plain else "tokens_to_token.project", x), grid, stages
+        is_plain_vit = self.config.token_attention == "convolution" and not inner
+        return self.linear("patch_embed.proj" if is_plain_vit else "tokens_to_token.project", x), grid, stages
 
     def attention(self, name, x):
         heads = self.config.num_heads
@@ -96,7 +105,7 @@ class NumpyT2T:
         else:
             parts = np.split(self.linear(f"{name}.qkv", x), 3, -1)
         q, k, v = (part.reshape(len(x), heads, -1).transpose(1, 0, 2) for part in parts)
-        y = self.seen(name, softmax(q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1]))) @ v
+        y = self.record(name, softmax(q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1]))) @ v
         y = self.linear(f"{name}.proj", y.transpose(1, 0, 2).reshape(len(x), -1))
         if self.config.block == "squeeze_excite":
             squeezed = np.maximum(self.linear(f"{name}.se_layer.fc.0", y.mean(0)), 0)
@@ -117,7 +126,7 @@ class NumpyT2T:
         return np.concatenate([x, self.linear(f"{name}.dense_linear", y)], -1) if self.config.block == "dense" else y
 
     def encode(self, image):
-        """Returns the normalized tokens (1 + h * w, D) of an image (H, W, C) and (h, w)."""
+        """Returns the tokens `(1 + h * w, D)` of an image `(H, W, C)` after the last norm, and `(h, w)`."""
         x, grid, _ = self.tokens(image)
         x = np.concatenate([self.parameters["cls_token"][0], x]) + self.parameters["pos_embed"][0]
         names = {int(name.split(".")[1]) for name in self.parameters if name.startswith("blocks.")}
@@ -129,5 +138,5 @@ class NumpyT2T:
         return self.norm("norm", x, self.config.norm_epsilon), grid
 
     def logits(self, image):
-        """Returns the scores (classes,) of an image (H, W, C)."""
+        """Returns the logits `(classes,)` of an image `(H, W, C)`."""
         return self.linear("head", self.encode(image)[0][0])

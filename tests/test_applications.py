@@ -1,4 +1,4 @@
-"""The contract of keras.applications: signatures, shapes, values and the messages of its errors."""
+"""The constructors follow the conventions of keras.applications: signatures, shapes, values and error messages."""
 
 import inspect
 
@@ -19,7 +19,7 @@ PARAMETERS = {
     "t2t_vit_19": 39_177_422,
     "t2t_vit_24": 64_105_934,
     "t2t_vit_t_14": 21_541_070,
-    # A token transformer has neither the 32 x 64 random features nor the bias of 192 of a token performer; there are two.
+    # A token transformer lacks the 32 x 64 random features and the bias of 192 of a token performer. A model has two of them.
     "t2t_vit_t_19": 39_177_422 - 2 * (32 * 64 + 192),
     "t2t_vit_t_24": 64_105_934 - 2 * (32 * 64 + 192),
     "t2t_vit_14_resnext": 21_545_550,
@@ -37,7 +37,7 @@ def small(**kwargs):
     return keras_t2t.T2TViT(CONFIG, **{"classes": 7, **kwargs})
 
 
-def test_every_variant_has_a_constructor_and_a_row():
+def test_every_variant_has_a_constructor():
     assert set(VARIANTS) == set(PARAMETERS) == set(CONSTRUCTORS)
 
 
@@ -50,17 +50,17 @@ def test_parameter_counts(variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_signature_is_that_of_keras_applications(variant):
-    theirs = list(inspect.signature(keras.applications.ConvNeXtTiny).parameters)
-    ours = inspect.signature(CONSTRUCTORS[variant]).parameters
-    positional = [name for name, p in ours.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    assert positional == theirs
+def test_signature_matches_keras_applications(variant):
+    expected = list(inspect.signature(keras.applications.ConvNeXtTiny).parameters)
+    parameters = inspect.signature(CONSTRUCTORS[variant]).parameters
+    positional = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert positional == expected
     general = inspect.signature(keras_t2t.T2TViT).parameters
-    assert [name for name, p in general.items() if p.kind is p.POSITIONAL_OR_KEYWORD] == ["config", *theirs]
+    assert [name for name, p in general.items() if p.kind is p.POSITIONAL_OR_KEYWORD] == ["config", *expected]
     assert "Args:" in inspect.getdoc(CONSTRUCTORS[variant])
 
 
-def test_top_is_the_softmax_of_the_head_on_the_class_token():
+def test_top_applies_head_and_softmax_to_the_class_token():
     size = (31, 23)
     parameters = seeded_parameters(CONFIG, size, classes=7)
     x = reference_images(2, *size, seed=3)
@@ -78,7 +78,7 @@ def test_top_is_the_softmax_of_the_head_on_the_class_token():
     np.testing.assert_allclose(features @ parameters["head.weight"].T + parameters["head.bias"], logits, rtol=1e-4, atol=1e-5)
 
 
-def test_poolings_are_the_mean_and_the_maximum_of_the_map():
+def test_pooling_is_the_mean_or_maximum_of_the_feature_map():
     size = (31, 23)
     x = reference_images(2, *size, seed=3)
     models = {p: small(include_top=False, pooling=p, input_shape=(*size, 3)) for p in (None, "avg", "max")}
@@ -91,7 +91,7 @@ def test_poolings_are_the_mean_and_the_maximum_of_the_map():
 
 
 @pytest.mark.parametrize("pooling", [None, "token"])
-def test_one_model_without_top_serves_any_size(pooling):
+def test_a_model_without_top_takes_any_image_size(pooling):
     any_size = small(include_top=False, pooling=pooling)
     assert any_size.input_shape == (None, None, None, 3)
     assert any_size.output_shape == ((None, None, None, 18) if pooling is None else (None, 18))
@@ -104,26 +104,27 @@ def test_one_model_without_top_serves_any_size(pooling):
         assert relative_error(any_size.predict(x, verbose=0), fixed.predict(x, verbose=0)) < 1e-5
 
 
-def test_preprocessing_is_the_normalization_of_imagenet():
+def test_preprocessing_is_imagenet_normalization():
     images = np.random.default_rng(0).integers(0, 256, (2, 31, 31, 3), dtype="uint8")
     inside = small(input_shape=(31, 31, 3))
     outside = small(input_shape=(31, 31, 3), include_preprocessing=False)
     outside.set_weights(inside.get_weights())
     normalized = (images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    np.testing.assert_allclose(keras_t2t.preprocess_input(images.copy()), normalized, rtol=1e-4, atol=1e-5)
+    found = keras_t2t.normalize_images(images, keras_t2t.preprocessing_of(outside))
+    np.testing.assert_allclose(found, normalized, rtol=1e-4, atol=1e-5)
     expected = outside.predict(normalized, verbose=0)
     for x in (images, images.astype("float32")):
         np.testing.assert_allclose(inside.predict(x, verbose=0), expected, rtol=1e-4)
 
 
-def test_preprocessing_of_other_channel_counts_scales_to_one():
+def test_other_numbers_of_channels_are_scaled_to_minus_one_to_one():
     model = small(input_shape=(31, 31, 1))
     layer = model.get_layer("normalization")
     np.testing.assert_allclose(layer(np.array([[[[0.0], [127.5], [255.0]]]]))[0, 0, :, 0], [-1, 0, 1], atol=1e-6)
     assert small(input_shape=(31, 31, 5)).input_shape == (None, 31, 31, 5)
 
 
-def test_input_tensor_brings_its_predecessors_along():
+def test_input_tensor_keeps_the_layers_before_it():
     inputs = keras.Input((31, 23, 3))
     model = small(input_tensor=keras.layers.Rescaling(2.0)(inputs), include_preprocessing=False)
     plain = small(input_shape=(31, 23, 3), include_preprocessing=False)
@@ -137,7 +138,7 @@ def test_classes_and_activation():
     model = small(classes=np.int64(3), classifier_activation="sigmoid", input_shape=(31, 31, 3))
     y = model.predict(np.zeros((1, 31, 31, 3)), verbose=0)
     assert y.shape == (1, 3)
-    assert abs(y.sum() - 1.5) < 0.2  # three sigmoids of logits near zero
+    assert abs(y.sum() - 1.5) < 0.2  # the sum of three sigmoids of logits near zero
 
 
 def test_weights_can_be_a_file(tmp_path):
@@ -149,7 +150,7 @@ def test_weights_can_be_a_file(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_decode_predictions_names_the_likeliest_classes():
+def test_decode_predictions_returns_the_top_classes():
     preds = np.zeros((2, 1000))
     preds[0, [1, 207]] = 0.3, 0.7
     preds[1, 999] = 1.0
@@ -180,7 +181,7 @@ def test_decode_predictions_names_the_likeliest_classes():
         ({"input_shape": (224, 224, 0)}, r"tuple \(height, width, channels\)\. Received: input_shape=\(224, 224, 0\)"),
         ({"weights": ["x"]}, r"path to the weights file .* Received: weights=\['x'\]"),
         ({"classes": True}, "positive integer. Received: classes=True"),
-        ({"input_shape": (None, 224, 3)}, r"`input_shape` should be static; .* Received: input_shape=\(None, 224, 3\)"),
+        ({"input_shape": (None, 224, 3)}, r"`input_shape` should be static. .* Received: input_shape=\(None, 224, 3\)"),
         ({"input_shape": (64, 64, None), "include_top": False}, "number of channels should be known"),
         ({"input_shape": (224, 2, 3)}, r"large enough for one token .* received: height=224, width=2"),
         ({"pooling": "mean", "include_top": False}, r"one of \(None, 'avg', 'max', 'token'\)\. Received: pooling='mean'"),
@@ -189,12 +190,12 @@ def test_decode_predictions_names_the_likeliest_classes():
         ({"input_tensor": keras.KerasTensor((None, 64, 48, 3)), "input_shape": (48, 64, 3)}, "shape of `input_tensor`"),
     ],
 )
-def test_refuses_arguments_that_contradict_each_other(arguments, message):
+def test_invalid_and_contradictory_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         keras_t2t.T2TViT7(**{"weights": None, **arguments})
 
 
-def test_refuses_channels_first():
+def test_channels_first_is_not_supported():
     keras.config.set_image_data_format("channels_first")
     try:
         with pytest.raises(ValueError, match=r"received: image_data_format='channels_first'\. Call keras\.config"):
@@ -203,7 +204,7 @@ def test_refuses_channels_first():
         keras.config.set_image_data_format("channels_last")
 
 
-def test_a_variant_can_be_named():
+def test_a_variant_can_be_given_by_name():
     assert keras_t2t.config_of(keras_t2t.T2TViT("t2t_vit_10", include_top=False)) == VARIANTS["t2t_vit_10"].config
     for unknown in ("t2t_vit_15", None, 14):
         with pytest.raises(ValueError, match=rf"expected one of t2t_vit_7, .*, t2t_vit_tiny_32; received: {unknown!r}"):

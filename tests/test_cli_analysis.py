@@ -1,4 +1,4 @@
-"""The commands that look inside, as a user meets them."""
+"""The analysis commands, run as a user would."""
 
 import re
 
@@ -16,7 +16,7 @@ run, photograph = test_cli.run, test_cli.photograph
 
 @pytest.fixture
 def flowers(tmp_path):
-    """A classifier of three flowers in a file, without normalization inside."""
+    """A classifier of three flowers, saved to a file. It does not normalize its images."""
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
     model = keras_t2t.T2TViT(config, input_shape=(31, 46, 3), include_preprocessing=False, name="small")
     model = keras_t2t.replace_head(model, ["daisy", "rose", "tulip"])
@@ -39,24 +39,24 @@ def test_attention(run, photograph, flowers, tmp_path):
     assert status == 0, error
     images = pixels_of(photograph)
     label = ("daisy", "rose", "tulip")[int(flowers.predict(images, verbose=0).argmax())]
-    assert f"Taken for {label}. Wrote inside.png" in output
-    figures = analysis.redundancy(flowers, images).by_block()
+    assert f"Top class: {label}. Wrote inside.png" in output
+    metrics = analysis.redundancy(flowers, images).by_block()
     assert [float(cell) for cell in cells(output)[1][1:]] == pytest.approx(
-        [figures[key][1] for key in ("cosine", "divergence", "entropy", "distance", "cka")], abs=0.06
+        [metrics[key][1] for key in ("cosine", "divergence", "entropy", "distance", "cka")], abs=0.06
     )
     assert (tmp_path / "inside.png").stat().st_size > 10_000
 
 
-def test_cost_of_a_file_and_another_size(run, flowers, tmp_path):
+def test_cost_of_a_file_at_another_image_size(run, flowers, tmp_path):
     status, output, error = run("cost", "flowers.keras", "--size", "46x61", "--latency", "--picture", "growth.png")
     assert status == 0, error
-    counted = analysis.cost(flowers, (46, 61, 3))
-    macs = f"{counted.multiply_accumulates / 1e9:.3f} G multiply-accumulates for an image of 46x61"
-    assert f"{counted.parameters:,} parameters; {macs}" in output
+    result = analysis.cost(flowers, (46, 61, 3))
+    macs = f"{result.multiply_accumulates / 1e9:.3f} G multiply-accumulates for a 46x61 image"
+    assert f"{result.parameters:,} parameters; {macs}" in output
     rows = cells(output)
-    assert [row[0] for row in rows] == [*(stage.name for stage in counted.stages), "whole"]
-    assert [row[1] for row in rows[:-1]] == [f"{stage.trainable:,}" for stage in counted.stages]
-    assert re.search(r"\d ms for one image, on this machine\nWrote growth.png", output)
+    assert [row[0] for row in rows] == [*(stage.name for stage in result.stages), "total"]
+    assert [row[1] for row in rows[:-1]] == [f"{stage.trainable:,}" for stage in result.stages]
+    assert re.search(r"\d ms per image on this machine\nWrote growth.png", output)
     assert (tmp_path / "growth.png").stat().st_size > 10_000
 
 
@@ -64,8 +64,8 @@ def test_cost_of_a_published_variant(run):
     status, output, error = run("cost", "t2t_vit_t_14")
     assert status == 0 and "t2t_vit_t_14 has random weights" in error
     assert f"{variant_model('t2t_vit_t_14').count_params():,} parameters; 5.828 G" in output
-    assert "the authors 6.1 G, OpenMMLab 4.34 G. Counted here: all products of a full pass 6.089 G;" in output
-    assert "without those of attention but with norms 4.341 G; the last block for the class token only 5.828 G." in output
+    assert "authors 6.1 G, OpenMMLab 4.34 G. Counted here: all matrix products 6.089 G;" in output
+    assert "but without attention products 4.341 G; with only the class token in the last block 5.828 G." in output
 
 
 def test_compare(run, photograph, flowers, tmp_path):
@@ -75,38 +75,41 @@ def test_compare(run, photograph, flowers, tmp_path):
     (result,) = analysis.compare([flowers], pixels_of(photograph))
     row = next(row for row in cells(output) if row[0].startswith("attention distance"))
     assert float(row[1]) == pytest.approx(result.summary()["distance"], abs=0.01)
-    assert "flowers.keras" in output and "other.keras" in output and "random" not in output  # not the name they share
-    assert "Averages over blocks and 1 images" in output and "Wrote two.png" in output
+    # Models are called by their files, because both have the same name.
+    assert "flowers.keras" in output and "other.keras" in output and "random" not in output
+    assert "Averages over blocks and images; number of images: 1" in output and "Wrote two.png" in output
     assert (tmp_path / "two.png").stat().st_size > 10_000
 
 
-def test_refuses(run, photograph, flowers, tmp_path):
+def test_invalid_arguments_are_errors(run, photograph, flowers, tmp_path):
     assert run("cost", "t2t_vit_15")[2].startswith("Error: Expected a file, a folder, or one of the variants t2t_vit_7,")
     for size in ("46x", "x", "1x2x3", "large"):
         assert run("cost", "flowers.keras", "--size", size)[2].startswith("Error: Expected --size PIXELS or HEIGHTxWIDTH")
     (tmp_path / "empty").mkdir()
-    assert run("compare", "flowers.keras", "--image", "empty")[2] == "Error: Expected images in empty; there are none\n"
+    error = run("compare", "flowers.keras", "--image", "empty")[2]
+    assert error == "Error: Expected a folder that contains images; received: empty\n"
     config = keras_t2t.config_of(flowers)
     keras_t2t.T2TViT(config, include_top=False).save("any.keras")
-    assert run("compare", "any.keras", "--image", photograph, "--output", "any.png")[0] == 0  # at the size that it carries
+    # A model for images of any size still stores the image size of its preprocessing.
+    assert run("compare", "any.keras", "--image", photograph, "--output", "any.png")[0] == 0
     assert run("attention", "any.keras", photograph)[2] == "Error: Expected a classifier; this model returns features\n"
-    assert run("cost", "any.keras")[2] == "Error: Expected --size for any.keras, which takes images of any size\n"
+    assert run("cost", "any.keras")[2] == "Error: Expected --size, because any.keras takes images of any size\n"
     keras_t2t.T2TViT(config, input_shape=(31, 46, 2)).save("two.keras")
     for command in (("attention", "two.keras", photograph), ("compare", "two.keras", "--image", photograph)):
         message = "Error: Expected a model for RGB or grayscale images; this one takes images with 2 channels\n"
         assert run(*command)[2].endswith(message)
     for picture in ("inside.jpg", "inside", "nowhere/inside.png"):
         _, _, error = run("attention", "flowers.keras", photograph, "--output", picture)
-        assert error == f"Error: Expected a .png file in a folder that exists, for the picture; received: {picture}\n"
+        assert error == f"Error: Expected the path of a .png file in an existing folder; received: {picture}\n"
     _, _, error = run("compare", *7 * ["flowers.keras"], "--image", photograph)
-    assert error == "Error: Expected at most 6 models in one picture; received 7\n"
+    assert error == "Error: Expected at most 6 models; received: 7 models\n"
 
 
-def test_time_is_of_the_model_that_was_counted(flowers):
+def test_resized_model_has_the_same_cost(flowers):
     features = keras_t2t.T2TViT(keras_t2t.config_of(flowers), include_top=False, dtype="mixed_bfloat16")
     for model, shape, outputs in ((flowers, (46, 61, 3), (None, 3)), (features, (46, 61, 3), (None, 6, 8, 18))):
-        timed = _resized(model, shape)
-        assert timed.output_shape == outputs or timed is model
-        assert analysis.cost(timed, shape).multiply_accumulates == analysis.cost(model, shape).multiply_accumulates
-        assert timed.layers[1].compute_dtype == model.layers[1].compute_dtype
+        resized = _resized(model, shape)
+        assert resized.output_shape == outputs or resized is model
+        assert analysis.cost(resized, shape).multiply_accumulates == analysis.cost(model, shape).multiply_accumulates
+        assert resized.layers[1].compute_dtype == model.layers[1].compute_dtype
     assert _resized(flowers, (31, 46, 3)) is flowers

@@ -1,4 +1,4 @@
-"""The commands for export, exported files and their speed, as a user meets them."""
+"""The commands `export` and `benchmark`, and other commands with exported files."""
 
 import os
 import re
@@ -30,27 +30,29 @@ def rows(output):
     ],
 )
 def test_export_then_predict(run, photograph, path, arguments, description):
-    """The exported file says what the model says."""
+    """The exported file gives the same predictions as the model."""
     status, output, error = run("export", SHIPPED, "--output", path, *arguments)
     assert status == 0, error
     assert output.startswith(f"{path}: {description}")
-    assert re.search(r"10 images: logits differ by \d\.\de-\d\d of the largest, 100% have the same likeliest class", output)
+    assert re.search(
+        r"10 images: logits differ by up to \d\.\de-\d\d of the largest logit, 100% have the same top class", output
+    )
     status, output, error = run("predict", path, photograph, "--top", 10)
     assert status == 0, error
     assert output.startswith("photograph.png:\n")
-    found, expected = (dict(rows(text)) for text in (output, run("predict", SHIPPED, photograph, "--top", 10)[1]))
-    assert set(found) == set(keras_t2t.labels_of(keras_t2t.T2TViTTiny32(weights="cifar10")))
-    assert {name: float(score) for name, score in found.items()} == pytest.approx(
+    received, expected = (dict(rows(text)) for text in (output, run("predict", SHIPPED, photograph, "--top", 10)[1]))
+    assert set(received) == set(keras_t2t.labels_of(keras_t2t.T2TViTTiny32(weights="cifar10")))
+    assert {name: float(score) for name, score in received.items()} == pytest.approx(
         {name: float(score) for name, score in expected.items()}, abs=1.1e-4
     )
 
 
-def test_export_in_fewer_bits(run, photograph):
+def test_quantized_export(run, photograph):
     calibration = ("--calibration", assets.folder("images"))
-    for quantize in ("int8", "full_int8"):  # int8 needs no ranges, and compares on those images
+    for quantize in ("int8", "full_int8"):  # int8 uses these images for the comparison only
         status, output, error = run("export", SHIPPED, "--output", "x.tflite", "--quantize", quantize, *calibration, "--force")
         assert status == 0, error
-        assert output.startswith(f"x.tflite: tflite, {quantize}, 0.") and "  10 images: logits differ by" in output
+        assert re.match(rf"x\.tflite: tflite, {quantize}, (0\.\d\d|1\.00) MB\n  10 images: logits differ by up to ", output)
         assert rows(run("predict", "x.tflite", photograph)[1])[0][0] == (rows(run("predict", SHIPPED, photograph)[1])[0][0])
 
 
@@ -63,8 +65,8 @@ def test_export_of_a_checkpoint_without_labels_and_of_features(run):
     assert run("export", "features.keras", "--output", "features.onnx")[0] == 0
 
 
-def test_predict_normalizes_for_a_model_that_does_not(run, photograph):
-    """Of logits, too."""
+def test_predict_normalizes_images_for_a_model_that_does_not(run, photograph):
+    """The model returns logits."""
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
     model = keras_t2t.T2TViT(
         config, input_shape=(64, 48, 3), classes=4, include_preprocessing=False, classifier_activation=None
@@ -73,26 +75,38 @@ def test_predict_normalizes_for_a_model_that_does_not(run, photograph):
     expected = rows(run("predict", "x.keras", photograph, "--top", 4)[1])
     for path in ("x.tflite", "x.onnx", "x"):
         assert run("export", "x.keras", "--output", path)[0] == 0
-        found = rows(run("predict", path, photograph, "--top", 4)[1])
-        assert [name for name, _ in found] == [name for name, _ in expected]
-        np.testing.assert_allclose([float(p) for _, p in found], [float(p) for _, p in expected], atol=1.1e-4)
+        received = rows(run("predict", path, photograph, "--top", 4)[1])
+        assert [name for name, _ in received] == [name for name, _ in expected]
+        np.testing.assert_allclose([float(p) for _, p in received], [float(p) for _, p in expected], atol=1.1e-4)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--output", "x.pb"), "Expected a format of saved_model, tflite, onnx; received: format=None for x.pb"),
-        (("--output", "x.tflite", "--format", "coreml"), "Expected a format of .*; received: format='coreml' for x.tflite"),
-        (("--output", "taken.onnx"), "There is something at taken.onnx already; .*--force"),
-        (("--output", "x.tflite", "--quantize", "int4"), "one of None, float16, int8, full_int8; received: 'int4'"),
-        (("--output", "x.tflite", "--quantize", "full_int8"), "Expected `calibration`, real images"),
-        (("--output", "x.tflite", "--quantize", "full_int8", "--calibration", "empty"), "Expected a folder of images .* empty"),
+        (
+            ("--output", "x.pb"),
+            "Expected format to be one of saved_model, tflite, onnx; received: format=None and the path x.pb",
+        ),
+        (("--output", "x.tflite", "--format", "coreml"), "Expected format to be one of .*; received: format='coreml'"),
+        (("--output", "taken.onnx"), "taken.onnx already exists; .*--force"),
+        (
+            ("--output", "x.tflite", "--quantize", "int4"),
+            "one of None, float16, int8, full_int8 for tflite; received: quantize='int4'",
+        ),
+        (
+            ("--output", "x.tflite", "--quantize", "full_int8"),
+            "Expected calibration images if and only if quantize='full_int8'",
+        ),
+        (
+            ("--output", "x.tflite", "--quantize", "full_int8", "--calibration", "empty"),
+            "Expected a folder with images .* empty",
+        ),
         (("--output", "x.tflite", "--quantize", "full_int8", "--calibration", "absent"), "There is no folder absent"),
         (("--output", "absent/x.tflite"), "There is no folder absent"),
-        (("--output", "x.tflite", "--tolerance", 1e-12), "logits by .*, more than the tolerance of 1.0e-12"),
+        (("--output", "x.tflite", "--tolerance", 1e-12), "by .* of the largest logit, more than the tolerance of 1.0e-12"),
     ],
 )
-def test_export_refuses_and_writes_nothing(run, tmp_path, arguments, message):
+def test_export_errors_write_nothing(run, tmp_path, arguments, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "taken.onnx").write_text("mine")
     status, output, error = run("export", SHIPPED, *arguments)
@@ -102,14 +116,14 @@ def test_export_refuses_and_writes_nothing(run, tmp_path, arguments, message):
     assert (tmp_path / "taken.onnx").read_text() == "mine"
 
 
-def test_export_refuses_models_of_others(run):
+def test_export_rejects_models_not_built_by_keras_t2t(run):
     keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]).save("x.keras")
     status, _, error = run("export", "x.keras", "--output", "x.tflite")
     assert status == 1
     assert "Error: Expected a model built by keras_t2t" in error
 
 
-def test_predict_refuses_what_is_no_classifier(run, photograph, tmp_path):
+def test_predict_rejects_models_that_are_not_classifiers(run, photograph, tmp_path):
     small = keras_t2t.T2TViT(keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"]), include_top=False, input_shape=(31, 23, 3))
     keras_t2t.export(small, "features.onnx")
     assert run("predict", "features.onnx", photograph)[2] == "Error: Expected a classifier; features.onnx returns features\n"

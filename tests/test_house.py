@@ -51,11 +51,11 @@ def test_no_other_file_spells_the_name_of_a_layer():
 
 
 def test_public_names_are_defined_once():
-    places = collections.defaultdict(list)
+    places = collections.defaultdict(set)
     for file, tree in FILES.items():
         for node in tree.body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_") and node.name != "main":
-                places[node.name].append(file)
+                places[node.name].add(file)
     assert not {name: files for name, files in places.items() if len(files) > 1}
 
 
@@ -80,9 +80,9 @@ def test_private_parts_of_keras_are_used_in_one_file():
         own = {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
         own |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
         for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
-                if node.attr not in own:
-                    found.append(f"{file}:{node.lineno} {node.attr}")
+            is_private = isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__")
+            if is_private and node.attr not in own:
+                found.append(f"{file}:{node.lineno} {node.attr}")
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("keras.src", "keras._")):
                 found.append(f"{file}:{node.lineno} {node.module}")
     assert not found

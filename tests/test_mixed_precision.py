@@ -1,4 +1,4 @@
-"""16-bit policies: finite and close to float32, gradients included, also for inputs a hundred times too large."""
+"""16-bit policies: outputs and gradients are finite and close to float32, even for inputs that are 100 times too large."""
 
 import keras
 import numpy as np
@@ -22,7 +22,7 @@ def build(kind, dtype):
 
 
 def gradients(model, x):
-    """Returns the gradient of the mean squared logit for every trainable weight, on either backend."""
+    """Returns the gradient of the mean squared logit with respect to every trainable weight."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -47,14 +47,14 @@ def test_outputs_and_gradients_are_finite_and_close_to_float32(kind, dtype):
         y = mixed.predict(x, verbose=0)
         assert y.dtype == np.float32  # the classifier's activation stays float32
         assert relative_error(y, full.predict(x, verbose=0)) < TOLERANCE[dtype]
-        ours, theirs = gradients(mixed, x), gradients(full, x)
-        assert all(np.isfinite(g).all() for g in ours)
-        whole = [np.concatenate([g.ravel() for g in side]) for side in (ours, theirs)]
-        assert relative_error(*whole) < 3 * TOLERANCE[dtype]
+        mixed_gradients, full_gradients = gradients(mixed, x), gradients(full, x)
+        assert all(np.isfinite(g).all() for g in mixed_gradients)
+        flat = [np.concatenate([g.ravel() for g in each]) for each in (mixed_gradients, full_gradients)]
+        assert relative_error(*flat) < 3 * TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_the_published_size_stays_close_to_float32(dtype):
+def test_outputs_of_a_published_model_are_close_to_float32(dtype):
     models = [
         keras_t2t.T2TViT7(weights=None, include_preprocessing=False, classifier_activation=None, dtype=d)
         for d in (dtype, "float32")

@@ -1,4 +1,4 @@
-"""The public surface and the way imports flow."""
+"""Public names, the order of imports, and the files that are packaged."""
 
 import ast
 import configparser
@@ -10,7 +10,7 @@ import sys
 import keras_t2t
 
 PACKAGE = pathlib.Path(keras_t2t.__file__).parent
-# What a folder or a file of the package may import from the package: only what stands before it.
+# Subpackages and modules in dependency order: each may import only from those before it.
 LAYERS = [
     "errors",
     "timing",
@@ -38,11 +38,14 @@ LAYERS = [
 def test_public_names():
     assert sorted(keras_t2t.__all__) == sorted(
         [
+            "VARIANTS",
             "CheckpointError",
+            "DataError",
             "DownloadError",
             "ExportError",
             "ExportReport",
             "LoadReport",
+            "Preprocessing",
             "T2TConfig",
             "T2TViT",
             "T2TViT7",
@@ -60,18 +63,24 @@ def test_public_names():
             "T2TViTt14",
             "T2TViTt19",
             "T2TViTt24",
+            "TrainingError",
             "ViTSmall16",
             "analysis",
             "config_of",
             "data",
             "decode_predictions",
-            "deploy",
             "export",
             "labels_of",
             "layers",
+            "list_models",
             "load_checkpoint",
+            "load_image",
+            "normalize_images",
+            "open_exported",
             "optimize_for_inference",
+            "predict_images",
             "preprocess_input",
+            "preprocessing_of",
             "replace_head",
             "training",
         ]
@@ -109,7 +118,7 @@ def test_public_names_of_analysis():
     assert all(hasattr(keras_t2t.analysis, name) for name in keras_t2t.analysis.__all__)
 
 
-def test_imports_flow_one_way():
+def test_imports_go_in_one_direction():
     for path in PACKAGE.rglob("*.py"):
         place = path.relative_to(PACKAGE).with_suffix("").parts
         if place == ("__init__",):
@@ -125,22 +134,34 @@ def imported(path):
             yield node.module
 
 
-def test_configurations_need_neither_keras_nor_tensorflow():
+def test_configs_import_neither_keras_nor_tensorflow():
     code = "import runpy, sys; runpy.run_path(sys.argv[1]); sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code, str(PACKAGE / "configs.py")], check=True)
 
 
-def test_other_backends_need_no_tensorflow():
+def test_other_backends_do_not_import_tensorflow():
     code = "import sys, keras_t2t; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "KERAS_BACKEND": "jax"})
 
 
-def test_every_data_file_of_the_package_is_declared():
+def test_all_packages_and_data_files_are_declared():
     setup = configparser.ConfigParser()
     setup.read(PACKAGE.parent / "setup.cfg")
-    declared = setup["options.package_data"]["keras_t2t"].split()
-    found = [path.name for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
-    assert sorted(found) == sorted(declared)
+    elsewhere = {line.split("=")[0].strip() for line in setup["options"]["package_dir"].split("\n")}
+    declared = {
+        "/".join([*package.split(".")[1:], name])
+        for package, names in setup["options.package_data"].items()
+        for name in names.split()
+        if package not in elsewhere
+    }
+    found = (path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc"))
+    assert {path.relative_to(PACKAGE).as_posix() for path in found} == declared
     folders = {path.parent.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("__init__.py")}
-    packages = {".".join(folder.parts) for folder in folders} | {"keras_t2t.sample_images", "keras_t2t.saved_models"}
+    packages = {".".join(folder.parts) for folder in folders} | {"keras_t2t.assets.images", "keras_t2t.assets.saved_models"}
     assert set(setup["options"]["packages"].split()) == packages
+
+
+def test_list_models():
+    assert keras_t2t.list_models() == list(keras_t2t.VARIANTS)
+    pretrained = keras_t2t.list_models(pretrained=True)
+    assert pretrained[0] == "t2t_vit_7:imagenet" and pretrained[-1] == "t2t_vit_tiny_32:cifar10" and len(pretrained) == 18

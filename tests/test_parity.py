@@ -1,4 +1,4 @@
-"""The models against the outputs of the authors' PyTorch model and against plain numpy. Runs on every backend."""
+"""Compares the models with the outputs of the authors' PyTorch model and with plain NumPy. Runs on every backend."""
 
 import keras
 import numpy as np
@@ -13,12 +13,12 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(autouse=True)
-def empty_start(monkeypatch):
-    """Lets kernels start as zeros: every weight is loaded here, and JAX compiles an initializer for every shape."""
+def zero_initialization(monkeypatch):
+    """Initializes kernels with zeros. All weights are loaded anyway, and JAX would compile an initializer for every shape."""
     monkeypatch.setattr(keras.initializers.TruncatedNormal, "__call__", lambda self, shape, dtype=None: np.zeros(shape, dtype))
 
 
-def test_reference_logits_features_and_stages(reference):
+def test_outputs_match_the_reference(reference):
     model = CONSTRUCTORS[reference["variant"]](weights=None, include_preprocessing=False, classifier_activation=None)
     keras_t2t.load_checkpoint(model, reference["parameters"])
     head = model.get_layer("head")
@@ -33,7 +33,7 @@ def test_reference_logits_features_and_stages(reference):
 
 
 def stages(model, images):
-    """Returns the stages of the first image as the reference keeps them: every 7th token of the token attentions."""
+    """Returns the intermediate results in the form of the reference data: every 7th token of the token attentions."""
     t2t = model.get_layer("tokens_to_token")
     first = t2t.attentions[0](as_sequence(t2t.splits[0](images)))
     second = t2t.attentions[1](as_sequence(t2t.splits[1](keras.ops.reshape(first, (1, 56, 56, 64)))))
@@ -51,7 +51,7 @@ def as_sequence(grid):
     return keras.ops.reshape(grid, (grid.shape[0], -1, grid.shape[-1]))
 
 
-def test_any_configuration_computes_what_numpy_computes(small_config):
+def test_small_configurations_match_numpy(small_config):
     size, channels, classes = (31, 23), 2, 7
     parameters = seeded_parameters(small_config, size, channels, classes)
     images = reference_images(3, *size, seed=5)[..., :channels]
@@ -71,7 +71,7 @@ def test_any_configuration_computes_what_numpy_computes(small_config):
 
 
 @pytest.mark.parametrize("variant", ["t2t_vit_t_19", "t2t_vit_24"])
-def test_variants_without_reference_data_compute_what_numpy_computes(variant):
+def test_variants_without_reference_data_match_numpy(variant):
     model = CONSTRUCTORS[variant](weights=None, include_preprocessing=False, classifier_activation=None, classes=10)
     parameters = seeded_parameters(keras_t2t.config_of(model), (224, 224), classes=10, seed=23)
     keras_t2t.load_checkpoint(model, parameters)

@@ -1,4 +1,4 @@
-"""The code in README runs as it stands, block after block, and its table of models is true."""
+"""The code blocks in the README run in order, and its tables of models, counts and published weights are correct."""
 
 import pathlib
 import re
@@ -51,8 +51,8 @@ def test_table_of_published_weights():
     expected = []
     for source in PUBLISHED_WEIGHTS:
         top5 = f"{source.top5:.2f}" if source.top5 else ""
-        origin = f"[{'OpenMMLab' if 'openmmlab' in source.base else 'authors'}]({source.base}{source.file})"
-        images = f"{source.image_size}, crop {source.crop}"
+        origin = f"[{'OpenMMLab' if 'openmmlab' in source.base_url else 'authors'}]({source.base_url}{source.file})"
+        images = f"{source.image_size}, crop {source.preprocessing.crop_fraction}"
         cells = f" {source.top1:.2f} | {top5} | {images} | {origin} | {source.verified_by} "
         expected.append((CONSTRUCTORS[source.variant].__name__, source.name, cells))
     assert rows == expected

@@ -1,4 +1,4 @@
-"""What is saved comes back bit by bit, and the names of weights stay what they are."""
+"""Saved models come back bit by bit, and the names of weights do not change."""
 
 import json
 
@@ -15,11 +15,11 @@ GOLDEN = DATA / "weights.json"
 
 def build(config, **kwargs):
     model = keras_t2t.T2TViT(config, input_shape=(31, 23, 2), classes=5, **kwargs)
-    randomise(model)
+    randomize(model)
     return model
 
 
-def randomise(model):
+def randomize(model):
     rng = np.random.default_rng(0)
     model.set_weights([value + 0.1 * rng.standard_normal(value.shape).astype(value.dtype) for value in model.get_weights()])
 
@@ -46,7 +46,7 @@ def test_weights_file_round_trip_is_bit_equal(small_config, x, tmp_path):
     np.testing.assert_array_equal(other.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
-def test_clones_compute_the_same(small_config, x):
+def test_clones_give_equal_outputs(small_config, x):
     model = build(small_config)
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
@@ -65,7 +65,7 @@ def test_frozen_layers_stay_frozen(small_config, tmp_path):
         assert len(copy.trainable_weights) == len(build(small_config).trainable_weights)
 
 
-def test_mixed_precision_survives_the_file(tmp_path):
+def test_saving_keeps_mixed_precision(tmp_path):
     model = keras_t2t.T2TViT7(weights=None, dtype="mixed_bfloat16")
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -74,9 +74,9 @@ def test_mixed_precision_survives_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_weight_names_and_shapes_are_frozen(variant):
-    """Files that people have saved depend on them. `python -m tests.test_saving` writes the golden file anew."""
-    assert weight_shapes(variant) == json.loads(GOLDEN.read_text())[variant], test_weight_names_and_shapes_are_frozen.__doc__
+def test_weight_names_and_shapes_do_not_change(variant):
+    """Saved files depend on them. `python -m tests.test_saving` writes the golden file again."""
+    assert weight_shapes(variant) == json.loads(GOLDEN.read_text())[variant], test_weight_names_and_shapes_do_not_change.__doc__
 
 
 def weight_shapes(variant):

@@ -1,4 +1,4 @@
-"""Files as `torch.save` writes them, in both formats, made without PyTorch; and any pickle one wants in them."""
+"""Writing files like those of `torch.save`, in both formats and with any pickle in them, without PyTorch."""
 
 import dataclasses
 import io
@@ -24,7 +24,7 @@ STORAGES = {
 
 @dataclasses.dataclass
 class Call:
-    """A pickled call of `module.name`, with the state that is then set."""
+    """A pickled call of `module.name`, and the state that is set on the result."""
 
     module: str
     name: str
@@ -33,11 +33,11 @@ class Call:
 
 
 class Ordered(dict):
-    """Written as an `OrderedDict`."""
+    """A dictionary that is written as an `OrderedDict`."""
 
 
 class Pickle:
-    """The opcodes of protocol 2 for an object; what it keeps outside, in `storages`."""
+    """Converts objects to opcodes of protocol 2, and collects the arrays outside the pickle in `storages`."""
 
     def __init__(self, device="cuda:0", legacy=False):
         self.device, self.legacy = device, legacy
@@ -50,7 +50,7 @@ class Pickle:
         match content:
             case None | True | False:
                 return {None: b"N", True: b"\x88", False: b"\x89"}[content]
-            case bytes():  # opcodes already
+            case bytes():  # these are opcodes already
                 return content
             case str():
                 text = content.encode()
@@ -94,7 +94,7 @@ class Pickle:
 
 
 def legacy_file(content, device="cuda:0"):
-    """The bytes of a file in the legacy format."""
+    """Returns the bytes of a file in the legacy format."""
     pickle, plain = Pickle(device, legacy=True), Pickle()
     body = pickle.dumps(content)
     system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
@@ -104,7 +104,7 @@ def legacy_file(content, device="cuda:0"):
 
 
 def zip_file(content, device="cpu", name="archive", compression=zipfile.ZIP_STORED):
-    """The bytes of a file in the zip format."""
+    """Returns the bytes of a file in the zip format."""
     pickle, stream = Pickle(device), io.BytesIO()
     body = pickle.dumps(content)
     with zipfile.ZipFile(stream, "w", compression) as archive:

@@ -1,17 +1,17 @@
-/** The page: takes a picture by picker, drop or sample, and shows what the model says about it. */
+/** The page. Classifies a picture from the file picker, drag and drop, or the sample, and shows the result. */
 
 import { loadModel } from "./model.js";
 
 const SHOWN = 5;
 const element = (id) => document.getElementById(id);
 const model = loadModel();
-let pictures = 0; // counts them, so that an answer that comes after the next picture is not shown
+let pictures = 0; // counts pictures, so that a result is not shown if another picture was chosen in the meantime
 
 model.then(describe, (error) => fail(error));
 
 element("file").addEventListener("change", ({ target }) => {
   if (target.files.length) classify(target.files[0]);
-  target.value = ""; // the same file may be chosen again
+  target.value = ""; // otherwise choosing the same file again would have no effect
 });
 
 element("sample").addEventListener("click", async () => {
@@ -20,43 +20,43 @@ element("sample").addEventListener("click", async () => {
 });
 
 addEventListener("dragover", (event) => {
-  event.preventDefault(); // or the browser would open the file
+  event.preventDefault(); // otherwise the browser would open the file
   document.body.classList.add("dragging");
 });
 addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) document.body.classList.remove("dragging"); // it left the window
+  if (!event.relatedTarget) document.body.classList.remove("dragging"); // the pointer left the window
 });
 addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
   const [file] = event.dataTransfer.files;
   if (file) classify(file);
-  else fail(new Error("That was no file. Drop a picture that is saved on this machine."));
+  else fail(new Error("That was not a file. Drop an image file from this device."));
 });
 
 async function classify(file) {
   const picture = ++pictures;
-  say(`Looking at ${file.name} …`);
+  say(`Classifying ${file.name} …`);
   try {
     const loaded = await model;
     const start = performance.now();
     const view = loaded.prepare(await pixelsOf(file));
-    const ready = performance.now();
+    const prepared = performance.now();
     const probabilities = await loaded.classify(view);
-    const times = { preparing: ready - start, model: performance.now() - ready };
+    const times = { preprocessing: prepared - start, model: performance.now() - prepared };
     if (picture === pictures) show(file, view, loaded, probabilities, times);
   } catch (error) {
     if (picture === pictures) fail(error);
   }
 }
 
-/** Returns the ImageData of a file, upright; transparent parts are black, and color profiles are left out, as in Python. */
+/** Returns the upright ImageData of a file. Transparent parts become black. Color profiles are ignored, as in Python. */
 async function pixelsOf(file) {
   let bitmap;
   try {
     bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
   } catch {
-    throw new Error(`${file.name} is not a picture that this browser can read. Take a JPEG, PNG, GIF, WebP or BMP file.`);
+    throw new Error(`This browser cannot read ${file.name} as a picture. Choose a JPEG, PNG, GIF, WebP or BMP file.`);
   }
   const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d", { alpha: false });
   context.drawImage(bitmap, 0, 0);
@@ -64,22 +64,22 @@ async function pixelsOf(file) {
 }
 
 function show(file, view, { labels, size }, probabilities, times) {
-  const best = probabilities.map((_, index) => index).sort((a, b) => probabilities[b] - probabilities[a]);
-  element("answer").replaceChildren(...best.slice(0, SHOWN).map((index) => row(labels[index], probabilities[index])));
-  element("time").textContent = `Model ${milliseconds(times.model)}, preparing the picture ${milliseconds(times.preparing)}`;
+  const ranking = probabilities.map((_, index) => index).sort((a, b) => probabilities[b] - probabilities[a]);
+  element("classes").replaceChildren(...ranking.slice(0, SHOWN).map((index) => row(labels[index], probabilities[index])));
+  element("time").textContent = `Model ${milliseconds(times.model)}, preprocessing ${milliseconds(times.preprocessing)}`;
   URL.revokeObjectURL(element("picture").src);
   element("picture").src = URL.createObjectURL(file);
   element("picture").alt = element("name").textContent = file.name;
   draw(view, size);
   element("result").hidden = false;
-  say(`${labels[best[0]]}, ${percent(probabilities[best[0]])}`);
+  say(`${labels[ranking[0]]}, ${percent(probabilities[ranking[0]])}`);
 }
 
 function row(label, probability) {
   const [name, bar, value] = ["span", "div", "data"].map((tag) => document.createElement(tag));
   name.textContent = label;
   bar.className = "bar";
-  bar.style.setProperty("--part", probability);
+  bar.style.setProperty("--fraction", probability);
   value.value = probability;
   value.textContent = percent(probability);
   const item = document.createElement("li");
@@ -87,7 +87,7 @@ function row(label, probability) {
   return item;
 }
 
-/** Draws what the model sees. */
+/** Draws the pixels that the model sees. */
 function draw(view, [height, width]) {
   const image = new ImageData(width, height);
   for (let pixel = 0; pixel < height * width; pixel++) {

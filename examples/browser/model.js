@@ -1,4 +1,4 @@
-/** The exported model: model.tflite in this folder, run by LiteRT.js (WebAssembly, on the processor). */
+/** The exported model: model.tflite in this folder, run by LiteRT.js (WebAssembly, on the CPU). */
 
 import { centerView } from "./resize.js";
 
@@ -6,14 +6,14 @@ const RUNTIME = new URL("node_modules/@litertjs/core/", import.meta.url);
 const EXPORT = "keras-t2t export t2t_vit_tiny_32:cifar10 --output examples/browser/model.tflite";
 
 /**
- * Loads the runtime and the model, and runs the model once, since the first run takes longer.
+ * Loads the runtime and the model, and runs the model once, because the first run takes longer.
  *
  * @returns {Promise<Model>}
- * @throws {Error} if the runtime or the model is missing, or if something does not fit. Its message says what to do.
+ * @throws {Error} If the runtime or the model is missing, or if the page cannot use the model. The message says what to do.
  */
 export async function loadModel() {
   const [litert, file] = await Promise.all([loadRuntime(), download("model.tflite")]);
-  if (!file) throw new Error(`There is no model.tflite beside this page. Make it with: ${EXPORT}`);
+  if (!file) throw new Error(`There is no model.tflite next to this page. Create it with: ${EXPORT}`);
   let compiled;
   try {
     compiled = await litert.loadAndCompile(new Uint8Array(file), { accelerator: "wasm" });
@@ -30,19 +30,19 @@ class Model {
   #compiled;
   #spec;
 
-  /** spec: what `keras_t2t` wrote into the file; bytes: size of the file. */
+  /** `spec` is what `readSpec` returns; `bytes` is the size of the file. */
   constructor(litert, compiled, spec, bytes) {
-    if (!spec) throw new Error("model.tflite does not say what it takes and returns. Export it with keras-t2t export.");
+    if (!spec) throw new Error("model.tflite has no metadata of keras_t2t. Export the model with: keras-t2t export");
     const [input] = compiled.getInputDetails();
     const [output] = compiled.getOutputDetails();
-    const [inputs, classes] = [Array.from(input.shape), output.shape.at(-1)];
-    const oneImage = inputs.length === 4 && inputs[0] === 1 && inputs[3] === 3;
-    if (!oneImage || !["float32", "uint8"].includes(input.dtype)) {
+    const [shape, classes] = [Array.from(input.shape), output.shape.at(-1)];
+    const isOneImage = shape.length === 4 && shape[0] === 1 && shape[3] === 3;
+    if (!isOneImage || !["float32", "uint8"].includes(input.dtype)) {
       throw new Error(
-        `The model should take one image, (1, height, width, 3) of float32 or uint8; it takes (${inputs}) of ${input.dtype}.`,
+        `Expected a model that takes (1, height, width, 3) in float32 or uint8; it takes (${shape}) in ${input.dtype}.`,
       );
     }
-    if (spec.output === "features") throw new Error("The model should be a classifier; it returns features.");
+    if (spec.output === "features") throw new Error("Expected a classifier; the model returns features.");
     this.#litert = litert;
     this.#compiled = compiled;
     this.#spec = spec;
@@ -50,21 +50,21 @@ class Model {
     this.bytes = bytes;
     this.dtype = input.dtype;
     /** Height and width of the images. */
-    this.size = inputs.slice(1, 3);
+    this.size = shape.slice(1, 3);
   }
 
-  /** Returns the pixels in [0, 255], (height, width, 3) in order, of an ImageData that is prepared for the model. */
+  /** Resizes and crops an ImageData for the model. Returns pixels in [0, 255], flattened from (height, width, 3). */
   prepare(image) {
     return centerView(image, this.#spec.preprocessing);
   }
 
-  /** Returns the probability of each class for what `prepare` returns. */
+  /** Returns the probability of each class for pixels from `prepare`. */
   async classify(pixels) {
     const data = this.dtype === "uint8" ? Uint8Array.from(pixels) : this.#normalized(pixels);
     const image = new this.#litert.Tensor(data, [1, ...this.size, 3]);
     const [output] = await this.#compiled.run(image);
     const scores = Array.from(output.toTypedArray());
-    for (const tensor of [image, output]) tensor.delete(); // WebAssembly's memory is not collected
+    for (const tensor of [image, output]) tensor.delete(); // memory of WebAssembly is not garbage-collected
     return this.#spec.output === "logits" ? softmax(scores) : scores;
   }
 
@@ -83,12 +83,13 @@ function softmax(logits) {
 }
 
 /**
- * Returns what `keras_t2t` wrote about the model into the file: the JSON in the zip archive with one uncompressed entry that its
- * end is. Returns null if there is none.
+ * Returns the metadata that `keras_t2t` wrote into the file, or null if there are none: the fields of `keras_t2t.ModelSpec`.
+ *
+ * They are stored as JSON in a zip archive at the end of the file, which has one uncompressed entry.
  */
 function readSpec(file) {
   const view = new DataView(file);
-  const end = file.byteLength - 22; // of the record that ends an archive
+  const end = file.byteLength - 22; // start of the record at the end of an archive
   if (end < 0 || view.getUint32(end, true) !== 0x06054b50) return null;
   const directory = view.getUint32(end + 16, true);
   const [length, header] = [view.getUint32(directory + 20, true), view.getUint32(directory + 42, true)];
@@ -99,7 +100,7 @@ function readSpec(file) {
 async function loadRuntime() {
   try {
     const litert = await import(new URL("dist/index.js", RUNTIME));
-    // Threads need shared memory, which browsers only give to pages that the server isolates from others: see README.
+    // Threads need shared memory, which browsers only allow on cross-origin isolated pages; see README.md.
     const threads = self.crossOriginIsolated && (await litert.supportsFeature("relaxedSimd"));
     await litert.loadLiteRt(new URL("wasm/", RUNTIME).href, { threads });
     return litert;
@@ -110,14 +111,14 @@ async function loadRuntime() {
   }
 }
 
-/** Returns the bytes of a file beside this page, or null if there is none. */
+/** Returns the bytes of a file next to this page, or null if there is none. */
 async function download(name) {
-  // Without no-cache, browsers guess how long a file stays the same, and a new export might not be seen.
+  // Without no-cache, the browser might keep using an old export.
   const response = await fetch(new URL(name, import.meta.url), { cache: "no-cache" });
   return response.ok ? response.arrayBuffer() : null;
 }
 
-/** Scripts that do not load reject with an event, which has no message. */
+/** If a script does not load, the error is an event, which has no message. */
 function messageOf(error) {
   return error.message ?? "a file is missing";
 }

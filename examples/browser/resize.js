@@ -1,48 +1,49 @@
 /**
- * The view of an image that a model classifies, as `keras_t2t.load_image` makes it, so that answers agree with Python's. A canvas
- * could resize, too, but every browser does it in another way.
+ * Resizing and cropping like `keras_t2t.load_image`, so that results agree with Python's. A canvas can resize, too, but every
+ * browser does it differently.
  */
 
-/** How far each kernel reaches, and its weight at a distance, in pixels of the smaller of both images. */
+/** The radius of each kernel, and its weight at a distance. Both are in pixels of the smaller of the two images. */
 const KERNELS = {
-  bicubic: { reach: 2, weight: cubic },
-  bilinear: { reach: 1, weight: (distance) => Math.max(1 - Math.abs(distance), 0) },
+  bicubic: { radius: 2, weight: cubic },
+  bilinear: { radius: 1, weight: (distance) => Math.max(1 - Math.abs(distance), 0) },
 };
 
 /**
  * Resizes an image until its shorter side fits, with antialiasing, and crops the center.
  *
- * @param {ImageData} image pixels of any size; alpha is ignored.
- * @param {object} preprocessing `image_size`, `crop_fraction` and `interpolation`, as in `keras_t2t.Preprocessing`.
- * @returns {Float32Array} whole numbers in [0, 255], (height, width, 3) in order.
- * @throws {Error} if the interpolation is neither bicubic nor bilinear.
+ * @param {ImageData} image Image of any size. Alpha is ignored.
+ * @param {object} preprocessing The `image_size`, `crop_fraction` and `interpolation` of a `keras_t2t.Preprocessing`.
+ * @returns {Float32Array} Whole numbers in [0, 255], flattened from (height, width, 3).
+ * @throws {Error} If the interpolation is neither bicubic nor bilinear.
  */
 export function centerView(image, { image_size: size, crop_fraction: cropFraction, interpolation }) {
   const kernel = KERNELS[interpolation];
-  if (!kernel) throw new Error(`This page resizes with bicubic or bilinear interpolation; the model needs ${interpolation}.`);
+  if (!kernel) throw new Error(`This page supports bicubic and bilinear interpolation; the model needs ${interpolation}.`);
   const old = [image.height, image.width];
-  // Python computes the new size in float32. Anything else would make some images one pixel larger.
+  // Python computes the new size in float32. With another precision, some images would be one pixel larger.
   const ratio = Math.max(...size.map((side, axis) => Math.fround(Math.floor(side / cropFraction) / old[axis])));
   const [rows, columns] = size.map((side, axis) => {
     const resized = Math.max(roundToEven(Math.fround(old[axis] * ratio)), side);
     return windows(kernel, old[axis], resized, Math.floor((resized - side) / 2), side);
   });
-  const narrow = weighAndTranspose(image.data, image.height, 4, columns); // (width, old height, 3)
-  const view = weighAndTranspose(narrow, columns.length, 3, rows); // (height, width, 3)
+  const narrow = resizeAndTranspose(image.data, image.height, 4, columns); // (width, old height, 3)
+  const view = resizeAndTranspose(narrow, columns.length, 3, rows); // (height, width, 3)
   return view.map((value) => Math.min(Math.max(roundToEven(value), 0), 255));
 }
 
 /**
- * Returns, for each of `count` pixels from `first` on of a line that was resized from `old` to `resized` pixels, where the old
- * pixels that make it start, and their weights.
+ * Returns the window of old pixels that each new pixel is averaged over: the index of its first pixel, and the weights.
+ *
+ * A line of `old` pixels is resized to `resized` pixels, of which `count` pixels, starting at `first`, are needed.
  */
-function windows({ reach, weight }, old, resized, first, count) {
+function windows({ radius, weight }, old, resized, first, count) {
   const scale = old / resized;
-  const stretch = Math.max(scale, 1); // a smaller image averages over more pixels: this is the antialiasing
+  const stretch = Math.max(scale, 1); // antialiasing: a smaller image averages over more pixels
   return Array.from({ length: count }, (_, index) => {
     const center = (first + index + 0.5) * scale - 0.5;
-    const start = Math.max(Math.ceil(center - reach * stretch), 0);
-    const end = Math.min(Math.floor(center + reach * stretch), old - 1);
+    const start = Math.max(Math.ceil(center - radius * stretch), 0);
+    const end = Math.min(Math.floor(center + radius * stretch), old - 1);
     const weights = Array.from({ length: end - start + 1 }, (_, tap) => weight((start + tap - center) / stretch));
     const sum = weights.reduce((total, weight) => total + weight);
     return { start, weights: weights.map((weight) => weight / sum) };
@@ -56,8 +57,12 @@ function cubic(distance) {
   return x < 1 ? (1.5 * x - 2.5) * x * x + 1 : ((-0.5 * x + 2.5) * x - 4) * x + 2;
 }
 
-/** Weighs the pixels of every line: (lines, old, channels) to (windows, lines, 3). A second call does the other axis. */
-function weighAndTranspose(pixels, lines, channels, windows) {
+/**
+ * Resizes every line, and transposes the result so that a second call resizes the other axis.
+ *
+ * Pixels of shape (lines, old, channels) become (windows, lines, 3).
+ */
+function resizeAndTranspose(pixels, lines, channels, windows) {
   const stride = pixels.length / lines;
   const result = new Float32Array(windows.length * lines * 3);
   for (let line = 0; line < lines; line++) {
@@ -75,7 +80,7 @@ function weighAndTranspose(pixels, lines, channels, windows) {
   return result;
 }
 
-/** Rounds halves to even, as Python and TensorFlow do. */
+/** Rounds halves to even, like Python and TensorFlow. */
 function roundToEven(value) {
   const rounded = Math.round(value);
   return rounded - value === 0.5 && rounded % 2 ? rounded - 1 : rounded;

@@ -1,4 +1,4 @@
-"""Seeing inside a model: what attends to what, what is computed twice, what lies at every scale, and what it costs."""
+"""Model analysis: attention maps, class evidence, feature maps, redundancy and cost."""
 
 from keras_t2t.analysis.attention import attention_maps, attention_rollout
 from keras_t2t.analysis.costs import Cost, StageCost, cost, growth, latency

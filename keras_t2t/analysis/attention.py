@@ -1,80 +1,108 @@
-"""What attends to what: the attention weights of every block and stage, and their product over the blocks."""
+"""Attention maps of every block and T2T stage, and attention rollout over the blocks."""
 
-import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_t2t.analysis.geometry import nearest_tokens, token_centers
-from keras_t2t.analysis.model_parts import batches, run_encoder, split_model, to_numpy
+from keras_t2t.analysis.tracing import (
+    batches,
+    blocks_of,
+    check_output,
+    run_with_attention,
+    stage_names,
+    to_numpy,
+    tokens_to_token_of,
+)
+from keras_t2t.layers import TokensToToken
 
 
 def attention_maps(
     model: keras.Model,
-    images,
-    layers: Sequence[str] | None = None,
+    images: np.ndarray,
+    layers: Sequence[str] | str | None = None,
     points: Sequence[tuple[float, float]] | str | None = None,
     batch_size: int = 8,
 ) -> dict[str, np.ndarray]:
-    """Returns the attention weights of a model's blocks and of the stages of its T2T module.
+    """Returns the attention weights of the encoder blocks and of the T2T stages.
 
-    The rows of every map sum to 1. The map of a performer is what its features imply, phi(q) phi(k)' over the sum of each row.
-    The last block is computed for all tokens, though a classifier computes the class token only: the first row is what it uses.
+    The rows of every map sum to 1. A performer has no explicit attention weights, so its map is the one implied by its random
+    features: phi(q) phi(k)', divided by the sum of each row. The last block is computed for all tokens, although a classifier
+    only computes the class token. That token is the first row.
 
     Glossary: B: images; H: heads; N: tokens, in blocks the class token first, then the grid row by row; n: queries.
 
     Args:
-        model: any model of this package.
-        images: (B, H, W, C), in the range that the model takes.
-        layers: names of the maps wanted, `"block0"`, ... and `"stage1"`, ...; None for all.
-        points: (row, column) in pixels, on the image: in the stages, only the tokens nearest to these are queries, so that
-            nothing of shape (N, N) is made there; None for the center of the image, `"all"` for all tokens (3136 of them in the
-            first stage of a 224x224 image: 39 MB an image).
-        batch_size: how many images pass at a time.
+        model: A model built by `keras_t2t`.
+        images: `(B, H, W, C)`, in the value range the model expects.
+        layers: Names of the maps to return: `"block0"`, `"block1"`, ... and `"stage1"`, `"stage2"`, ... `None` returns all.
+        points: Query positions for the stages, as `(row, column)` in pixels. Only the tokens nearest to these points are
+            queries, so no `(N, N)` matrix is computed. `None` uses the center of the image. `"all"` uses all tokens; the
+            first stage of a 224x224 image has 3136 of them, which takes 39 MB per image.
+        batch_size: Number of images per forward pass.
 
     Returns:
-        By name: (B, H, N, N) for blocks, (B, 1, n, N) for stages, in at least float32. T2TViT14 makes 13 MB for a 224x224
-        image, 112 MB for one of 384x384.
+        A dictionary of arrays by name, at least float32: `(B, H, N, N)` for blocks and `(B, 1, n, N)` for stages. For
+        T2TViT14, the maps of a 224x224 image take 13 MB, those of a 384x384 image 112 MB.
 
     Raises:
-        ValueError: for images that the model does not take, for layers that it does not have, for points beside the image.
+        ValueError: If `images` do not match the model's input shape, if `layers` contains an unknown name, or if a point lies
+            outside the image.
+
+    Example:
+
+    >>> model = keras_t2t.T2TViTTiny32(weights="cifar10")
+    >>> maps = keras_t2t.analysis.attention_maps(model, np.zeros((2, 32, 32, 3)))
+    >>> maps["block0"].shape, maps["stage1"].shape
+    ((2, 4, 65, 65), (2, 1, 1, 256))
     """
-    model_parts = split_model(model)
-    available = [*model_parts.stage_names, *model_parts.block_names]
+    blocks = [block.name for block in blocks_of(model)]
+    stages = stage_names(tokens_to_token_of(model))
+    available = [*stages, *blocks]
     layers = available if layers is None else [layers] if isinstance(layers, str) else list(layers)
     if not layers or not set(layers) <= set(available):
         raise ValueError(f"Expected one or more of the layers {available}; received: layers={layers}")
-    found = defaultdict(list)
-    for batch in batches(model, images, batch_size):
-        pixels, tokens = model_parts.entry(batch, training=False)
-        blocks = (weights for weights, _ in run_encoder(model_parts, tokens))
-        for name, weights in zip(available, itertools.chain(_stage_weights(model_parts, pixels, points), blocks), strict=True):
+    maps = defaultdict(list)
+
+    def visit_module(module, pixels):
+        for name, weights in zip(stages, stage_weights(module, pixels, points), strict=True):
             if name in layers:
-                found[name].append(to_numpy(weights))
-    return {name: np.concatenate(found[name]) for name in layers}
+                maps[name].append(to_numpy(weights))
+
+    def visit_block(block, weights, _):
+        if block.name in layers:
+            maps[block.name].append(to_numpy(weights))
+
+    for batch in batches(model, images, batch_size):
+        output = run_with_attention(model, batch, visit_block, visit_module if set(stages) & set(layers) else None)
+        check_output(model, batch, output)
+    return {name: np.concatenate(maps[name]) for name in layers}
 
 
-def _stage_weights(model_parts, pixels, points):
-    """Yields the attention weights (B, 1, n, N) of each stage of the T2T module."""
-    module, size = model_parts.tokens_to_token, pixels.shape[1:3]
-    points = _points(points, size)
-    maps = [pixels, *module.stage_maps(pixels)]
-    for i in range(len(model_parts.stage_names)):
+def stage_weights(
+    module: TokensToToken, pixels: Any, points: Sequence[tuple[float, float]] | str | None = None
+) -> Iterator[Any]:
+    """Yields the attention weights `(B, 1, n, N)` of each stage of the T2T module; see `attention_maps`."""
+    size = pixels.shape[1:3]
+    points = _check_points(points, size)
+    inputs = [pixels, *module.stage_maps(pixels)]
+    for i in range(len(stage_names(module))):
         attention = module.attentions[i]
-        windows = module.splits[i](maps[i])  # (B, h, w, K)
+        windows = module.splits[i](inputs[i])  # (B, h, w, K)
         tokens = ops.reshape(windows, (windows.shape[0], -1, windows.shape[-1]))
         queries, keys, _ = attention.project_heads(attention.norm1(tokens))
         if points is not None:
-            near = nearest_tokens(token_centers(module.soft_splits[: i + 1], size), points)
-            queries = ops.take(queries, near, axis=1)
+            indices = nearest_tokens(token_centers(module.soft_splits[: i + 1], size), points)
+            queries = ops.take(queries, indices, axis=1)
         yield attention.compute_weights(queries, keys)[:, None]
 
 
-def _points(points, size):
-    """Returns points as pairs of numbers, the center of the image for None; None for `"all"`."""
+def _check_points(points, size):
+    """Returns the points as a list of pairs, or `None` for `"all"`."""
     if points is None:
         return [(size[0] / 2, size[1] / 2)]
     if isinstance(points, str) and points == "all":
@@ -85,45 +113,62 @@ def _points(points, size):
         array = np.empty(0)
     if array.ndim != 2 or array.shape[1] != 2 or not len(array) or (array < 0).any() or (array >= size).any():
         raise ValueError(
-            f"Expected 'all', or (row, column) pairs on an image of {size[0]}x{size[1]}; received: points={points!r}"
+            f"Expected points='all' or (row, column) pairs inside the {size[0]}x{size[1]} image; received: points={points!r}"
         )
     return array.tolist()
 
 
-def attention_rollout(model: keras.Model, images, batch_size: int = 8) -> np.ndarray:
-    """Returns how much of every token that enters the first block reaches every token after the last one.
+def attention_rollout(model: keras.Model, images: np.ndarray, batch_size: int = 8) -> np.ndarray:
+    """Returns the attention rollout from the input of the first block to the output of the last one.
 
-    See `rollout`; the weights are those of the blocks, all tokens computed in each.
+    See `rollout` for the method. All blocks are computed for all tokens.
 
     Args:
-        model: any model of this package.
-        images: (B, H, W, C), in the range that the model takes.
-        batch_size: how many images pass at a time.
+        model: A model built by `keras_t2t`.
+        images: `(B, H, W, C)`, in the value range the model expects.
+        batch_size: Number of images per forward pass.
 
     Returns:
-        (B, N, N), rows sum to 1; `[:, 0, 1:]` is what the class token takes from the grid.
+        `(B, N, N)`, rows sum to 1. `[:, 0, 1:]` is the contribution of the grid to the class token.
+
+    Raises:
+        ValueError: If `images` do not match the model's input shape.
+
+    Example:
+
+    >>> model = keras_t2t.T2TViTTiny32(weights="cifar10")
+    >>> keras_t2t.analysis.attention_rollout(model, np.zeros((2, 32, 32, 3))).shape
+    (2, 65, 65)
     """
-    model_parts = split_model(model)
     results = []
     for batch in batches(model, images, batch_size):
-        _, tokens = model_parts.entry(batch, training=False)
-        results.append(rollout(to_numpy(weights) for weights, _ in run_encoder(model_parts, tokens)))
+        product: np.ndarray | None = None
+
+        def visit_block(block, weights, _):
+            nonlocal product
+            product = rollout([to_numpy(weights)], product)
+
+        check_output(model, batch, run_with_attention(model, batch, visit_block))
+        results.append(product)
     return np.concatenate(results)
 
 
-def rollout(weights) -> np.ndarray:
-    """Multiplies the attention of blocks, each averaged over its heads and half of it replaced by the residual connection.
+def rollout(weights: Iterable[Any], product: np.ndarray | None = None) -> np.ndarray:
+    """Multiplies the attention of all blocks.
 
-    Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020.
+    The attention of each block is averaged over its heads, and then averaged with the identity to account for the residual
+    connection. Source: Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020.
 
     Args:
-        weights: arrays (B, H, N, N), from the first block to the last; rows sum to 1.
+        weights: Arrays `(B, H, N, N)`, from the first block to the last. Rows sum to 1.
+        product: The result `(B, N, N)` of the blocks before, if any.
 
     Returns:
-        (B, N, N), rows sum to 1.
+        `(B, N, N)`, rows sum to 1.
     """
-    result = 1.0
     for block in weights:
         step = (block.mean(1) + np.eye(block.shape[-1], dtype=block.dtype)) / 2
-        result = step @ result if np.ndim(result) else step
-    return result
+        product = step if product is None else step @ product
+    if product is None:
+        raise ValueError("Expected the attention weights of at least one block; received none")
+    return product

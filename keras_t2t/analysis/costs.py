@@ -1,31 +1,37 @@
-"""What a model costs: parameters, multiply-accumulates, memory for activations, time."""
+"""Cost of a model: parameters, multiply-accumulates, activation memory and latency."""
 
 import dataclasses
 import itertools
+import math
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 
-from keras_t2t.analysis.macs import Product, matrix_products
+from keras_t2t.analysis.macs import Product, block_products, matrix_products, module_products
+from keras_t2t.analysis.tracing import blocks_of
 from keras_t2t.configs import T2TConfig, is_count
-from keras_t2t.layers import EncoderBlock
-from keras_t2t.models import config_of, parts
+from keras_t2t.keras_internals import run_graph
+from keras_t2t.layers import ClassToken, EncoderBlock, PositionEmbedding, TokensToToken
+from keras_t2t.models.graph import layers_of
+from keras_t2t.models.parts import block_kind
 from keras_t2t.timing import median_time
 
 
 @dataclasses.dataclass(frozen=True)
 class StageCost:
-    """What one stage costs, for one image.
+    """Cost of one stage of a model, for one image.
 
     Attributes:
-        name: of the layer.
-        trainable: trained parameters.
-        frozen: parameters that are not trained.
-        weight_macs: multiply-accumulates of products with trained weights.
-        attention_macs: those of queries with keys, attention with values, and the performer's random features.
-        activation_bytes: the results of all its matrix products. Training keeps two to three times as much: those of norms,
-            activations, softmax and additions, too.
-        largest_bytes: the largest of these results: what inference needs at least.
+        name: Name of the layer.
+        trainable: Number of trainable parameters.
+        frozen: Number of parameters that are not trainable.
+        weight_macs: Multiply-accumulates of matrix products with weights.
+        attention_macs: Multiply-accumulates of matrix products without weights: queries with keys, attention with values, and
+            the random features of a performer.
+        activation_bytes: Size of the outputs of all matrix products. Training keeps two to three times as much, because it
+            also stores the outputs of norms, activations, softmax and additions.
+        largest_bytes: Size of the largest of these outputs, a lower bound on the memory for inference.
     """
 
     name: str
@@ -38,91 +44,125 @@ class StageCost:
 
     @property
     def parameters(self) -> int:
+        """Number of parameters."""
         return self.trainable + self.frozen
 
     @property
     def multiply_accumulates(self) -> int:
+        """Multiply-accumulates of all matrix products."""
         return self.weight_macs + self.attention_macs
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost(StageCost):
-    """What a model costs, for one image: the sums over its stages, of `largest_bytes` the maximum.
+    """Cost of a model, for one image: the sum over its stages, except for `largest_bytes`, which is the maximum.
 
     Attributes:
-        input_shape: (H, W, C) of the image.
-        stages: those of the model, in its order.
+        input_shape: `(H, W, C)` of the image.
+        stages: Cost of each stage, in the order of the model.
     """
 
-    input_shape: tuple[int, int, int] = ()
+    input_shape: tuple = ()
     stages: tuple[StageCost, ...] = ()
 
 
-def cost(model: keras.Model, input_shape: tuple[int, int, int] | None = None) -> Cost:
-    """Counts what a model costs, exactly and stage by stage.
+def cost(model: keras.Model, input_shape: tuple | None = None) -> Cost:
+    """Counts the exact cost of a model, stage by stage.
 
-    Matrix products are counted, those of attention and of the performer included, as the model computes them: the last block of
-    a classifier for the class token only. Norms, activations, softmax and additions are not: with them TensorFlow's profiler
-    counts 0.5% to 1.3% more for the published variants at 224x224.
+    The count includes all matrix products that the model computes, including those of attention and performers. The last block
+    of a classifier only computes the class token. Norms, activations, softmax and additions are not counted. TensorFlow's
+    profiler counts them, which adds 0.5% to 1.3% for the published variants at 224x224.
 
     Args:
-        model: any model of this package.
-        input_shape: (H, W, C) of the image; by default that of the model. Another one may be given for any model; the
-            parameters stay those that the model has.
+        model: A model built by `keras_t2t`.
+        input_shape: `(H, W, C)` of the image. Defaults to the input shape of the model. It may differ from that of the model,
+            but the parameters are always counted as they are.
+
+    Returns:
+        The `Cost` of the model.
 
     Raises:
-        ValueError: if `input_shape` is needed and missing, or is none; for layers other than those of this package and dense
-            layers behind them, whose products it cannot count.
+        ValueError: If `input_shape` is invalid, or missing for a model without a fixed input shape, or if the model contains
+            layers whose matrix products are not known, such as convolutions.
+
+    Example:
+
+    >>> cost = keras_t2t.analysis.cost(keras_t2t.T2TViT7(weights=None))
+    >>> cost.parameters, cost.multiply_accumulates
+    (4310222, 1050023936)
     """
-    config = config_of(model)
-    shape = tuple(model.input_shape[1:] if input_shape is None else input_shape)
-    if len(shape) != 3 or not all(map(is_count, shape)) or shape[2] != model.input_shape[3]:
+    expected = tuple(model.inputs[0].shape[1:])
+    shape = tuple(expected if input_shape is None else input_shape)
+    if len(shape) != 3 or not all(map(is_count, shape)) or shape[2] != expected[2]:
         raise ValueError(
-            f"Expected input_shape=(height, width, {model.input_shape[3]}) for {model.name}, which takes images of "
-            f"{model.input_shape[1:]}; received: input_shape={input_shape}"
+            f"Expected input_shape=(height, width, {expected[2]}) for {model.name}, which takes images of shape {expected}; "
+            f"received: input_shape={input_shape}"
         )
-    layers = {layer.name: layer for layer in model.layers if layer.weights}
-    blocks = [layer for layer in model.layers if isinstance(layer, EncoderBlock)]
-    products = matrix_products(config, shape[:2], shape[2], 0, blocks[-1].class_token_only)
-    products |= {name: [_product(layer)] for name, layer in layers.items() if _is_behind(layer, products)}
-    item = np.dtype(_numpy_name(blocks[0].compute_dtype)).itemsize
-    precise = max(item, 4) if config.token_attention == "performer" else item  # the performer's products stay float32
-    items = {parts.TOKENS_TO_TOKEN: (item, precise)}
-    stages = tuple(_stage(layer, products.get(name, []), *items.get(name, (item, item))) for name, layer in layers.items())
+    products = _products_by_layer(model, shape)
+    stages = tuple(_stage_cost(layer, products.get(id(layer), [])) for layer in layers_of(model) if layer.weights)
     total = {field.name: sum(getattr(stage, field.name) for stage in stages) for field in dataclasses.fields(StageCost)[1:]}
     total["largest_bytes"] = max(stage.largest_bytes for stage in stages)
     return Cost(model.name, **total, input_shape=shape, stages=stages)
 
 
-def _numpy_name(dtype):
-    return "float16" if dtype == "bfloat16" else dtype  # which numpy does not have
+def _products_by_layer(model, shape):
+    """Returns the matrix products of each layer for one image, by `id` of the layer, found by following the shapes."""
+    blocks_of(model)  # raises unless built by keras_t2t
+    products: dict[int, list[Product]] = {}
+
+    def call(operation, *args, **kwargs):
+        if isinstance(operation, keras.Layer):
+            products.setdefault(id(operation), []).extend(layer_products(operation, tuple(args[0].shape)))
+        return operation.compute_output_spec(*args, **kwargs)
+
+    run_graph(model, keras.KerasTensor((1, *shape), model.inputs[0].dtype), call)
+    return products
 
 
-def _is_behind(layer, products):
-    """Whether a layer has a product that is not one of the body's."""
-    return hasattr(layer, "kernel") and (layer.name == parts.HEAD or layer.name not in products)
+def layer_products(layer: keras.Layer, input_shape: tuple) -> list[Product]:
+    """Returns the matrix products of a layer for one image.
 
+    Args:
+        layer: The layer.
+        input_shape: Shape of its input, for a batch of one image.
 
-def _product(layer):
-    """The product of a dense layer with features (B, D)."""
-    if len(layer.kernel.shape) != 2 or len(layer.input.shape) != 2:
+    Raises:
+        ValueError: If the layer has matrices among its weights and is not known.
+    """
+    if isinstance(layer, TokensToToken):
+        return module_products(layer, input_shape[1:3], input_shape[3])
+    if isinstance(layer, EncoderBlock):
+        queries = 1 if layer.class_token_only else input_shape[1]
+        return block_products(layer, block_kind(layer), input_shape[1], queries, input_shape[2])
+    if isinstance(layer, keras.layers.Dense):
+        return [Product(math.prod(input_shape[:-1]), *layer.kernel.shape)]
+    known = isinstance(layer, (ClassToken, PositionEmbedding))
+    if not known and any(len(weight.shape) > 1 for weight in layer.weights):
         raise ValueError(
-            "Expected the layers of this package and dense layers of features (B, D) behind them: others cannot be counted; "
-            f"received: {layer.name}, a {type(layer).__name__}"
+            "Expected layers of keras_t2t, dense layers, and layers without matrices; "
+            f"received: layer {layer.name!r} of type {type(layer).__name__}, which cannot be counted"
         )
-    return Product(1, *layer.kernel.shape)
+    return []
 
 
-def _stage(layer, products, item, attention_item):
-    sizes = [(attention_item if product.attention else item) * product.outputs for product in products]
+def _itemsizes(layer):
+    """Returns the bytes of a number in products with weights, and in products without: performers stay in float32."""
+    itemsize = np.dtype("float16" if layer.compute_dtype == "bfloat16" else layer.compute_dtype).itemsize
+    is_performer = isinstance(layer, TokensToToken) and layer.token_attention == "performer"
+    return itemsize, max(itemsize, 4) if is_performer else itemsize
+
+
+def _stage_cost(layer, products):
+    itemsize, attention_itemsize = _itemsizes(layer)
+    sizes = [(attention_itemsize if product.attention else itemsize) * product.outputs for product in products]
     return StageCost(
-        layer.name,
-        _size(layer.trainable_weights),
-        _size(layer.non_trainable_weights),
-        sum(product.multiply_accumulates for product in products if not product.attention),
-        sum(product.multiply_accumulates for product in products if product.attention),
-        sum(sizes),
-        max(sizes, default=0),
+        name=layer.name,
+        trainable=_size(layer.trainable_weights),
+        frozen=_size(layer.non_trainable_weights),
+        weight_macs=sum(product.multiply_accumulates for product in products if not product.attention),
+        attention_macs=sum(product.multiply_accumulates for product in products if product.attention),
+        activation_bytes=sum(sizes),
+        largest_bytes=max(sizes, default=0),
     )
 
 
@@ -130,42 +170,55 @@ def _size(weights):
     return sum(int(np.prod(weight.shape)) for weight in weights)
 
 
-def growth(config: T2TConfig, sizes, token_attentions=None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Counts how the cost of a full pass grows with the size of square images of 3 channels, for 1,000 classes.
+def growth(
+    config: T2TConfig, sizes: Sequence[int], token_attentions: Sequence[str] | None = None
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Counts how the cost of a full forward pass grows with the image size.
+
+    Images are square and have 3 channels. The head has 1,000 classes.
 
     Args:
-        config: the model.
-        sizes: heights of the images in pixels.
-        token_attentions: what to put between the soft splits; by default the performer and the transformer, for a model without
-            either what it has.
+        config: Configuration of the model.
+        sizes: Image heights in pixels.
+        token_attentions: Values of `token_attention` to compare. Defaults to `("performer", "transformer")`, or to
+            `("convolution",)` for a configuration without token attention.
 
     Returns:
-        For each token attention the multiply-accumulates, and how many numbers the largest result of a matrix product has, at
-        each size.
+        A dictionary from each token attention to two arrays with one value per image size: the multiply-accumulates, and the
+        number of elements in the largest output of a matrix product.
+
+    Example:
+
+    >>> config = keras_t2t.config_of(keras_t2t.T2TViT14(weights=None))
+    >>> macs, largest = keras_t2t.analysis.growth(config, (224, 448))["transformer"]
+    >>> largest.tolist()
+    [9834496, 157351936]
     """
-    own = ("convolution",) if config.token_attention == "convolution" else ("performer", "transformer")
-    found = {}
-    for kind in token_attentions or own:
-        model = dataclasses.replace(config, token_attention=kind)
-        products = [[*itertools.chain(*matrix_products(model, (size, size)).values())] for size in sizes]
-        macs = [sum(product.multiply_accumulates for product in one) for one in products]
-        found[kind] = np.array(macs), np.array([max(product.outputs for product in one) for one in products])
-    return found
+    default = ("convolution",) if config.token_attention == "convolution" else ("performer", "transformer")
+    results = {}
+    for kind in token_attentions or default:
+        variant = dataclasses.replace(config, token_attention=kind)
+        products = [list(itertools.chain(*matrix_products(variant, (size, size)).values())) for size in sizes]
+        macs = [sum(product.multiply_accumulates for product in at_size) for at_size in products]
+        results[kind] = np.array(macs), np.array([max(product.outputs for product in at_size) for at_size in products])
+    return results
 
 
-def latency(model: keras.Model, input_shape: tuple[int, int, int] | None = None, seconds: float = 2.0) -> float:
-    """Measures how long a model takes for one image, on this machine and with whatever else runs on it.
+def latency(model: keras.Model, input_shape: tuple | None = None, seconds: float = 2.0) -> float:
+    """Measures the inference time for one image on this machine.
+
+    Other processes on the machine affect the result.
 
     Args:
-        model: any model with a fixed `input_shape`, or any at all if it is given.
-        input_shape: (H, W, C) of the image.
-        seconds: how long to measure; at least three passes.
+        model: A Keras model that takes images.
+        input_shape: `(H, W, C)` of the image. Defaults to the input shape of the model.
+        seconds: Minimum duration of the measurement. At least three forward passes are timed.
 
     Returns:
-        The median in seconds, after one pass that compiles.
+        The median time in seconds, after one untimed pass that compiles the model.
 
     Raises:
-        ValueError: if `input_shape` is needed and missing.
+        ValueError: If `input_shape` is missing for a model without a fixed input shape.
     """
     shape = tuple(input_shape or model.input_shape[1:])
     if None in shape:

@@ -1,98 +1,138 @@
-"""Which parts of an image speak for a class."""
+"""Class evidence: the parts of an image that support a class."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_t2t.analysis.model_parts import batches, run_encoder, split_model, to_numpy
+from keras_t2t.analysis.tracing import batches, check_output, run_with_attention, to_numpy, tokens_to_token_of
 from keras_t2t.configs import token_grid
+from keras_t2t.models.graph import find_head
 
 
-def class_evidence(model: keras.Model, images, classes=None, batch_size: int = 4) -> np.ndarray:
-    """Returns how much each token speaks for a class: attention weighted by the gradient of the class's logit.
+def class_evidence(
+    model: keras.Model, images: np.ndarray, classes: Sequence[int] | np.ndarray | None = None, batch_size: int = 4
+) -> np.ndarray:
+    """Returns the relevance of each token for a class: attention weighted by the gradient of the class logit.
 
-    Chefer, Gur and Wolf, "Generic Attention-Model Explainability", ICCV 2021: the relevance R starts as the identity and each
-    block adds A R to it, A being the mean over the heads of the positive part of attention times its gradient. Only the blocks
-    are followed; what the T2T module mixes before them counts for the token where it ends up.
+    Source: Chefer, Gur and Wolf, "Generic Attention-Model Explainability", ICCV 2021. The relevance R starts as the identity.
+    Each block adds A R to it, where A is the positive part of attention times its gradient, averaged over the heads. Only the
+    encoder blocks are followed. Whatever the T2T module mixes before them is attributed to the token in which it ends up.
 
     Args:
-        model: a classifier of this package.
-        images: (B, H, W, C), in the range that the model takes.
-        classes: (B,) numbers of the classes; None for the likeliest ones.
-        batch_size: how many images pass at a time; each keeps the attention of all blocks and its gradient.
+        model: A classifier built by `keras_t2t`, with its own head or yours.
+        images: `(B, H, W, C)`, in the value range the model expects.
+        classes: `(B,)`, a class index for each image. `None` uses the top class of each image.
+        batch_size: Number of images per forward pass. The attention weights of all blocks and their gradients are kept in
+            memory for each image.
 
     Returns:
-        (B, h, w), the relevance of the grid for the class token, 0 or more, of any scale.
+        `(B, h, w)`, the relevance of the grid for what the head reads: the class token, or the mean over the pooled tokens.
+        Values are nonnegative; their scale is arbitrary.
 
     Raises:
-        ValueError: if the model has no classifier on its class token, if there is not a class for each image, or on a backend
-            without gradients.
+        ValueError: If the model is not a classifier, if `classes` is not one valid index per image, or if the Keras backend
+            has no gradients.
+
+    Example:
+
+    >>> model = keras_t2t.T2TViTTiny32(weights="cifar10")
+    >>> images = np.random.uniform(0, 255, (2, 32, 32, 3))
+    >>> keras_t2t.analysis.class_evidence(model, images, classes=[7, 3]).shape
+    (2, 8, 8)
     """
-    model_parts = split_model(model)
-    if model_parts.classifier is None:
-        raise ValueError(f"Expected a classifier: the evidence is for a class; {model.name} has no head on its class token")
-    count = model_parts.classifier.output_shape[-1]
+    head, soft_splits = find_head(model), tokens_to_token_of(model).soft_splits
+    if head is None:
+        raise ValueError(f"Expected a classifier: a model that ends in a dense layer; received: model={model.name!r}")
+    count = model.output_shape[-1]
     if classes is not None:
         classes = np.asarray(classes)
-        is_number = np.issubdtype(classes.dtype, np.integer)
-        if not is_number or classes.shape != (len(images),) or not ((classes >= 0) & (classes < count)).all():
-            raise ValueError(f"Expected {len(images)} classes from 0 to {count - 1}; received: classes={classes}")
-    results, done = [], 0
+        is_integer = np.issubdtype(classes.dtype, np.integer)
+        if not is_integer or classes.shape != (len(images),) or not ((classes >= 0) & (classes < count)).all():
+            raise ValueError(f"Expected {len(images)} class indices from 0 to {count - 1}; received: classes={classes}")
+    results, start = [], 0
     for batch in batches(model, images, batch_size):
-        chosen = None if classes is None else classes[done : done + batch_size]
-        weights, gradients = attention_gradients(model_parts, batch, chosen)
-        grid = token_grid(model_parts.config.soft_splits, *batch.shape[1:3])
-        results.append(relevance(weights, gradients)[:, 0, 1:].reshape(-1, *grid))
-        done += batch_size
+        batch_classes = None if classes is None else classes[start : start + batch_size]
+        weights, gradients, token_gradients = attention_gradients(model, batch, batch_classes)
+        is_read = np.abs(token_gradients).max((0, 2)) > 0  # the class token, or the tokens that are pooled
+        relevances = relevance(weights, gradients)[:, is_read].mean(1)
+        results.append(relevances[:, 1:].reshape(-1, *token_grid(soft_splits, *batch.shape[1:3])))
+        start += batch_size
     return np.concatenate(results)
 
 
-def relevance(weights, gradients) -> np.ndarray:
-    """Returns the relevance (B, N, N) from attention weights and their gradients, each (B, H, N, N) for each block."""
+def relevance(weights: Sequence[np.ndarray], gradients: Sequence[np.ndarray]) -> np.ndarray:
+    """Combines attention weights and their gradients over all blocks.
+
+    Args:
+        weights: Attention weights `(B, H, N, N)` of each block.
+        gradients: Their gradients, of the same shapes.
+
+    Returns:
+        The relevance `(B, N, N)`.
+    """
     result = np.eye(weights[0].shape[-1], dtype=weights[0].dtype)
-    for block, gradient in zip(weights, gradients, strict=True):
-        result = result + np.maximum(block * gradient, 0).mean(1) @ result
+    for block_weights, gradient in zip(weights, gradients, strict=True):
+        result = result + np.maximum(block_weights * gradient, 0).mean(1) @ result
     return result
 
 
-def attention_gradients(model_parts, images, classes=None):
-    """Returns the attention weights of all blocks and the gradients of logits with respect to them.
+def attention_gradients(
+    model: keras.Model, images: Any, classes: Sequence[int] | np.ndarray | None = None
+) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+    """Returns the attention weights of all blocks, and gradients of class logits.
 
     Args:
-        model_parts: the parts of a classifier.
-        images: tensor (B, H, W, C).
-        classes: numbers of the classes (B,), whose logits are derived; None for those of the highest logits.
+        model: A classifier.
+        images: Tensor `(B, H, W, C)`.
+        classes: `(B,)`, indices of the logits to differentiate. `None` uses the top class of each image.
 
     Returns:
-        Two lists of arrays (B, H, N, N), one for each block.
+        The weights and the gradients with respect to them: two lists of arrays `(B, H, N, N)`, one array per block. And the
+        gradient with respect to the output of the last block, `(B, N, D)`.
+
+    Raises:
+        ValueError: If the Keras backend has no gradients, or if the model cannot be run layer by layer.
     """
-    _, tokens = model_parts.entry(images, training=False)
-    batch, count, _ = tokens.shape
+    shapes: list[tuple] = []
+
+    def visit_block(block, weights, output):
+        shapes.append((weights.shape, weights.dtype, output.shape, output.dtype))
+
+    check_output(model, images, run_with_attention(model, images, visit_block))
+    offsets = [ops.zeros(shape, dtype) for shape, dtype, _, _ in shapes] + [ops.zeros(*shapes[-1][2:])]
 
     def score(offsets):
-        weights, outputs = zip(*run_encoder(model_parts, tokens, offsets), strict=True)
-        logits = model_parts.classifier(outputs[-1][:, :1], training=False)
-        chosen = ops.argmax(logits, axis=-1) if classes is None else classes
-        return ops.sum(logits * ops.one_hot(chosen, logits.shape[-1], dtype=logits.dtype)), weights
+        seen = []
+        logits = run_with_attention(model, images, lambda block, weights, _: seen.append(weights), None, offsets, logits=True)
+        indices = ops.argmax(logits, axis=-1) if classes is None else classes
+        return ops.sum(logits * ops.one_hot(indices, logits.shape[-1], dtype=logits.dtype)), seen
 
-    heads = model_parts.config.num_heads
-    offsets = [ops.zeros((batch, heads, count, count), tokens.dtype) for _ in model_parts.block_names]
-    weights, gradients = _value_and_gradients(score, offsets)
-    return [to_numpy(array) for array in weights], [to_numpy(array) for array in gradients]
+    weights, gradients = _aux_and_gradients(score, offsets)
+    *gradients, token_gradients = map(to_numpy, gradients)
+    return [to_numpy(array) for array in weights], gradients, token_gradients
 
 
-def _value_and_gradients(function, arguments):
-    """Returns the second result of `function(arguments)`, and the gradients of the first with respect to the arguments."""
+def _aux_and_gradients(function, arguments):
+    """Returns the second output of `function(arguments)`, and the gradients of the first with respect to the arguments."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(arguments)
-            score, value = function(arguments)
-        return value, tape.gradient(score, arguments)
+            score, aux = function(arguments)
+        return aux, tape.gradient(score, arguments)
     if keras.backend.backend() == "jax":
         import jax
 
-        gradients, value = jax.grad(function, has_aux=True)(arguments)
-        return value, gradients
-    raise ValueError(f"Expected KERAS_BACKEND=tensorflow or jax for gradients; received: {keras.backend.backend()}")
+        gradients, aux = jax.grad(function, has_aux=True)(arguments)
+        return aux, gradients
+    if keras.backend.backend() == "torch":
+        import torch
+
+        arguments = [argument.detach().requires_grad_() for argument in arguments]
+        score, aux = function(arguments)
+        return aux, torch.autograd.grad(score, arguments)
+    raise ValueError(f"Expected KERAS_BACKEND=tensorflow, jax or torch for gradients; received: {keras.backend.backend()}")

@@ -1,95 +1,154 @@
-"""What a model makes of an image at every scale: maps for detection and segmentation, and to look at."""
+"""Feature maps at every scale, for detection, segmentation and visualization."""
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_t2t.analysis.model_parts import batches, split_model, to_numpy
-from keras_t2t.layers import EncoderBlock, FeatureMap, TokensToToken
+from keras_t2t.analysis.tracing import batches, blocks_of, to_numpy
+from keras_t2t.keras_internals import run_graph
+from keras_t2t.layers import EncoderBlock, FastLayerNorm, FeatureMap, TokensToToken
 from keras_t2t.models import parts
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class TokenPyramid(TokensToToken):
-    """A `TokensToToken` that returns the map of every stage. The same arguments and weights.
+    """A `TokensToToken` that returns the feature map of every stage.
+
+    It has the same arguments and weights as `TokensToToken`.
 
     Input:
-        (B, H, W, C).
+        `(B, H, W, C)`.
 
     Output:
-        A list of maps: (B, h, w, token_dim) for every stage with an attention, then the tokens (B, h, w, embed_dim).
+        A list of feature maps: `(B, h, w, token_dim)` for every soft split but the last, then the tokens
+        `(B, h, w, embed_dim)`.
+
+    Example:
+
+    >>> layer = keras_t2t.analysis.features.TokenPyramid(embed_dim=96)
+    >>> [tuple(x.shape) for x in layer(np.zeros((2, 32, 48, 3)))]
+    [(2, 8, 12, 64), (2, 4, 6, 64), (2, 2, 3, 96)]
     """
 
-    def call(self, images):
+    def call(self, images: Any) -> list[Any]:
         return self.stage_maps(images)
 
-    def compute_output_shape(self, input_shape):
-        maps, shape = [], input_shape
+    def compute_output_shape(self, input_shape: tuple) -> Any:  # a list of shapes; the base class returns a single one
+        shapes, shape = [], input_shape
         for split in self.splits[:-1]:
             shape = (*split.compute_output_shape(shape)[:3], self.token_dim)
-            maps.append(shape)
-        return [*maps, super().compute_output_shape(input_shape)]
+            shapes.append(shape)
+        return [*shapes, super().compute_output_shape(input_shape)]
 
 
 def feature_pyramid(model: keras.Model, blocks: Sequence[str] = (), name: str = "feature_pyramid") -> keras.Model:
-    """Returns a model of the maps that lie within another, for images of any size.
+    """Returns a model that outputs the intermediate feature maps of another model, for images of any size.
 
-    The published variants give maps at strides of 4, 8 and 16 pixels. A plain ViT has a single split and gives the last alone.
+    The published variants have feature maps with strides of 4, 8 and 16 pixels. A plain ViT has a single soft split, so it
+    only has the last one.
 
     Args:
-        model: any model of this package. Its weights are copied: training one model does not change the other.
-        blocks: names of blocks, such as `"block3"`, whose results are wanted, too.
-        name: of the new model.
+        model: A model built by `keras_t2t`. Its weights are copied: training one model does not change the other.
+        blocks: Names of blocks whose outputs to include, such as `"block3"`.
+        name: Name of the new model.
 
     Returns:
-        A functional `keras.Model` from images (B, H, W, C), in the range that `model` takes, to a dictionary of maps:
-        `"stage1"`, `"stage2"`, ... (B, h, w, token_dim), the stages of the T2T module but the last; `"final"` (B, h, w, D), the
-        normalized tokens after the last block; and the blocks asked for (B, h, w, width), not normalized. Of densely connected
-        blocks every one has another width. The model can be saved and loaded.
+        A functional `keras.Model` that takes images `(B, H, W, C)` in the value range that `model` expects, and returns a
+        dictionary of feature maps:
+
+        - `"stage1"`, `"stage2"`, ...: `(B, h, w, token_dim)`, the stages of the T2T module except for the last.
+        - `"final"`: `(B, h, w, D)`, the normalized output of the last block.
+        - The requested blocks: `(B, h, w, width)`, not normalized. The width of densely connected blocks differs from block to
+          block.
+
+        The model can be saved and loaded.
 
     Raises:
-        ValueError: if `model` is not of this package or does not have the blocks.
+        ValueError: If `model` was not built by `keras_t2t` or does not have the requested blocks.
+
+    Example:
+
+    >>> pyramid = keras_t2t.analysis.feature_pyramid(keras_t2t.T2TViT7(weights=None))
+    >>> maps = pyramid(np.zeros((2, 64, 96, 3)))
+    >>> tuple(maps["stage1"].shape), tuple(maps["final"].shape)
+    ((2, 16, 24, 64), (2, 4, 6, 256))
     """
-    model_parts = split_model(model)
-    if not set(blocks) <= set(model_parts.block_names):
-        raise ValueError(f"Expected some of the blocks {model_parts.block_names}; received: blocks={blocks}")
-    backbone = keras.Model(model.input, model_parts.norm.output)
-    images = keras.Input((None, None, model.input_shape[-1]), dtype=model.input.dtype, name=parts.IMAGES)
-    maps = {}
+    available = [block.name for block in blocks_of(model)]
+    if not set(blocks) <= set(available):
+        raise ValueError(f"Expected a subset of the blocks {available}; received: blocks={blocks}")
+    entry = model.inputs[0]
+    images = keras.Input((None, None, entry.shape[-1]), dtype=entry.dtype, name=parts.IMAGES)
+    maps: dict[str, Any] = {}
+    remaining = set(available)
 
-    def call(layer, *args, **kwargs):
-        result = layer(*args, **kwargs)
+    def call(operation, *args, **kwargs):
+        layer = _clone_operation(operation)
+        output = layer(*args, **kwargs)
         if isinstance(layer, TokenPyramid):
-            *stages, result = result
+            *stages, output = output
             maps.update({f"stage{i}": stage for i, stage in enumerate(stages, 1)})
-            maps["grid"] = result
-        elif layer.name in blocks or layer.name == model_parts.norm.name:
-            key = layer.name if layer.name in blocks else "final"
-            maps[key] = FeatureMap(name=f"{key}_map", dtype=layer.dtype_policy.name)(result, maps["grid"])
-        return result
+            maps["grid"] = output
+        elif isinstance(layer, EncoderBlock):
+            remaining.remove(layer.name)
+        is_final = isinstance(layer, FastLayerNorm) and not remaining
+        if is_final or operation.name in blocks:
+            key = "final" if is_final else layer.name
+            maps[key] = FeatureMap(name=f"{key}_map", dtype=layer.dtype_policy.name)(output, maps["grid"])
+        if isinstance(operation, keras.Layer):
+            layer.set_weights(operation.get_weights())
+        if is_final:
+            raise _Finished  # what follows may need a fixed image size
+        return output
 
-    clone = keras.models.clone_model(backbone, input_tensors=images, call_function=call, clone_function=_copy)
-    for layer in backbone.layers:
-        clone.get_layer(layer.name).set_weights(layer.get_weights())
+    with contextlib.suppress(_Finished):
+        run_graph(model, images, call)
     del maps["grid"]
     return keras.Model(images, maps, name=name)
 
 
-def _copy(layer):
-    """Returns a new layer like `layer` that hides nothing: every stage, every token."""
-    if isinstance(layer, TokensToToken):
-        return TokenPyramid.from_config(layer.get_config())
-    if isinstance(layer, EncoderBlock):
-        return type(layer).from_config({**layer.get_config(), "class_token_only": False})
-    return type(layer).from_config(layer.get_config())
+class _Finished(Exception):  # noqa: N818  not an error
+    """Ends the run of a graph."""
 
 
-def feature_maps(model: keras.Model, images, blocks: Sequence[str] = ("block0",), batch_size: int = 8) -> dict[str, np.ndarray]:
-    """Returns the maps of `feature_pyramid(model, blocks)` as arrays (B, h, w, channels) of at least float32, by name."""
-    pyramid, found = feature_pyramid(model, blocks), defaultdict(list)
+def _clone_operation(operation):
+    """Clones a layer such that it returns all stages and all tokens. Functions of `keras.ops` stay as they are."""
+    if isinstance(operation, TokensToToken):
+        return TokenPyramid.from_config(operation.get_config())
+    if isinstance(operation, EncoderBlock):
+        return type(operation).from_config({**operation.get_config(), "class_token_only": False})
+    return type(operation).from_config(operation.get_config()) if isinstance(operation, keras.Layer) else operation
+
+
+def feature_maps(
+    model: keras.Model, images: np.ndarray, blocks: Sequence[str] = ("block0",), batch_size: int = 8
+) -> dict[str, np.ndarray]:
+    """Returns the feature maps of `feature_pyramid(model, blocks)` as arrays.
+
+    Args:
+        model: A model built by `keras_t2t`.
+        images: `(B, H, W, C)`, in the value range the model expects, of any size.
+        blocks: Names of blocks whose outputs to include.
+        batch_size: Number of images per forward pass.
+
+    Returns:
+        A dictionary of arrays `(B, h, w, channels)` by name, at least float32.
+
+    Raises:
+        ValueError: If `model` was not built by `keras_t2t`, does not have the requested blocks, or does not accept the images.
+
+    Example:
+
+    >>> model = keras_t2t.T2TViTTiny32(weights="cifar10")
+    >>> maps = keras_t2t.analysis.feature_maps(model, np.zeros((2, 32, 32, 3)))
+    >>> maps["stage1"].shape
+    (2, 16, 16, 64)
+    """
+    pyramid, maps = feature_pyramid(model, blocks), defaultdict(list)
     for batch in batches(pyramid, images, batch_size):
         for name, values in pyramid(batch, training=False).items():
-            found[name].append(to_numpy(values))
-    return {name: np.concatenate(values) for name, values in found.items()}
+            maps[name].append(to_numpy(values))
+    return {name: np.concatenate(values) for name, values in maps.items()}

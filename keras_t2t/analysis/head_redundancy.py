@@ -1,30 +1,39 @@
-"""How much of what a model computes it computes twice: the diagnosis of the paper (section 1) as numbers."""
+"""Redundancy of attention heads and blocks: the diagnosis of the paper (section 1) in numbers."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 
 from keras_t2t.analysis.costs import Cost, cost
 from keras_t2t.analysis.geometry import distances, token_centers
-from keras_t2t.analysis.model_parts import batches, run_encoder, split_model, to_numpy
 from keras_t2t.analysis.similarity import attention_distance, centered_gram, cka, entropy, head_cosine, head_divergence
+from keras_t2t.analysis.tracing import (
+    batches,
+    blocks_of,
+    check_output,
+    run_with_attention,
+    to_numpy,
+    tokens_to_token_of,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Redundancy:
-    """What a model's blocks do with a set of images; averages over images and queries.
+    """Redundancy of a model's blocks over a set of images. All values are averages over images and queries.
 
     Glossary of shapes: L: blocks; H: heads.
 
     Attributes:
-        blocks: names of the blocks.
-        cosine: (L, H, H), cosine between the rows of attention of two heads: 1 if they are the same.
-        divergence: (L, H, H), Jensen-Shannon divergence between them in bits: 0 if they are the same, at most 1.
-        entropy: (L, H), entropy of the rows of attention in bits: log2 N if all N tokens are attended to evenly.
-        distance: (L, H), mean distance in pixels between the centers of a token and of those it attends to, class token aside.
-        cka: (L, L), linear CKA between the blocks' results, the tokens of an image being the examples: 1 if they are the same
-            up to rotation and scale.
+        blocks: Names of the blocks.
+        cosine: `(L, H, H)`, cosine similarity between the attention rows of two heads. 1 for identical heads.
+        divergence: `(L, H, H)`, Jensen-Shannon divergence between them in bits. 0 for identical heads, at most 1.
+        entropy: `(L, H)`, entropy of the attention rows in bits. log2 N for uniform attention over N tokens.
+        distance: `(L, H)`, mean distance in pixels between the center of a token and those of the tokens it attends to, without
+            the class token.
+        cka: `(L, L)`, linear CKA between the outputs of two blocks, with the tokens of an image as examples. 1 for outputs that
+            are equal up to rotation and scale.
     """
 
     blocks: tuple[str, ...]
@@ -35,73 +44,96 @@ class Redundancy:
     cka: np.ndarray
 
     def by_block(self) -> dict[str, np.ndarray]:
-        """Returns averages for each block (L,), over pairs of heads or over heads, and its CKA with the block before or nan."""
+        """Returns one value per block.
+
+        Returns:
+            A dictionary of arrays `(L,)`: `"cosine"` and `"divergence"` averaged over pairs of heads, NaN for a single head;
+            `"entropy"` and `"distance"` averaged over heads; `"cka"` with the previous block, NaN for the first block.
+        """
         return {
-            "cosine": _over_pairs(self.cosine),
-            "divergence": _over_pairs(self.divergence),
+            "cosine": _mean_over_pairs(self.cosine),
+            "divergence": _mean_over_pairs(self.divergence),
             "entropy": self.entropy.mean(1),
             "distance": self.distance.mean(1),
             "cka": np.concatenate([[np.nan], np.diagonal(self.cka, 1)]),
         }
 
 
-def _over_pairs(matrices):
-    """Averages (L, H, H) over pairs of different heads; nan for a single head."""
+def _mean_over_pairs(matrices):
+    """Averages `(L, H, H)` over pairs of different heads."""
     heads = matrices.shape[-1]
     pairs = ~np.eye(heads, dtype=bool)
     return matrices[:, pairs].mean(1) if heads > 1 else np.full(len(matrices), np.nan)
 
 
-def redundancy(model: keras.Model, images, batch_size: int = 4) -> Redundancy:
+def redundancy(model: keras.Model, images: np.ndarray, batch_size: int = 4) -> Redundancy:
     """Measures the redundancy of a model over a set of images.
 
-    The last block is computed for all tokens. Statistics are taken block by block; what is kept is the attention of one block,
-    the results of a batch, and for one image a Gram matrix of each block: 8 L N N bytes, 4 MB for T2TViT14 at 224x224, 37 MB at
-    384x384.
+    The last block is computed for all tokens. Statistics are computed block by block. At any time, memory holds the attention
+    of one block, the block outputs of one batch, and a Gram matrix per block for one image. The Gram matrices take 8 L N N
+    bytes: 4 MB for T2TViT14 at 224x224, 37 MB at 384x384.
 
     Args:
-        model: any model of this package, with a grid of 3 tokens or more.
-        images: (B, H, W, C), in the range that the model takes.
-        batch_size: how many images pass at a time; it does not change the result.
+        model: A model built by `keras_t2t`.
+        images: `(B, H, W, C)`, in the value range the model expects. The grid must have at least 3 tokens.
+        batch_size: Number of images per forward pass. It does not change the result.
+
+    Returns:
+        The `Redundancy` of the model.
 
     Raises:
-        ValueError: for images that the model does not take, or too small.
+        ValueError: If `images` do not match the model's input shape or are too small.
+
+    Example:
+
+    >>> model = keras_t2t.T2TViTTiny32(weights="cifar10")
+    >>> result = keras_t2t.analysis.redundancy(model, np.random.uniform(0, 255, (2, 32, 32, 3)))
+    >>> result.cosine.shape, result.cka.shape
+    ((5, 4, 4), (5, 5))
     """
-    model_parts = split_model(model)
-    count = len(model_parts.block_names)
-    sums, products = [0.0] * count, np.zeros((count, count))
+    names, soft_splits = [block.name for block in blocks_of(model)], tokens_to_token_of(model).soft_splits
+    sums, products = np.zeros(()), np.zeros((len(names), len(names)))
     for batch in batches(model, images, batch_size):
-        places = distances(token_centers(model_parts.config.soft_splits, batch.shape[1:3]))
-        if len(places) < 3:
-            raise ValueError(f"Expected images of 3 tokens or more; received images of {tuple(batch.shape[1:3])} pixels")
-        _, tokens = model_parts.entry(batch, training=False)
-        outputs = []
-        for i, (weights, output) in enumerate(run_encoder(model_parts, tokens)):
-            sums[i] = sums[i] + len(batch) * _statistics(to_numpy(weights), places)
-            outputs.append(to_numpy(output))
-        for one in zip(*outputs, strict=True):  # image by image
-            grams = np.stack([centered_gram(features).ravel() for features in one])
+        token_distances = distances(token_centers(soft_splits, batch.shape[1:3]))
+        if len(token_distances) < 3:
+            raise ValueError(f"Expected images with at least 3 tokens; received: image size {tuple(batch.shape[1:3])}")
+        statistics, outputs = _measure_batch(model, batch, token_distances)
+        sums = sums + len(batch) * statistics
+        for image_outputs in zip(*outputs, strict=True):
+            grams = np.stack([centered_gram(features).ravel() for features in image_outputs])
             products += grams @ grams.T
-    statistics = np.stack(sums) / len(images)  # (L, 2 H + 2, H)
+    statistics = sums / len(images)  # (L, 2 H + 2, H)
     heads = statistics.shape[-1]
     cosine, divergence, others = np.split(statistics, [heads, 2 * heads], axis=1)
-    return Redundancy(tuple(model_parts.block_names), cosine, divergence, others[:, 0], others[:, 1], cka(products))
+    return Redundancy(tuple(names), cosine, divergence, others[:, 0], others[:, 1], cka(products))
 
 
-def _statistics(weights, distances):
-    """Returns cosine (H, H), divergence (H, H), entropy (1, H) and distance (1, H) of attention (B, H, N, N), stacked."""
-    rows = entropy(weights).mean((0, 2)), attention_distance(weights, distances)
+def _measure_batch(model, batch, token_distances):
+    """Returns the statistics `(L, 2 H + 2, H)` of a batch, and the output `(B, N, D)` of each block."""
+    statistics, outputs = [], []
+
+    def visit_block(block, weights, output):
+        statistics.append(_statistics(to_numpy(weights), token_distances))
+        outputs.append(to_numpy(output))
+
+    check_output(model, batch, run_with_attention(model, batch, visit_block))
+    return np.stack(statistics), outputs
+
+
+def _statistics(weights, token_distances):
+    """Stacks cosine `(H, H)`, divergence `(H, H)`, entropy `(1, H)` and distance `(1, H)` of attention `(B, H, N, N)`."""
+    rows = entropy(weights).mean((0, 2)), attention_distance(weights, token_distances)
     return np.concatenate([head_cosine(weights), head_divergence(weights), np.stack(rows)])
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """One of several models side by side.
+    """Cost and redundancy of one of several models.
 
     Attributes:
-        name: of the model.
-        cost: what it costs at the size of its images.
-        redundancy: what its blocks do with them.
+        name: Name of the model.
+        cost: Cost at the size of its images.
+        redundancy: Redundancy over its images.
     """
 
     name: str
@@ -109,30 +141,47 @@ class Comparison:
     redundancy: Redundancy
 
     def summary(self) -> dict[str, float]:
-        """Returns single figures: parameters, multiply-accumulates, and averages of `Redundancy.by_block` over the blocks."""
+        """Returns one value per metric.
+
+        Returns:
+            A dictionary with `"parameters"`, `"multiply_accumulates"`, and the averages of `Redundancy.by_block` over the
+            blocks.
+        """
         by_block = {name: values[~np.isnan(values)] for name, values in self.redundancy.by_block().items()}
         averages = {name: float(values.mean()) if len(values) else np.nan for name, values in by_block.items()}
         return {"parameters": self.cost.parameters, "multiply_accumulates": self.cost.multiply_accumulates, **averages}
 
 
-def compare(models: list[keras.Model], images, batch_size: int = 4) -> list[Comparison]:
-    """Puts models side by side: cost and redundancy of each.
+def compare(
+    models: Sequence[keras.Model], images: np.ndarray | list[np.ndarray] | tuple[np.ndarray, ...], batch_size: int = 4
+) -> list[Comparison]:
+    """Compares the cost and redundancy of several models.
 
     Args:
-        models: any models of this package.
-        images: (B, H, W, C), for all models, or a list of such arrays, one for each model.
-        batch_size: how many images pass at a time.
+        models: Models built by `keras_t2t`.
+        images: `(B, H, W, C)` for all models, or a list with one such array per model.
+        batch_size: Number of images per forward pass.
 
     Returns:
-        A `Comparison` for each model, in their order.
+        A `Comparison` for each model, in the order of `models`.
 
     Raises:
-        ValueError: as `redundancy`, and if there are not as many arrays as models.
+        ValueError: If the number of arrays differs from the number of models, or if `images` do not match a model's input shape
+            or are too small.
+
+    Example:
+
+    >>> models = [keras_t2t.T2TViTTiny32(weights="cifar10"), keras_t2t.T2TViTTiny32(weights=None)]
+    >>> results = keras_t2t.analysis.compare(models, np.random.uniform(0, 255, (2, 32, 32, 3)))
+    >>> [result.summary()["parameters"] for result in results]
+    [764416, 892126]
     """
-    sets = list(images) if isinstance(images, (list, tuple)) else [images] * len(models)
-    if len(sets) != len(models):
-        raise ValueError(f"Expected images for each of {len(models)} models, or one array for all; received {len(sets)} arrays")
+    arrays = list(images) if isinstance(images, (list, tuple)) else [images] * len(models)
+    if len(arrays) != len(models):
+        raise ValueError(
+            f"Expected one array of images, or one for each of {len(models)} models; received: {len(arrays)} arrays"
+        )
     return [
-        Comparison(model.name, cost(model, np.shape(one)[1:]), redundancy(model, one, batch_size))
-        for model, one in zip(models, sets, strict=True)
+        Comparison(model.name, cost(model, np.shape(array)[1:]), redundancy(model, array, batch_size))
+        for model, array in zip(models, arrays, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""What there is to see of one image, as maps of pixels under titles: what `draw_overlays` draws."""
+"""Visual explanations of a prediction: pixel maps by title, to be drawn by `draw_overlays`."""
 
 import keras
 import numpy as np
@@ -6,31 +6,32 @@ import numpy as np
 from keras_t2t.analysis.attention import attention_maps, rollout
 from keras_t2t.analysis.evidence import class_evidence
 from keras_t2t.analysis.geometry import to_pixels, token_centers
-from keras_t2t.models import config_of
+from keras_t2t.analysis.tracing import tokens_to_token_of
 
 
-def attention_panels(model: keras.Model, images, label="the class", heads: int = 8) -> dict[str, np.ndarray]:
-    """Returns what a classifier looks at.
+def attention_panels(model: keras.Model, images: np.ndarray, label: str = "top class", heads: int = 8) -> dict[str, np.ndarray]:
+    """Returns maps that show where a classifier looks.
 
     Args:
-        model: a classifier of this package.
-        images: one image (1, H, W, C), in the range that the model takes.
-        label: what to call the likeliest class.
-        heads: how many heads of the last block at most.
+        model: A classifier built by `keras_t2t`.
+        images: One image `(1, H, W, C)`, in the value range the model expects.
+        label: Name of the top class, for the titles.
+        heads: Maximum number of heads of the last block to include.
 
     Returns:
-        Maps (H, W) by title: the evidence for the likeliest class, the rollout of the class token, the attention of the token
-        in the center in each stage, and that of the class token in the heads of the last block.
+        A dictionary from titles to maps `(H, W)`: the evidence for the top class, the attention rollout of the class token, the
+        attention of the center token in each stage, and that of the class token in each head of the last block.
 
     Raises:
-        ValueError: as `attention_maps` and `class_evidence`, and for more than one image.
+        ValueError: If there is more than one image, if the model is not a classifier with a head on its class token, or if the
+            image does not match its input shape.
     """
     if len(images) != 1:
-        raise ValueError(f"Expected one image, (1, H, W, C); received: {np.shape(images)}")
-    splits, size = config_of(model).soft_splits, np.shape(images)[1:3]
+        raise ValueError(f"Expected one image of shape (1, H, W, C); received: images of shape {np.shape(images)}")
+    splits, size = tokens_to_token_of(model).soft_splits, np.shape(images)[1:3]
 
-    def pixels(values, count=None):
-        centers = token_centers(splits[:count], size)
+    def pixels(values, num_splits=None):
+        centers = token_centers(splits[:num_splits], size)
         grid = tuple(map(len, centers))
         return to_pixels(np.reshape(values, (*np.shape(values)[:-1], *grid)), centers, size)
 
@@ -40,10 +41,10 @@ def attention_panels(model: keras.Model, images, label="the class", heads: int =
     evidence = class_evidence(model, images)[0]
     panels = {
         f"evidence for {label}": pixels(evidence.ravel()),
-        "rollout of the class token": pixels(rollout(maps[name] for name in blocks)[0, 0, 1:]),
+        "attention rollout, class token": pixels(rollout(maps[name] for name in blocks)[0, 0, 1:]),
     }
     for i, name in enumerate(stages, 1):
-        panels[f"{name}, from the center"] = pixels(maps[name][0, 0, 0], i)
+        panels[f"{name}, center token"] = pixels(maps[name][0, 0, 0], i)
     for head, values in enumerate(pixels(maps[blocks[-1]][0, :heads, 0, 1:])):
         panels[f"{blocks[-1]}, head {head}"] = values
     return panels

@@ -1,31 +1,38 @@
-"""Pictures of what the other files of this folder compute. PNG files, in colors that the color-blind can tell apart."""
+"""Plots of the results of this package, as PNG files in colors that people with color blindness can distinguish."""
 
+import os
 import textwrap
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from keras_t2t.analysis.head_redundancy import Comparison
 from keras_t2t.figures import PALETTE, new_figure
 
 MARKERS = "osD^vP"
 
 
-def draw_overlays(image, maps, path, title: str = "", columns: int = 4):
-    """Draws an image, and maps laid over it.
+def draw_overlays(
+    image: np.ndarray, maps: Mapping[str, np.ndarray], path: str | os.PathLike, title: str = "", columns: int = 4
+) -> None:
+    """Draws an image, followed by the image with each map on top.
 
     Args:
-        image: (H, W, 3) or (H, W, 1) in [0, 255].
-        maps: mapping from titles to maps (H, W), as `to_pixels` returns them; each has a scale of its own, from its least to
-            its greatest value.
-        path: of the PNG.
-        title: above all of them.
-        columns: panels in a row.
+        image: `(H, W, 3)` or `(H, W, 1)` in [0, 255].
+        maps: Mapping from titles to maps `(H, W)`, as returned by `to_pixels`. Each map is scaled to its own range.
+        path: Path of the PNG file.
+        title: Title of the figure.
+        columns: Number of panels per row.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
     """
     image = np.asarray(image, "float32") / 255
     gray = image.mean(-1)
     columns = min(columns, 1 + len(maps))
     rows = -(-(1 + len(maps)) // columns)
-    panel = image.shape[0] / image.shape[1]
-    figure = new_figure(2.4 * columns, (2.4 * panel + 0.35) * rows + (0.4 if title else 0))
+    aspect = image.shape[0] / image.shape[1]
+    figure = new_figure(2.4 * columns, (2.4 * aspect + 0.35) * rows + (0.4 if title else 0))
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes:
         ax.set_axis_off()
@@ -39,19 +46,24 @@ def draw_overlays(image, maps, path, title: str = "", columns: int = 4):
     figure.savefig(path, dpi=110)
 
 
-def draw_features(image, maps, path, title: str = "", channels: int = 6):
-    """Draws an image, and of each map the channels that vary most over it.
+def draw_features(
+    image: np.ndarray, maps: Mapping[str, np.ndarray], path: str | os.PathLike, title: str = "", channels: int = 6
+) -> None:
+    """Draws an image next to the channels with the highest variance of each feature map.
 
     Args:
-        image: (H, W, 3) or (H, W, 1) in [0, 255].
-        maps: mapping from names to maps (h, w, C), as one image of `feature_maps`.
-        path: of the PNG.
-        title: above all of them.
-        channels: how many of each map.
+        image: `(H, W, 3)` or `(H, W, 1)` in [0, 255].
+        maps: Mapping from names to feature maps `(h, w, C)`, as returned by `feature_maps`, of one image.
+        path: Path of the PNG file.
+        title: Title of the figure.
+        channels: Number of channels per feature map.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
     """
     image = np.asarray(image, "float32") / 255
-    panel = image.shape[0] / image.shape[1]
-    figure = new_figure(1.7 * (channels + 1), (1.7 * panel + 0.25) * len(maps) + (0.4 if title else 0))
+    aspect = image.shape[0] / image.shape[1]
+    figure = new_figure(1.7 * (channels + 1), (1.7 * aspect + 0.25) * len(maps) + (0.4 if title else 0))
     axes = figure.subplots(len(maps), channels + 1, squeeze=False)
     for row, (name, values) in zip(axes, maps.items(), strict=True):
         for ax in row:
@@ -61,61 +73,70 @@ def draw_features(image, maps, path, title: str = "", channels: int = 6):
         row[0].set_ylabel(f"{name}\n{values.shape[0]}x{values.shape[1]}", fontsize=10)
         row[0].imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
         for ax, channel in zip(row[1:], np.argsort(-values.var((0, 1)), kind="stable"), strict=False):
-            ax.imshow(values[..., channel], cmap="gray", aspect=panel * values.shape[1] / values.shape[0])
+            ax.imshow(values[..., channel], cmap="gray", aspect=aspect * values.shape[1] / values.shape[0])
             ax.set_title(f"channel {channel}", fontsize=8)
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=110)
 
 
-def draw_comparison(comparisons, path):
-    """Draws the redundancy of models side by side: figures over the depth, and CKA between the blocks.
+def draw_comparison(comparisons: Sequence[Comparison], path: str | os.PathLike) -> None:
+    """Plots the redundancy of several models: similarity and attention metrics over depth, and CKA between blocks.
 
     Args:
-        comparisons: of `compare`, at most six.
-        path: of the PNG.
+        comparisons: Results of `compare`, at most six.
+        path: Path of the PNG file.
 
     Raises:
-        ValueError: for more than six.
+        ValueError: If there are more than six models.
+        ImportError: If matplotlib is not installed.
     """
     if len(comparisons) > len(PALETTE):
-        raise ValueError(f"Expected at most {len(PALETTE)} models in one picture; received {len(comparisons)}")
+        raise ValueError(f"Expected at most {len(PALETTE)} models; received: {len(comparisons)} models")
     panels = {
-        "cosine": "cosine between heads",
-        "divergence": "Jensen-Shannon divergence\nbetween heads (bits)",
-        "entropy": "entropy of attention (bits)",
+        "cosine": "cosine similarity of heads",
+        "divergence": "Jensen-Shannon divergence\nof heads (bits)",
+        "entropy": "attention entropy (bits)",
         "distance": "attention distance (pixels)",
     }
     figure = new_figure(12.5, 6.8)
-    above, below = figure.subfigures(2, 1, height_ratios=(1, 1.1))
-    for ax, (name, title) in zip(above.subplots(1, 4), panels.items(), strict=True):
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.1))
+    for ax, (name, title) in zip(top.subplots(1, 4), panels.items(), strict=True):
         for comparison, color, marker in zip(comparisons, PALETTE, MARKERS, strict=False):
             values = comparison.redundancy.by_block()[name]
             depth = np.linspace(0, 1, len(values)) if len(values) > 1 else [0.5]
             ax.plot(depth, values, color=color, marker=marker, markersize=4, label=comparison.name)
         ax.set_title(title, fontsize=10)
-        ax.set_xlabel("first block to last")
+        ax.set_xlabel("first block to last block")
         ax.set_xticks([])
         ax.grid(alpha=0.3)
-    above.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
-    axes = below.subplots(1, len(comparisons), squeeze=False)[0]
+    top.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    axes = bottom.subplots(1, len(comparisons), squeeze=False)[0]
     for ax, comparison in zip(axes, comparisons, strict=True):
-        shown = ax.imshow(comparison.redundancy.cka, cmap="cividis", vmin=0, vmax=1)
+        heatmap = ax.imshow(comparison.redundancy.cka, cmap="cividis", vmin=0, vmax=1)
         ax.set_title(textwrap.fill(comparison.name, 24), fontsize=10 if len(comparisons) < 4 else 8)
         ax.set(xlabel="block", ylabel="block")
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.yaxis.get_major_locator().set_params(integer=True)
-    below.colorbar(shown, ax=list(axes), label="linear CKA between the blocks' results")
+    bottom.colorbar(heatmap, ax=list(axes), label="linear CKA of block outputs")
     figure.savefig(path, dpi=110)
 
 
-def draw_growth(sizes, counts, path, latencies=None):
-    """Draws how cost grows with the size of images.
+def draw_growth(
+    sizes: Sequence[int],
+    counts: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    path: str | os.PathLike,
+    latencies: Mapping[str, Mapping[int, float]] | None = None,
+) -> None:
+    """Plots cost versus image size.
 
     Args:
-        sizes: heights of the square images, in pixels.
-        counts: mapping from labels to (multiply-accumulates, largest result), as `growth` returns them, at most six.
-        path: of the PNG.
-        latencies: None, or a mapping from the same labels to mappings from sizes to seconds.
+        sizes: Heights of the square images in pixels.
+        counts: Mapping from labels to multiply-accumulates and largest output, as returned by `growth`, at most six.
+        path: Path of the PNG file.
+        latencies: Mapping from the same labels to latency in seconds by image size, or `None`.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
     """
     figure = new_figure(12 if latencies else 8.2, 3.8)
     axes = figure.subplots(1, 3 if latencies else 2)
@@ -125,13 +146,13 @@ def draw_growth(sizes, counts, path, latencies=None):
         axes[1].plot(sizes, 4 * np.asarray(largest) / 2**20, **style)
         if latencies and latencies.get(label):
             axes[2].plot(*zip(*sorted(latencies[label].items()), strict=True), **style)
-    titles = ("multiply-accumulates (G)", "largest matrix, float32 (MiB)", "measured time, one image (s)")
+    titles = ("multiply-accumulates (billions)", "largest activation, float32 (MiB)", "latency, one image (s)")
     for ax, title in zip(axes, titles, strict=False):
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_xticks(sizes, [str(size) for size in sizes], rotation=60)
         ax.minorticks_off()
-        ax.set_xlabel("height and width of the image (pixels)")
+        ax.set_xlabel("image height and width (pixels)")
         ax.set_title(title, fontsize=10)
         ax.grid(alpha=0.3)
     axes[0].legend(frameon=False)

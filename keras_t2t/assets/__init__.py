@@ -1,4 +1,4 @@
-"""Files that come with the package: class names, sample images, and the checkpoint that ships."""
+"""Files that ship with the package: class names, sample images, and a trained model."""
 
 import functools
 import importlib.resources
@@ -14,11 +14,11 @@ rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel st
 telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
 """
 IN_CHECKOUT = {"images": "examples/images", "saved_models": "saved_models"}
-"""Where folders are in a checkout of the repository. Once installed they are in this folder, under the same names."""
+"""Folders in a checkout of the repository. In an installed package they are in this folder, under the names on the left."""
 
 
 def folder(name: str) -> pathlib.Path:
-    """Returns the path of `"images"`, sample photos from CIFAR-10, or `"saved_models"`, the checkpoint that ships."""
+    """Returns the path of a folder: `"images"` (sample photos from CIFAR-10) or `"saved_models"` (the trained model)."""
     here = pathlib.Path(__file__).parent
     installed = here / name
     return installed if installed.is_dir() else here.parents[1] / IN_CHECKOUT[name]

@@ -1,4 +1,4 @@
-"""Commands that look inside models and count what they cost."""
+"""Commands that analyze models: attention, cost and comparison."""
 
 import dataclasses
 import pathlib
@@ -16,35 +16,48 @@ from keras_t2t.cli.predict import with_crop_fraction
 from keras_t2t.configs import VARIANTS, variant_of
 from keras_t2t.data import load_image, load_images, read_view
 from keras_t2t.data.sources import SUFFIXES
+from keras_t2t.figures import PALETTE
 from keras_t2t.inference import predict_images
 from keras_t2t.models import config_of, parts, preprocessing_of
 
 SIZES = (112, 160, 224, 320, 448, 640, 1024)
+"""Image heights in pixels for plots of cost versus image size."""
+
+METRICS = {
+    "parameters": "parameters",
+    "multiply_accumulates": "multiply-accumulates",
+    "cosine": "cosine similarity of heads",
+    "divergence": "Jensen-Shannon divergence of heads (bits)",
+    "entropy": "attention entropy (bits)",
+    "distance": "attention distance (pixels)",
+    "cka": "CKA of consecutive blocks",
+}
+"""Row titles for `Comparison.summary`."""
 
 
 @app.command("attention")
 def attention_command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
-    image: Annotated[pathlib.Path, typer.Argument(exists=True, help="A JPEG, PNG, BMP, GIF or WebP file.")],
-    output: Annotated[pathlib.Path, typer.Option(help="The picture, a PNG.")] = pathlib.Path("attention.png"),
+    image: Annotated[pathlib.Path, typer.Argument(exists=True, help="JPEG, PNG, BMP, GIF or WebP file.")],
+    output: Annotated[pathlib.Path, typer.Option(help="PNG file to write.")] = pathlib.Path("attention.png"),
     crop_fraction: CropOption = None,
 ) -> None:
-    """Draw where a classifier looks, and what speaks for its answer."""
+    """Draw attention maps and class evidence for an image."""
     check_picture(output)
     opened = open_model(model, trained=True)
     preprocessing = with_crop_fraction(preprocessing_of(opened), crop_fraction)
     view, images = read_view(image, preprocessing), load_image(image, opened, preprocessing)
     ((label, _),) = predict_images(opened, [image], 1, preprocessing=preprocessing)[0]
     analysis.draw_overlays(view, analysis.attention_panels(opened, images, label), output, f"{opened.name}: {label}")
-    print_table(_blocks_table(analysis.redundancy(opened, images)))
-    print(f"Taken for {label}. Wrote {output}")
+    print_table(_redundancy_table(analysis.redundancy(opened, images)))
+    print(f"Top class: {label}. Wrote {output}")
 
 
-def _blocks_table(redundancy):
-    table = Table("block", "cosine of heads", "divergence (bits)", "entropy (bits)", "distance (pixels)", "CKA to block before")
-    rows = redundancy.by_block()
+def _redundancy_table(redundancy):
+    table = Table("block", "head cosine", "head divergence (bits)", "entropy (bits)", "distance (pixels)", "CKA to previous")
+    values = redundancy.by_block()
     for i, name in enumerate(redundancy.blocks):
-        table.add_row(name, *(_cell(rows[key][i], key) for key in ("cosine", "divergence", "entropy", "distance", "cka")))
+        table.add_row(name, *(_cell(values[key][i], key) for key in ("cosine", "divergence", "entropy", "distance", "cka")))
     return table
 
 
@@ -55,45 +68,50 @@ def _cell(value, key):
 @app.command("cost")
 def cost_command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
-    size: Annotated[str | None, typer.Option(help="Of the image, as 384 or 384x512; by default that of the model.")] = None,
-    latency: Annotated[bool, typer.Option("--latency", help="Measure the time for one image, too.")] = False,
-    picture: Annotated[pathlib.Path | None, typer.Option(help="A PNG of how the cost grows with the image.")] = None,
-):
+    size: Annotated[
+        str | None,
+        typer.Option(help="Image size in pixels, such as 384 or 384x512 (height x width). Defaults to the size of the model."),
+    ] = None,
+    latency: Annotated[bool, typer.Option("--latency", help="Also measure the inference time for one image.")] = False,
+    picture: Annotated[pathlib.Path | None, typer.Option(help="PNG file for a plot of cost versus image size.")] = None,
+) -> None:
     """Count parameters, multiply-accumulates and memory, stage by stage."""
     check_picture(picture)
     opened = open_model(model)
     if size is None and None in opened.input_shape[1:]:
-        raise ValueError(f"Expected --size for {model}, which takes images of any size")
-    shape = None if size is None else (*_size(size), opened.input_shape[3])
-    counted = analysis.cost(opened, shape)
-    height, width, _ = counted.input_shape
-    table = Table(
-        "stage", "trainable", "frozen", "MACs, weights", "MACs, attention", "activations", "largest", title=counted.name
-    )
-    for stage in (*counted.stages, counted):
-        if stage is counted:
-            table.add_section()
-        name = "whole" if stage is counted else stage.name
-        macs = (f"{count / 1e6:,.2f} M" for count in (stage.weight_macs, stage.attention_macs))
-        memory = (f"{count / 2**20:,.2f} MiB" for count in (stage.activation_bytes, stage.largest_bytes))
-        table.add_row(name, f"{stage.trainable:,}", f"{stage.frozen:,}", *macs, *memory)
-    print_table(table)
-    macs = f"{counted.multiply_accumulates / 1e9:.3f} G multiply-accumulates"
-    print(f"{counted.parameters:,} parameters; {macs} for an image of {height}x{width}")
+        raise ValueError(f"Expected --size, because {model} takes images of any size")
+    shape = None if size is None else (*_parse_size(size), opened.input_shape[3])
+    result = analysis.cost(opened, shape)
+    height, width, _ = result.input_shape
+    print_table(_cost_table(result))
+    macs = f"{result.multiply_accumulates / 1e9:.3f} G multiply-accumulates"
+    print(f"{result.parameters:,} parameters; {macs} for a {height}x{width} image")
     variant = variant_of(config_of(opened))
     if variant and VARIANTS[variant].authors_gmacs and size is None:
         print(_published(analysis.reconcile(variant)))
     if latency:
-        timed = _resized(opened, counted.input_shape)
-        print(f"{1000 * analysis.latency(timed, counted.input_shape):.1f} ms for one image, on this machine")
+        milliseconds = 1000 * analysis.latency(_resized(opened, result.input_shape), result.input_shape)
+        print(f"{milliseconds:.1f} ms per image on this machine")
     if picture:
         analysis.draw_growth(SIZES, analysis.growth(config_of(opened), SIZES), picture)
         print(f"Wrote {picture}")
 
 
+def _cost_table(result):
+    table = Table("stage", "trainable", "frozen", "weight MACs", "attention MACs", "activations", "largest", title=result.name)
+    for stage in (*result.stages, result):
+        is_total = stage is result
+        if is_total:
+            table.add_section()
+        macs = (f"{count / 1e6:,.2f} M" for count in (stage.weight_macs, stage.attention_macs))
+        memory = (f"{count / 2**20:,.2f} MiB" for count in (stage.activation_bytes, stage.largest_bytes))
+        table.add_row("total" if is_total else stage.name, f"{stage.trainable:,}", f"{stage.frozen:,}", *macs, *memory)
+    return table
+
+
 def _resized(model, shape):
-    """A model like another for images of (H, W, C), with random weights: to the time it takes they do not matter."""
-    if all(size in (None, wanted) for size, wanted in zip(model.input_shape[1:], shape, strict=True)):
+    """Returns a model with the same layers for images `(H, W, C)`. Its random weights do not affect timing."""
+    if all(size in (None, expected) for size, expected in zip(model.input_shape[1:], shape, strict=True)):
         return model
     classes = head_units(model)
     top = {"include_top": False} if classes is None else {"classes": classes}
@@ -101,63 +119,53 @@ def _resized(model, shape):
     return T2TViT(config_of(model), input_shape=shape, dtype=dtype, **top)
 
 
-def _published(row):
-    openmmlab = f", OpenMMLab {row.openmmlab / 1e9:.2f} G" if row.openmmlab else ""
+def _published(counts):
+    openmmlab = f", OpenMMLab {counts.openmmlab / 1e9:.2f} G" if counts.openmmlab else ""
     return (
-        f"Published: the authors {row.authors / 1e9:.1f} G{openmmlab}. Counted here: all products of a full pass "
-        f"{row.products / 1e9:.3f} G; without those of attention but with norms {row.weights_and_norms / 1e9:.3f} G; "
-        f"the last block for the class token only {row.class_token / 1e9:.3f} G."
+        f"Published: authors {counts.authors / 1e9:.1f} G{openmmlab}. Counted here: all matrix products "
+        f"{counts.products / 1e9:.3f} G; with norms, but without attention products {counts.weights_and_norms / 1e9:.3f} G; "
+        f"with only the class token in the last block {counts.class_token / 1e9:.3f} G."
     )
 
 
 @app.command("compare")
 def compare_command(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=MODEL_HELP)],
-    image: Annotated[list[pathlib.Path], typer.Option(exists=True, help="An image, or a folder of them; may be repeated.")],
-    output: Annotated[pathlib.Path, typer.Option(help="The picture, a PNG.")] = pathlib.Path("compare.png"),
-):
-    """Put models side by side: what they cost, and how much of it is redundant."""
+    image: Annotated[list[pathlib.Path], typer.Option(exists=True, help="Image file or folder of images. May be repeated.")],
+    output: Annotated[pathlib.Path, typer.Option(help="PNG file to write.")] = pathlib.Path("compare.png"),
+) -> None:
+    """Compare the cost and redundancy of several models."""
     check_picture(output)
     if len(models) > len(PALETTE):
-        raise ValueError(f"Expected at most {len(PALETTE)} models in one picture; received {len(models)}")
+        raise ValueError(f"Expected at most {len(PALETTE)} models; received: {len(models)} models")
     paths = [file for path in image for file in (_files(path) if path.is_dir() else [path])]
     opened = [open_model(name) for name in models]
     results = []
     for name, model in zip(models, opened, strict=True):
-        images = load_images(paths, model)  # of one model at a time
+        images = load_images(paths, model)  # inside the loop, so that only one model's images are in memory
         (result,) = analysis.compare([model], images)
         results.append(dataclasses.replace(result, name=_label(name)))
-    table = Table("", *(result.name for result in results), title=f"Averages over blocks and {len(paths)} images")
+    title = f"Averages over blocks and images; number of images: {len(paths)}"
+    table = Table("", *(result.name for result in results), title=title)
     summaries = [result.summary() for result in results]
-    for key, title in SUMMARY.items():
-        table.add_row(title, *(_figure(summary[key]) for summary in summaries))
+    for key, row_title in METRICS.items():
+        table.add_row(row_title, *(_format(summary[key]) for summary in summaries))
     print_table(table)
     analysis.draw_comparison(results, output)
     print(f"Wrote {output}")
 
 
 def _label(name):
-    """What a model is called beside others: a variant and its weights, or a file and its folder."""
+    """Returns a short label for a model: a variant and its weights, or a file and its folder."""
     variant, _, weights = name.partition(":")
     return f"{variant} ({weights or 'random'})" if variant in VARIANTS else "/".join(pathlib.Path(name).parts[-2:])
 
 
-def _figure(value):
+def _format(value):
     return "" if np.isnan(value) else f"{value:,.0f}" if value > 1000 else f"{value:.3f}"
 
 
-SUMMARY = {
-    "parameters": "parameters",
-    "multiply_accumulates": "multiply-accumulates",
-    "cosine": "cosine between heads",
-    "divergence": "Jensen-Shannon divergence between heads (bits)",
-    "entropy": "entropy of attention (bits)",
-    "distance": "attention distance (pixels)",
-    "cka": "CKA between neighboring blocks",
-}
-
-
-def _size(text):
+def _parse_size(text):
     numbers = [int(part) for part in text.split("x") if part.isdecimal()]
     if len(numbers) != text.count("x") + 1 or len(numbers) > 2:
         raise ValueError(f"Expected --size PIXELS or HEIGHTxWIDTH; received: {text!r}")
@@ -165,8 +173,8 @@ def _size(text):
 
 
 def _files(folder):
-    """The images of a folder and of those in it."""
+    """Finds all images in a folder and its subfolders."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
-        raise ValueError(f"Expected images in {folder}; there are none")
+        raise ValueError(f"Expected a folder that contains images; received: {folder}")
     return files

@@ -1,4 +1,4 @@
-"""Commands for models on their way to phones, boards and servers."""
+"""Commands that export models and benchmark them in their runtimes."""
 
 import pathlib
 import tempfile
@@ -13,38 +13,40 @@ from keras_t2t.cli.models import MODEL_HELP, model_file, open_model
 from keras_t2t.exporting import benchmark as benchmarks
 from keras_t2t.exporting import export as export_model
 
+DEFAULT_BATCH_SIZES = [8]
+
 
 @app.command("export")
 def export_command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
-    output: Annotated[pathlib.Path, typer.Option(help="A .tflite or .onnx file, or the folder of a SavedModel.")],
+    output: Annotated[pathlib.Path, typer.Option(help=".tflite or .onnx file, or folder of a SavedModel, to write.")],
     format: Annotated[
-        str | None, typer.Option(help="tflite, onnx or saved_model; by default what the ending of --output says.")
+        str | None, typer.Option(help="tflite, onnx or saved_model. Defaults to the extension of --output.")
     ] = None,
     quantize: Annotated[
-        str | None, typer.Option(help="float16, int8 or full_int8 (needs --calibration) for tflite; int8 for onnx.")
+        str | None, typer.Option(help="For tflite: float16, int8 or full_int8 (needs --calibration). For onnx: int8.")
     ] = None,
     calibration: Annotated[
-        pathlib.Path | None, typer.Option(help="A folder of real images, to measure the ranges of full_int8 on.")
+        pathlib.Path | None, typer.Option(help="Folder of real images to measure the ranges of full_int8.")
     ] = None,
     samples: Annotated[
         pathlib.Path | None,
-        typer.Option(help="A folder of images to compare on; by default those of --calibration, or ten photographs."),
+        typer.Option(help="Folder of images for the comparison. Defaults to --calibration, or ten sample photos."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="The batch of a TFLite file; the other formats take any.")] = 1,
-    input_dtype: Annotated[str, typer.Option(help="float32 or uint8.")] = "float32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Batch size of a TFLite file. The other formats accept any.")] = 1,
+    input_dtype: Annotated[str, typer.Option(help="Dtype of the images: float32 or uint8.")] = "float32",
     tolerance: Annotated[
         float | None,
         typer.Option(
-            help="The largest difference of logits, over the largest, by default 1e-4, and 1e-2 for float16; for 8 bits the "
-            "least part of images with the same likeliest class, by default 0.9."
+            help="For float32 and float16, the maximum difference relative to the largest logit (default 1e-4 and 1e-2). For 8 "
+            "bits, the minimum fraction of images with the same top class (default 0.9)."
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
-):
-    """Export a model to a file for a runtime, which is checked by running it there."""
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file or SavedModel.")] = False,
+) -> None:
+    """Export a model to TFLite, ONNX or a SavedModel, and check the file in its own runtime."""
     keras_model = open_model(model)
-    if quantize != "full_int8":  # needs no ranges
+    if quantize != "full_int8":  # no ranges to measure: the images are for the comparison
         samples, calibration = samples or calibration, None
     report = export_model(
         keras_model,
@@ -64,15 +66,17 @@ def export_command(
 @app.command("benchmark")
 def benchmark_command(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=MODEL_HELP)],
-    batch: Annotated[list[int], typer.Option(min=1, help="A batch size to measure the throughput at; may be repeated.")] = (8,),
-    seconds: Annotated[float, typer.Option(min=0, help="How long to measure each file at each batch size.")] = 2.0,
-    threads: Annotated[int | None, typer.Option(min=1, help="By default all cores of this process.")] = None,
-    picture: Annotated[pathlib.Path | None, typer.Option(help="A PNG file for the same figures as bars.")] = None,
-):
-    """Measure models in their runtimes, side by side.
+    batch: Annotated[
+        list[int], typer.Option(min=1, help="Batch size for the throughput. May be repeated.")
+    ] = DEFAULT_BATCH_SIZES,
+    seconds: Annotated[float, typer.Option(min=0, help="Seconds to spend on each file and batch size.")] = 2.0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Number of threads. Defaults to all available cores.")] = None,
+    picture: Annotated[pathlib.Path | None, typer.Option(help="PNG file for a bar chart of the results.")] = None,
+) -> None:
+    """Benchmark models in their runtimes, side by side.
 
-    Latency is that of one image, the median. Each file has a process of its own. Its peak memory is that of the whole process:
-    Python, numpy, the runtime and the model with the largest batch. TensorFlow is in it for SavedModels and .keras files alone.
+    Latency is the median time of one image. Each file runs in a separate process. Peak memory is that of the whole process:
+    Python, numpy, the runtime and the model with the largest batch. Only SavedModels and .keras files load TensorFlow.
     """
     check_picture(picture)
     batches = tuple(dict.fromkeys(batch))
@@ -97,7 +101,7 @@ def benchmark_command(
 
 
 def _measurable_file(name, folder):
-    """Returns the file of a model that can be measured: its own, or one that is saved into a folder."""
+    """Returns a file of the model that can be measured. If it has none, the model is saved into `folder`."""
     path = model_file(name)
     if path is not None and (path.suffix in (".keras", ".tflite", ".onnx") or path.is_dir()):
         return path

@@ -1,11 +1,12 @@
-"""Random changes of single images, each a pure function of the image and random numbers.
+"""Random augmentation of single images, as pure functions of the image and random numbers.
 
-Sources: section 4.1 of the paper, which takes its augmentation from DeiT (Touvron et al. 2021, table 9).
+Source: section 4.1 of the paper, which takes its augmentation from DeiT (Touvron et al. 2021, table 9).
 """
 
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -16,30 +17,34 @@ from keras_t2t.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 CROPS = ("resized", "padded", "none")
 
 compiled = functools.partial(tf.function, jit_compile=True)
-"""Makes one pass over the pixels of a function that would be one for each operation; it takes pixels of one size."""
+"""Compiles a function with XLA, so that it makes one pass over the pixels instead of one per operation.
+
+The images must all have the same size.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What happens to training images.
+    """How training images are augmented.
 
     Attributes:
-        crop_mode: `"resized"`: a random part of the image, resized; `"padded"`: the resized image, shifted over a margin of
-            zeros; `"none"`: the resized image.
-        crop_scale: least and greatest part of the image's area, with `"resized"`.
-        crop_ratio: least and greatest width over height, with `"resized"`.
-        crop_padding: pixels of the margin, with `"padded"`.
-        interpolation: method of `tf.image.resize`. timm draws `"bilinear"` or `"bicubic"`; the first takes half the time.
-        flip: whether to mirror half of the images.
-        rand_augment_num_ops: changes of RandAugment for each image; 0 for none.
-        rand_augment_magnitude: their strength, 0 to 10.
-        rand_augment_magnitude_std: standard deviation of the strength.
-        random_erase_prob: part of the images in which a rectangle becomes noise.
-        mixup: alpha of Mixup; 0 for none.
-        cutmix: alpha of CutMix; 0 for none.
-        mixup_prob: part of the batches that are mixed.
-        mixup_switch_prob: part of the mixed batches that are mixed by CutMix, if there are both.
-        label_smoothing: part of the target that is spread over all classes.
+        crop_mode: `"resized"` takes a random crop and resizes it; `"padded"` resizes the image, pads it with zeros and takes a
+            random crop of the original size; `"none"` resizes the whole image.
+        crop_scale: Smallest and largest area of a crop as a fraction of the image's area, for `"resized"`.
+        crop_ratio: Smallest and largest aspect ratio (width / height) of a crop, for `"resized"`.
+        crop_padding: Padding on each side in pixels, for `"padded"`.
+        interpolation: Method of `tf.image.resize`. timm picks `"bilinear"` or `"bicubic"` at random; the
+            former takes half the time.
+        flip: Whether to flip half of the images horizontally.
+        rand_augment_num_ops: Number of RandAugment operations per image. 0 disables RandAugment.
+        rand_augment_magnitude: Mean strength of the operations, from 0 to 10.
+        rand_augment_magnitude_std: Std of the strength.
+        random_erase_prob: Fraction of images in which a rectangle is replaced with noise.
+        mixup: Alpha of Mixup. 0 disables Mixup.
+        cutmix: Alpha of CutMix. 0 disables CutMix.
+        mixup_prob: Fraction of batches that are mixed.
+        mixup_switch_prob: Fraction of the mixed batches that use CutMix, if both are enabled.
+        label_smoothing: Fraction of each target that is spread evenly over all classes.
     """
 
     crop_mode: str = "resized"
@@ -60,16 +65,23 @@ class Augmentation:
 
 
 def random_crop(image: tf.Tensor, size: tuple[int, int], augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:
-    """Returns a random view (*size, 3) of an encoded image or of pixels, in gray levels that need not be whole.
+    """Takes a random crop of an image and resizes it. Only the part of a JPEG that is needed is decoded.
 
-    A JPEG is decoded only where the view needs it.
+    Args:
+        image: The bytes of an image file, or pixels of shape `(H, W, 3)` or `(H, W, 1)`.
+        size: `(height, width)` of the result.
+        augmentation: The crop settings and `interpolation` to use.
+        seed: Integer tensor of shape `(2,)`.
+
+    Returns:
+        Tensor of shape `(*size, 3)` in gray levels, which need not be whole numbers.
     """
     if augmentation.crop_mode == "resized":
         return _random_resized_crop(image, size, augmentation, seed)
     pixels = _resize(decode(image), size, augmentation.interpolation)
     if augmentation.crop_mode == "padded":
-        margin = augmentation.crop_padding
-        pixels = tf.pad(pixels, [[margin, margin], [margin, margin], [0, 0]])
+        padding = augmentation.crop_padding
+        pixels = tf.pad(pixels, [[padding, padding], [padding, padding], [0, 0]])
         pixels = tf.image.stateless_random_crop(pixels, (*size, 3), seed)
     return pixels
 
@@ -78,23 +90,32 @@ def _random_resized_crop(image, size, augmentation, seed):
     def window(shape):
         return random_window(shape, augmentation.crop_scale, augmentation.crop_ratio, seed)
 
-    def of_jpeg():
+    def crop_jpeg():
         return tf.image.decode_and_crop_jpeg(image, window(tf.io.extract_jpeg_shape(image)), 3)
 
-    def of_pixels():
+    def crop_pixels():
         pixels = decode(image)
         top, left, height, width = tf.unstack(window(tf.shape(pixels)))
         return pixels[top : top + height, left : left + width]
 
-    view = tf.cond(tf.io.is_jpeg(image), of_jpeg, of_pixels) if image.dtype == tf.string else of_pixels()
-    return _resize(view, size, augmentation.interpolation)
+    crop = tf.cond(tf.io.is_jpeg(image), crop_jpeg, crop_pixels) if image.dtype == tf.string else crop_pixels()
+    return _resize(crop, size, augmentation.interpolation)
 
 
 def random_window(shape: tf.Tensor, scale: tuple[float, float], ratio: tuple[float, float], seed: tf.Tensor) -> tf.Tensor:
-    """Returns (top, left, height, width) of a random part of an image, int32.
+    """Picks the window of a random crop (Szegedy et al. 2015).
 
-    Its area, as a part of the image's, is uniform in `scale`, the logarithm of width over height uniform in that of `ratio`
-    (Szegedy et al. 2015). Of ten draws the first that fits is taken; if none does, the middle of the image.
+    The area, as a fraction of the image's area, is uniform in `scale`. The logarithm of the aspect ratio (width / height) is
+    uniform between the logarithms of `ratio`. The first of ten windows that fits is used. If none fits, it is a central crop.
+
+    Args:
+        shape: Shape of the image, a tensor that starts with height and width.
+        scale: Smallest and largest area as a fraction of the image's area.
+        ratio: Smallest and largest aspect ratio.
+        seed: Integer tensor of shape `(2,)`.
+
+    Returns:
+        `(top, left, height, width)` as an int32 tensor of shape `(4,)`.
     """
     return _window(shape, scale, ratio, tf.random.stateless_uniform((2, 11), seed))
 
@@ -108,15 +129,15 @@ def _window(shape, scale, ratio, draws):
     extents = tf.round(tf.sqrt([area * tf.exp(-log_ratio), area * tf.exp(log_ratio)]))  # (2, 10): heights and widths
     fits = tf.reduce_all((extents >= 1) & (extents <= sides[:, None]), 0)
     any_fits = tf.reduce_any(fits)
-    middle = tf.round(tf.minimum(sides, sides[::-1] * [1 / ratio[0], ratio[1]]))
-    extent = tf.where(any_fits, tf.gather(extents, tf.argmax(fits), axis=1), middle)
-    room = sides - extent
-    begin = tf.where(any_fits, tf.floor(draws[:, 10] * (room + 1)), tf.floor(room / 2))
+    central = tf.round(tf.minimum(sides, sides[::-1] * [1 / ratio[0], ratio[1]]))
+    extent = tf.where(any_fits, tf.gather(extents, tf.argmax(fits), axis=1), central)
+    margin = sides - extent
+    begin = tf.where(any_fits, tf.floor(draws[:, 10] * (margin + 1)), tf.floor(margin / 2))
     return tf.cast(tf.concat([begin, extent], 0), "int32")
 
 
 def _resize(pixels, size, interpolation):
-    """Resizes to `size`; antialiased if more than three quarters of the pixels go, since then many would not be seen."""
+    """Resizes to `size`, with antialiasing if more than three quarters of the pixels would otherwise be ignored."""
     if tuple(pixels.shape[:2]) != tuple(size):
         shrinks = tf.size(pixels) > 4 * 3 * size[0] * size[1]
         resize = functools.partial(tf.image.resize, pixels, size, interpolation)
@@ -125,52 +146,60 @@ def _resize(pixels, size, interpolation):
 
 
 def to_uint8(values: tf.Tensor) -> tf.Tensor:
-    """Rounds and clips to uint8."""
+    """Rounds gray levels, clips them to [0, 255] and casts them to uint8."""
     return values if values.dtype == "uint8" else tf.cast(tf.clip_by_value(tf.round(values), 0, 255), "uint8")
 
 
 def flip(image: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
-    """Mirrors an image (H, W, C) if a number in [0, 1) is below a half."""
+    """Flips an image `(H, W, C)` horizontally if `draw`, a random number in [0, 1), is below 0.5."""
     return tf.where(draw < 0.5, tf.reverse(image, [1]), image)
 
 
-def erase(image: tf.Tensor, rate: float, draws: tf.Tensor) -> tf.Tensor:
-    """Fills a rectangle of a part `rate` of the images (H, W, 3), uint8, with noise of ImageNet's mean and deviation.
+def erase(image: tf.Tensor, prob: float, draws: tf.Tensor) -> tf.Tensor:
+    """Replaces a random rectangle with noise that has ImageNet's mean and std (Zhong et al. 2020).
 
-    The rectangle has 1/50 to 1/3 of the area and a ratio of sides of 3/10 to 10/3 (Zhong et al. 2020). All images take their
-    noise from one picture of it, rolled by random distances, since drawing so many numbers takes longer than all the rest.
-    Seven numbers in [0, 1) say whether, with which area, ratio of sides, place (two), and how far the noise is rolled (two).
+    The rectangle covers 1/50 to 1/3 of the image, with an aspect ratio from 3/10 to 10/3. All images share one noise image,
+    rolled by random distances, since drawing this many random numbers takes longer than everything else.
+
+    Args:
+        image: Uint8 tensor of shape `(H, W, 3)`.
+        prob: Probability that a rectangle is erased.
+        draws: Random numbers in [0, 1), shape `(7,)`: whether to erase, the rectangle's area, aspect ratio, y and x, and the
+            distances by which the noise is rolled along y and x.
+
+    Returns:
+        Uint8 tensor of shape `(H, W, 3)`.
     """
 
     def erased():
         height, width, _ = image.shape
         noise = tf.roll(_noise(height, width), tf.cast(draws[5:] * [float(height), float(width)], "int32"), [0, 1])
-        return tf.where(_rectangle(height, width, draws[1:5]), noise, image)
+        return tf.where(_random_rectangle(height, width, draws[1:5]), noise, image)
 
-    return tf.cond(draws[0] < rate, erased, lambda: image)
+    return tf.cond(draws[0] < prob, erased, lambda: image)
 
 
 @functools.cache
 def _noise(height, width):
-    """Noise (height, width, 3) of the beta distribution, which has both moments and does not leave the range of pixels."""
+    """Returns noise `(height, width, 3)` from beta distributions, which have the right mean and std and stay in range."""
     mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
     concentration = mean * (1 - mean) / std**2 - 1
     noise = np.random.default_rng(0).beta(mean * concentration, (1 - mean) * concentration, (height, width, 3))
     return np.rint(255 * noise).astype("uint8")
 
 
-def _rectangle(height, width, draws):
-    """Returns which pixels (height, width, 1) are in a rectangle; the draws are of its area, its ratio of sides, y and x."""
+def _random_rectangle(height, width, draws):
+    """Returns the mask of a rectangle; `draws` are for its area, aspect ratio, y and x."""
     sides = tf.constant([height, width], "float32")
     area = (1 / 50 + draws[0] * (1 / 3 - 1 / 50)) * tf.reduce_prod(sides)
     ratio = tf.exp((2 * draws[1] - 1) * math.log(10 / 3))
     extent = tf.minimum(tf.round(tf.sqrt([area * ratio, area / ratio])), sides)
     begin = tf.floor(draws[2:] * (sides - extent + 1))
     (top, left), (bottom, right) = tf.unstack(begin), tf.unstack(begin + extent)
-    return inside(height, width, top, left, bottom, right)
+    return rectangle_mask(height, width, top, left, bottom, right)
 
 
-def inside(height: int, width: int, top, left, bottom, right) -> tf.Tensor:
-    """Returns which pixels (height, width, 1) are in a rectangle."""
+def rectangle_mask(height: int, width: int, top: Any, left: Any, bottom: Any, right: Any) -> tf.Tensor:
+    """Returns a boolean mask `(height, width, 1)` that is true inside a rectangle; `bottom` and `right` are exclusive."""
     rows, columns = tf.range(float(height))[:, None, None], tf.range(float(width))[:, None]
     return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)

@@ -1,57 +1,79 @@
-"""What is wrong with data: files that cannot be read, or are left out, and labels outside of the classes."""
+"""Finding bad data: files that cannot be read or are not images, and labels out of range."""
 
 import contextlib
 import os
 import pathlib
+from collections.abc import Iterator
 
 import tensorflow as tf
 
 from keras_t2t.data.decoding import decode
-from keras_t2t.data.sources import OUTSIDE, SUFFIXES, IndexedSource
+from keras_t2t.data.sources import LABEL_OUT_OF_RANGE, SUFFIXES, ImageSource, IndexedSource
 from keras_t2t.errors import DataError
 
 
 def other_files(folder: str | os.PathLike) -> list[str]:
-    """Returns the files of a folder of images that are no images by their names."""
+    """Returns the files in a folder whose suffix is not that of an image, sorted. Hidden files are ignored."""
     files = (path for path in pathlib.Path(folder).rglob("*") if path.is_file() and not path.name.startswith("."))
     return sorted(str(path) for path in files if path.suffix.lower() not in SUFFIXES)
 
 
 def find_bad_files(source: IndexedSource) -> list[str]:
-    """Returns the files of a source that cannot be decoded as images, after a try of each."""
-    images = tf.constant(source.images)
+    """Finds the files that cannot be decoded as images, by decoding all of them.
 
-    def try_one(number):
-        return number, tf.size(decode(tf.io.read_file(images[number])))
+    Args:
+        source: Images in files.
 
-    tried = tf.data.Dataset.range(len(source)).map(try_one, tf.data.AUTOTUNE, deterministic=False).ignore_errors()
-    good = {number for number, _ in tried.as_numpy_iterator()}
-    return [str(path) for number, path in enumerate(source.images) if number not in good]
+    Returns:
+        Paths of the bad files, in the order of the source.
+    """
+    paths = tf.constant(source.images)
+
+    def decode_file(index):
+        return index, tf.size(decode(tf.io.read_file(paths[index])))
+
+    decoded = tf.data.Dataset.range(len(source)).map(decode_file, tf.data.AUTOTUNE, deterministic=False).ignore_errors()
+    good = {index for index, _ in decoded.as_numpy_iterator()}
+    return [str(path) for index, path in enumerate(source.images) if index not in good]
 
 
 @contextlib.contextmanager
-def data_errors_named(*sources):
-    """Turns errors of TensorFlow about files that cannot be read, or about labels, into a `DataError` that says so."""
+def explain_data_errors(*sources: ImageSource) -> Iterator[None]:
+    """Turns TensorFlow's errors about unreadable files or labels out of range into a `DataError` that explains them.
+
+    Args:
+        *sources: The images that are read inside the context.
+
+    Raises:
+        DataError: If files cannot be read, or labels are out of range.
+    """
     try:
         yield
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
-        if OUTSIDE in str(error):
-            raise DataError(f"Expected labels from 0 to {len(sources[0].classes) - 1}; some are outside") from error
-        bad = [path for source in sources if source.from_files for path in find_bad_files(source)]
+        if LABEL_OUT_OF_RANGE in str(error):
+            raise DataError(f"Expected labels from 0 to {len(sources[0].classes) - 1}; some are out of range") from error
+        in_files = (source for source in sources if isinstance(source, IndexedSource) and source.from_files)
+        bad = [path for source in in_files for path in find_bad_files(source)]
         if not bad:
             raise
         raise DataError(f"{len(bad)} files cannot be read, such as {bad[0]}; remove them, or set skip_bad_files") from error
 
 
 def without_bad_files(source: IndexedSource) -> tuple[IndexedSource, list[str]]:
-    """Returns the source without the files that cannot be decoded, and those files.
+    """Drops the files that cannot be decoded as images.
+
+    Args:
+        source: Images in files.
+
+    Returns:
+        The source without the bad files, and the sorted paths of the bad files.
 
     Raises:
-        DataError: if a class has no images left.
+        DataError: If a class has no images left.
     """
     bad = set(find_bad_files(source))
-    rest = source.subset([number for number, path in enumerate(source.images) if str(path) not in bad])
+    rest = source.subset([index for index, path in enumerate(source.images) if str(path) not in bad])
     empty = [name for label, name in enumerate(source.classes) if label not in rest.labels]
     if empty:
-        raise DataError(f"No image of {empty} can be read")
+        raise DataError(f"Expected at least one readable image in every class; found none in {empty}")
     return rest, sorted(bad)

@@ -1,26 +1,39 @@
-"""Mixing the images of a batch: Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019)."""
+"""Mixing the images of a batch: Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019).
+
+Every image is mixed with its partner: the image at the same index from the end of the batch. `lam` is the fraction of the image
+in the mix; the rest is its partner's.
+"""
 
 import tensorflow as tf
 
-from keras_t2t.data.augment import Augmentation, compiled, inside
+from keras_t2t.data.augment import Augmentation, compiled, rectangle_mask
 
 
 def smooth(labels: tf.Tensor, classes: int, smoothing: float) -> tf.Tensor:
-    """Returns targets (B, classes) for labels (B,): `smoothing` is spread over all classes, the rest goes to the right one."""
+    """Returns smoothed targets.
+
+    Args:
+        labels: Class indices of shape `(B,)`.
+        classes: Number of classes.
+        smoothing: Fraction of each target that is spread evenly over all classes. The rest goes to the correct class.
+
+    Returns:
+        Float32 tensor of shape `(B, classes)`.
+    """
     return tf.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
 
 
-def mix(images: tf.Tensor, targets: tf.Tensor, augmentation: Augmentation, seed: tf.Tensor):
-    """Mixes every image of a batch with that at the same place from the end, all in one proportion.
+def mix(images: tf.Tensor, targets: tf.Tensor, augmentation: Augmentation, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Applies Mixup, CutMix or neither to a batch, with the same `lam` for all images.
 
     Args:
-        images: (B, H, W, C), of any dtype.
-        targets: (B, classes).
-        augmentation: `mixup`, `cutmix`, `mixup_prob` and `mixup_switch_prob` are used.
-        seed: (2,).
+        images: Tensor of shape `(B, H, W, C)`, of any dtype.
+        targets: Tensor of shape `(B, classes)`.
+        augmentation: The `mixup`, `cutmix`, `mixup_prob` and `mixup_switch_prob` to use.
+        seed: Integer tensor of shape `(2,)`.
 
     Returns:
-        Mixed images, float32, and targets.
+        Images in float32, and targets, of the same shapes.
     """
 
     def unmixed():
@@ -29,46 +42,49 @@ def mix(images: tf.Tensor, targets: tf.Tensor, augmentation: Augmentation, seed:
     if augmentation.mixup_prob == 0 or augmentation.mixup == augmentation.cutmix == 0:
         return unmixed()
     seeds = tf.random.experimental.stateless_split(seed, 3)
-    chance, switch = tf.unstack(tf.random.stateless_uniform((2,), seeds[0]))
-    cut_rate = augmentation.mixup_switch_prob if augmentation.mixup and augmentation.cutmix else float(augmentation.cutmix > 0)
+    mix_draw, cutmix_draw = tf.unstack(tf.random.stateless_uniform((2,), seeds[0]))
+    cutmix_prob = (
+        augmentation.mixup_switch_prob if augmentation.mixup and augmentation.cutmix else float(augmentation.cutmix > 0)
+    )
 
     def mixed():
         return tf.cond(
-            switch < cut_rate,
+            cutmix_draw < cutmix_prob,
             lambda: cutmix(images, targets, beta(augmentation.cutmix or 1.0, seeds[1]), seeds[2]),
             lambda: mixup(images, targets, beta(augmentation.mixup or 1.0, seeds[1])),
         )
 
-    return tf.cond(chance < augmentation.mixup_prob, mixed, unmixed)
+    return tf.cond(mix_draw < augmentation.mixup_prob, mixed, unmixed)
 
 
-def mixup(images, targets, share):
-    """Returns `share` of each image and target plus the rest of its partner."""
-    return blend(share, images), blend(share, targets)
+def mixup(images: tf.Tensor, targets: tf.Tensor, lam: tf.Tensor | float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Blends each image and its target with those of its partner."""
+    return blend(images, lam), blend(targets, lam)
 
 
-def cutmix(images, targets, share, seed):
-    """Puts a rectangle of its partner, with 1 - `share` of the area where it lies within, into each image.
+def cutmix(images: tf.Tensor, targets: tf.Tensor, lam: tf.Tensor | float, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Pastes a rectangle of its partner into each image.
 
-    The targets are shared in proportion to the areas.
+    The rectangle covers a fraction `1 - lam` of the image, or less if it reaches beyond the border. The targets are blended in
+    proportion to the areas.
     """
     height, width = images.shape[1:3]
     center = tf.random.stateless_uniform((2,), seed) * [float(height), float(width)]
-    half = tf.sqrt(1 - share) * [height / 2, width / 2]
+    half = tf.sqrt(1 - lam) * [height / 2, width / 2]
     top, left = tf.unstack(tf.maximum(tf.round(center - half), 0.0))
     bottom, right = tf.unstack(tf.minimum(tf.round(center + half), [float(height), float(width)]))
-    cut = tf.cast(inside(height, width, top, left, bottom, right), "float32")
-    share = 1 - (bottom - top) * (right - left) / (height * width)
-    return blend(1 - cut, images), blend(share, targets)
+    pasted = tf.cast(rectangle_mask(height, width, top, left, bottom, right), "float32")
+    lam = 1 - (bottom - top) * (right - left) / (height * width)
+    return blend(images, 1 - pasted), blend(targets, lam)
 
 
 @compiled
-def blend(share, values):
-    """Returns `share` of each value of a batch plus the rest of its partner, float32."""
-    return share * tf.cast(values, "float32") + (1 - share) * tf.cast(tf.reverse(values, [0]), "float32")
+def blend(values: tf.Tensor, lam: tf.Tensor | float) -> tf.Tensor:
+    """Returns `lam * value + (1 - lam) * partner` for each value of a batch, in float32."""
+    return lam * tf.cast(values, "float32") + (1 - lam) * tf.cast(tf.reverse(values, [0]), "float32")
 
 
 def beta(alpha: float, seed: tf.Tensor) -> tf.Tensor:
-    """Draws from the beta distribution with both parameters `alpha`."""
+    """Draws a number from the distribution `Beta(alpha, alpha)`."""
     a, b = tf.unstack(tf.random.stateless_gamma((2,), seed, alpha))
     return a / tf.maximum(a + b, 1e-12)

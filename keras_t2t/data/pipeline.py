@@ -1,4 +1,4 @@
-"""Batches for training and evaluation with tf.data: parallel, prefetched, and a pure function of the seed and the epoch."""
+"""Batches for training and evaluation with `tf.data`: parallel, prefetched, and a pure function of the seed and the epoch."""
 
 import math
 
@@ -16,7 +16,7 @@ from keras_t2t.preprocessing import Preprocessing
 
 
 def training_batches(
-    source,
+    source: ImageSource,
     size: tuple[int, int],
     batch_size: int,
     augmentation: Augmentation,
@@ -25,30 +25,39 @@ def training_batches(
     first_epoch: int = 0,
     shard: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
-    """Returns an endless dataset of (images, targets), one epoch after the other.
+    """Returns an endless dataset of augmented training batches, epoch after epoch.
 
-    What an epoch holds depends on the seed and the number of the epoch alone, so that training can go on where it stopped.
-    Shards share an epoch, and each image of a `IndexedSource` changes as it would without shards; only mixing stays within a shard.
+    The contents of an epoch depend only on the seed and the index of the epoch, so training can resume where it stopped. The
+    shards split each epoch among themselves. Images of an `IndexedSource` are augmented as they would be without shards, except
+    that Mixup and CutMix stay within a shard.
 
     Args:
-        source: a `IndexedSource` or a `StreamSource`.
-        size: (height, width) of the images.
-        batch_size: images in a batch of this shard; what is left of an epoch is dropped.
-        augmentation: what happens to the images.
-        seed: of everything random.
-        first_epoch: the epoch to begin with.
-        shard: (number of this one, how many there are), for several hosts.
+        source: The images.
+        size: `(height, width)` of the batches.
+        batch_size: Number of images in a batch of this shard. The remainder of an epoch is dropped.
+        augmentation: How to augment the images.
+        seed: Seed of everything random.
+        first_epoch: Index of the epoch to start with.
+        shard: `(index of this shard, number of shards)`, for training on several hosts.
 
     Returns:
-        Images (B, H, W, 3), float32 in [0, 255], and targets (B, classes), float32.
+        Images `(B, H, W, 3)`, float32 in [0, 255], and targets `(B, classes)`, float32.
 
     Raises:
-        DataError: if the images do not fill a batch.
+        DataError: If there are fewer images than one batch.
+
+    Example:
+
+    >>> source = keras_t2t.data.from_arrays(np.zeros((8, 32, 32, 3), "uint8"), np.arange(8) % 2)
+    >>> batches = keras_t2t.data.training_batches(source, (24, 24), 4, keras_t2t.data.Augmentation())
+    >>> images, targets = next(iter(batches))
+    >>> images.shape, targets.shape
+    (TensorShape([4, 24, 24, 3]), TensorShape([4, 2]))
     """
     steps = len(source) // (shard[1] * batch_size)
     if steps == 0:
         raise DataError(
-            f"Expected at least one batch of {batch_size} images for each of {shard[1]} processes; found {len(source)}"
+            f"Expected at least one batch of {batch_size} images for each of {shard[1]} processes; found {len(source)} images"
         )
     epoch_size = steps * batch_size
 
@@ -58,54 +67,63 @@ def training_batches(
     def elements(epoch):
         return source.elements(seed_of(epoch, -1), shard).take(epoch_size)
 
-    def view(number, element):
+    def augmented(index, element):
         image, label = element
-        place = number % epoch_size * shard[1] + shard[0]
-        image_seed = tf.random.experimental.stateless_fold_in(seed_of(first_epoch + number // epoch_size, 0), place)
+        index_in_epoch = index % epoch_size * shard[1] + shard[0]
+        image_seed = tf.random.experimental.stateless_fold_in(seed_of(first_epoch + index // epoch_size, 0), index_in_epoch)
         crop_seed, seed = tf.unstack(tf.random.experimental.stateless_split(image_seed, 2))
-        return change(random_crop(image, size, augmentation, crop_seed), augmentation, seed), label
+        return augment_view(random_crop(image, size, augmentation, crop_seed), augmentation, seed), label
 
-    def mixed(number, batch):
+    def mixed(index, batch):
         images, labels = batch
         targets = smooth(labels, len(source.classes), augmentation.label_smoothing)
-        place = -1 - number % steps * shard[1] - shard[0]
-        mix_seed = tf.random.experimental.stateless_fold_in(seed_of(first_epoch + number // steps, 0), place)
+        index_in_epoch = -1 - index % steps * shard[1] - shard[0]  # negative, so that no image has the same seed
+        mix_seed = tf.random.experimental.stateless_fold_in(seed_of(first_epoch + index // steps, 0), index_in_epoch)
         return mix(images, targets, augmentation, mix_seed)
 
-    # Images stay uint8 until they are mixed, and few batches wait: those of floats are most of the memory.
+    # Images stay uint8 until they are mixed and only one batch is prefetched, since float batches take up most of the memory.
     options = tf.data.Options()
-    options.threading.max_intra_op_parallelism = 1  # many images at a time are parallel enough
+    options.threading.max_intra_op_parallelism = 1  # images are processed in parallel already
     dataset = tf.data.Dataset.range(first_epoch, np.iinfo("int64").max).flat_map(elements).enumerate()
-    dataset = dataset.map(view, tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.map(augmented, tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.batch(batch_size, drop_remainder=True).enumerate()
     return dataset.map(mixed).prefetch(1).with_options(options)
 
 
-def change(view: tf.Tensor, augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:
-    """Mirrors a view (H, W, 3), changes it with RandAugment and erases a part, each as told; returns it in whole gray levels.
+def augment_view(view: tf.Tensor, augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:
+    """Flips a cropped image, applies RandAugment and erases a rectangle, each as `augmentation` says.
 
-    All is compiled into one operation, since every one takes time to start; XLA cannot draw the numbers.
+    All of it is compiled into one operation, since each operation takes time to start. The random numbers are drawn outside,
+    which XLA cannot do.
+
+    Args:
+        view: Tensor of shape `(H, W, 3)` in gray levels.
+        augmentation: The settings of flipping, RandAugment and erasing to use.
+        seed: Integer tensor of shape `(2,)`.
+
+    Returns:
+        Uint8 tensor of shape `(H, W, 3)`.
     """
     seeds = tf.random.experimental.stateless_split(seed, 2)
-    changes = augmentation.rand_augment_num_ops
-    draws = tf.random.stateless_uniform((8 + 3 * changes,), seeds[0])
-    strength = augmentation.rand_augment_magnitude, augmentation.rand_augment_magnitude_std
-    strengths = tf.random.stateless_normal((changes,), seeds[1], *strength)
+    num_ops = augmentation.rand_augment_num_ops
+    draws = tf.random.stateless_uniform((8 + 3 * num_ops,), seeds[0])
+    magnitude = augmentation.rand_augment_magnitude, augmentation.rand_augment_magnitude_std
+    strengths = tf.random.stateless_normal((num_ops,), seeds[1], *magnitude)
 
     @compiled
-    def changed(image, draws, strengths):
+    def augmented(image, draws, strengths):
         image = to_uint8(image)
         if augmentation.flip:
             image = flip(image, draws[0])
-        if changes:
-            image = rand_augment(image, tf.reshape(draws[8:], (changes, 3)), strengths)
+        if num_ops:
+            image = rand_augment(image, tf.reshape(draws[8:], (num_ops, 3)), strengths)
         return erase(image, augmentation.random_erase_prob, draws[1:8]) if augmentation.random_erase_prob else image
 
-    return changed(view, draws, strengths)
+    return augmented(view, draws, strengths)
 
 
 def evaluation_batches(source: ImageSource, preprocessing: Preprocessing, batch_size: int) -> tf.data.Dataset:
-    """Returns a dataset of (images, targets) in order: each image once, resized and cropped from the center.
+    """Returns a dataset of batches that has each image once, in order, resized and cropped from the center.
 
     Args:
         source: The images.
@@ -121,7 +139,7 @@ def evaluation_batches(source: ImageSource, preprocessing: Preprocessing, batch_
 def padded_evaluation_batches(
     source: ImageSource, preprocessing: Preprocessing, batch_size: int, *, shard: tuple[int, int] = (0, 1)
 ) -> tf.data.Dataset:
-    """Returns the part of `evaluation_batches` for one of several processes, padded so that all get the same batches.
+    """Returns one process' part of `evaluation_batches`, padded so that all processes have the same number of full batches.
 
     Args:
         source: The images.
@@ -130,7 +148,7 @@ def padded_evaluation_batches(
         shard: `(index of this process, number of processes)`.
 
     Returns:
-        Images, targets, and weights `(B,)` that are 0 for padding, and 1 on average over all processes.
+        Images, targets, and weights `(B,)` that are 0 for padding and have a mean of 1 over all processes.
     """
     rows = math.ceil(len(source) / (shard[1] * batch_size)) * batch_size
     weight = rows * shard[1] / len(source)
@@ -141,18 +159,29 @@ def padded_evaluation_batches(
 
 
 def _evaluation_views(source, preprocessing, shard=(0, 1)):
-    def view(image, label):
+    def prepare(image, label):
         return center_view(decode(image), preprocessing), tf.one_hot(label, len(source.classes))
 
-    return source.elements(None, shard).map(view, tf.data.AUTOTUNE, deterministic=True)
+    return source.elements(None, shard).map(prepare, tf.data.AUTOTUNE, deterministic=True)
 
 
-def cached(source: IndexedSource) -> IndexedSource:
-    """Returns the same source with its images decoded in memory, if they are of one size; as it is if they are not files."""
-    if not source.from_files:
+def cached(source: ImageSource) -> ImageSource:
+    """Decodes the files of an `IndexedSource` into memory.
+
+    Args:
+        source: The images. If they are files, they must all have the same size.
+
+    Returns:
+        An `IndexedSource` of pixels, or `source` itself if its images are not files.
+
+    Raises:
+        DataError: If the images have different sizes.
+    """
+    if not isinstance(source, IndexedSource) or not source.from_files:
         return source
     dataset = source.elements(None).map(lambda image, label: decode(image), tf.data.AUTOTUNE, deterministic=True)
     pixels = list(dataset.as_numpy_iterator())
-    if len({image.shape for image in pixels}) > 1:
-        raise DataError("Only images of one size can be cached; these have several")
+    sizes = {image.shape for image in pixels}
+    if len(sizes) > 1:
+        raise DataError(f"Expected images of one size, as caching requires; received: {len(sizes)} sizes")
     return IndexedSource(np.stack(pixels), source.labels, source.classes)

@@ -26,9 +26,9 @@ def center_view(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
         Float32 tensor of shape `(*image_size, 3)`, whole numbers in [0, 255].
     """
     size = preprocessing.image_size
-    wanted = tf.constant([math.floor(side / preprocessing.crop_fraction) for side in size], "float32")
+    least = tf.constant([math.floor(side / preprocessing.crop_fraction) for side in size], "float32")
     old = tf.cast(tf.shape(pixels)[:2], "float32")
-    new = tf.maximum(tf.cast(tf.round(old * tf.reduce_max(wanted / old)), "int32"), size)
+    new = tf.maximum(tf.cast(tf.round(old * tf.reduce_max(least / old)), "int32"), size)
     pixels = tf.image.resize(pixels, new, preprocessing.interpolation, antialias=True)
     top, left = tf.unstack((new - size) // 2)
     view = tf.ensure_shape(pixels[top : top + size[0], left : left + size[1]], (*size, 3))

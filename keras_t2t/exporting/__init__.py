@@ -1,4 +1,4 @@
-"""Exporting models for servers, phones and browsers: the formats, and the runtimes that check every file."""
+"""Export of models to servers, phones and browsers, with a check of every file in its own runtime."""
 
 from keras_t2t.errors import ExportError
 from keras_t2t.exporting.exporter import export

@@ -1,4 +1,4 @@
-"""Speed, memory and size of models in their runtimes, side by side."""
+"""Benchmarks of models in their runtimes: speed, memory and size."""
 
 import dataclasses
 import json
@@ -13,20 +13,21 @@ from keras_t2t.figures import PALETTE, new_figure
 from keras_t2t.runtime import available_cores
 
 PROGRAM = pathlib.Path(__file__).with_name("measure_child.py")
-START = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"  # a script would see `onnx.py` for `onnx`
+START = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
+"""Code that runs `PROGRAM`. As a script, `PROGRAM` would import the `onnx.py` next to it instead of the package `onnx`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What one model takes on this machine.
+    """Speed, memory and size of one model on this machine.
 
     Attributes:
-        path: the file or folder.
-        runtime: name of its runtime.
-        size: bytes of the file, or of all files of the folder.
-        latency: median seconds of one image.
-        throughput: images a second for each batch size asked for. A TFLite file goes through them in its own batches.
-        memory: bytes of main memory, at most, of a process with Python, numpy, the runtime and the largest of these batches.
+        path: The file or folder.
+        runtime: Name of the runtime.
+        size: Size in bytes of the file, or of all files in the folder.
+        latency: Median time in seconds of one image.
+        throughput: Images per second by batch size. A TFLite file splits these batches into batches of its own size.
+        memory: Peak memory in bytes of a process with Python, numpy, the runtime, the model and the largest of these batches.
     """
 
     path: pathlib.Path
@@ -40,25 +41,28 @@ class Measurement:
 def measure(
     path: str | os.PathLike, batches: Sequence[int] = (8,), seconds: float = 2.0, threads: int | None = None
 ) -> Measurement:
-    """Measures a model in a process of its own, on random pixels.
+    """Measures a model in a separate process, on random pixels.
 
     Args:
-        path: a `.tflite`, `.onnx` or `.keras` file, or the folder of a SavedModel.
-        batches: sizes to measure the throughput at.
-        seconds: how long to measure each size, three batches at least.
-        threads: by default all cores of this process.
+        path: A `.tflite`, `.onnx` or `.keras` file, or the folder of a SavedModel.
+        batches: Batch sizes for the throughput.
+        seconds: Time to spend on each batch size. At least three batches are measured.
+        threads: Number of threads. By default all cores available to this process.
+
+    Returns:
+        A `Measurement`.
 
     Raises:
-        ValueError: if it is none of these, or damaged.
-        FileNotFoundError: if there is nothing.
-        ImportError: if the runtime is not installed.
-        RuntimeError: if the process died, possibly out of memory.
+        ValueError: If a batch size is not positive, if the file is of another kind or damaged, or if its runtime is not
+            installed.
+        FileNotFoundError: If `path` does not exist.
+        RuntimeError: If the process died, possibly out of memory.
     """
     path = pathlib.Path(path)
     if not batches or min(batches) < 1:
-        raise ValueError(f"Expected positive batch sizes; received: {batches}")
+        raise ValueError(f"Expected positive batch sizes; received: batches={batches}")
     if not path.exists():
-        raise FileNotFoundError(f"There is no {path}")
+        raise FileNotFoundError(f"There is no file or folder {path}")
     threads = threads or available_cores()
     command = [sys.executable, "-c", START, PROGRAM, path, threads, seconds, *batches]
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "KERAS_BACKEND": "tensorflow"}
@@ -66,15 +70,20 @@ def measure(
     if child.returncode:
         reason = next(iter(child.stderr.strip().splitlines()[-1:]), f"status {child.returncode}")
         raise RuntimeError(f"The process that measured {path} died: {reason}")
-    found = json.loads(child.stdout.splitlines()[-1])
-    if "error" in found:
-        raise ValueError(found["error"])
-    found["throughput"] = dict(zip(batches, found["throughput"], strict=True))
-    return Measurement(path=path, size=size_of(path), **found)
+    result = json.loads(child.stdout.splitlines()[-1])
+    if "error" in result:
+        raise ValueError(result["error"])
+    result["throughput"] = dict(zip(batches, result["throughput"], strict=True))
+    return Measurement(path=path, size=size_of(path), **result)
 
 
-def draw(measurements: Sequence[Measurement], path: str | os.PathLike):
-    """Draws measurements of the same batch sizes as bars, a panel for each figure and a row for each model, as a PNG."""
+def draw(measurements: Sequence[Measurement], path: str | os.PathLike) -> None:
+    """Draws measurements as a bar chart, with a panel for each quantity and a row for each model.
+
+    Args:
+        measurements: Measurements with the same batch sizes.
+        path: The PNG file to write.
+    """
     panels = {"latency, ms": [1e3 * each.latency for each in measurements]}
     for batch in measurements[0].throughput:
         panels[f"images/s at batch {batch}"] = [each.throughput[batch] for each in measurements]

@@ -1,4 +1,4 @@
-"""Export of a model to a file for a runtime, checked by running it there."""
+"""Export of a model to a file, which is checked by running it in its own runtime."""
 
 import contextlib
 import importlib.util
@@ -12,15 +12,14 @@ import numpy as np
 from keras_t2t.configs import is_count
 from keras_t2t.errors import ExportError
 from keras_t2t.exporting.onnx import to_onnx
-from keras_t2t.exporting.report import IMAGES_AT_ONCE, OPS, ExportReport, examine
-from keras_t2t.exporting.runtimes import first_line, missing, open_exported
+from keras_t2t.exporting.report import IMAGES_AT_ONCE, OP_COUNTERS, ExportReport, examine
+from keras_t2t.exporting.runtimes import first_line, missing_package, open_exported
 from keras_t2t.exporting.samples import images_for
 from keras_t2t.exporting.saved_model import to_saved_model
 from keras_t2t.exporting.tflite import to_tflite
 from keras_t2t.inference.folded import FoldedLayer
 from keras_t2t.inference.optimize import optimize_for_inference
 from keras_t2t.models import normalizes, spec_of
-from keras_t2t.preprocessing import ModelSpec
 
 QUANTIZATIONS = {
     "saved_model": (None,),
@@ -32,8 +31,8 @@ PACKAGES = {
     "onnx": ("onnx", "onnxruntime", "onnxscript", "tf2onnx"),
     "saved_model": (),
 }
-LARGEST_DIFFERENCE = {None: 1e-4, "float16": 1e-2}
-LEAST_AGREEMENT = 0.9
+MAX_DIFFERENCE = {None: 1e-4, "float16": 1e-2}
+MIN_AGREEMENT = 0.9
 
 
 def export(
@@ -44,46 +43,60 @@ def export(
     quantize: str | None = None,
     batch_size: int = 1,
     input_dtype: str = "float32",
-    calibration=None,
-    samples=None,
+    calibration: np.ndarray | str | os.PathLike | None = None,
+    samples: np.ndarray | str | os.PathLike | None = None,
     tolerance: float | None = None,
     force: bool = False,
 ) -> ExportReport:
-    """Exports a model, and checks the file by running it in its own runtime before it gets its name.
+    """Exports a model to a file. The file is only kept if it passes a check in its own runtime.
 
-    The graph is that of `optimize_for_inference`; of a model of 16 or 64 bits it is that of the same weights in float32, with
-    which it is then compared. The file's metadata has the `ModelSpec` of the model: how images are prepared, what the outputs
-    are, and the names of the classes. The same model always gives the same bytes.
+    The exported graph is that of `optimize_for_inference`. A model in 16 or 64 bits is converted to float32 first, and the file
+    is compared with the float32 model. The file carries the `ModelSpec` of the model in its metadata: how to prepare images,
+    what the outputs are, and the names of the classes. Exporting the same model again gives the same bytes.
 
     Args:
-        model: any model of this package, shipped, fine-tuned or loaded, of a fixed image size.
-        path: the file, or the folder of a SavedModel.
-        format: `"saved_model"`, `"tflite"` or `"onnx"`; by default what the ending of `path` says.
-        quantize: None for float32; for TFLite `"float16"`, `"int8"` (weights; what enters a product is quantized as it runs) or
-            `"full_int8"` (by ranges measured on `calibration`); for ONNX `"int8"`. See `to_tflite` and `to_onnx`.
-        batch_size: of a TFLite file; the other formats take any.
+        model: Any model of this package with a fixed image size, whether pretrained, fine-tuned or loaded from a file.
+        path: The file, or the folder of a SavedModel.
+        format: `"saved_model"`, `"tflite"` or `"onnx"`. By default, the format is chosen by the extension of `path`.
+        quantize: `None` for float32. For TFLite: `"float16"`, `"int8"` (weights in 8 bits; the inputs of matrix products are
+            quantized at run time) or `"full_int8"` (with ranges measured on `calibration`). For ONNX: `"int8"`. See `to_tflite`
+            and `to_onnx`.
+        batch_size: Batch size of a TFLite file. The other formats accept batches of any size.
         input_dtype: `"float32"`, or `"uint8"` for a model that normalizes its images itself.
-        calibration: for `"full_int8"`: real images of the kind that the model will see, as `samples`.
-        samples: the images to compare on: an array (n, H, W, C) of what the model takes, or a folder, of whose images up to 100
-            are used; by default those of `calibration`, or else ten photographs that come with the package.
-        tolerance: in float32 and float16, the largest difference of a logit over the largest logit, by default 1e-4 and 1e-2;
-            in 8 bits, the least part of `samples` with the same likeliest class, by default 0.9.
-        force: whether to replace a file or a SavedModel that is at `path`.
+        calibration: Images for `"full_int8"`, in the same form as `samples`. Use real images that resemble future inputs.
+        samples: Images for the comparison: an array `(n, H, W, C)` of what the model takes, or a folder with images, of which
+            up to 100 are used. By default `calibration` if given, otherwise ten sample photos that come with the package.
+        tolerance: For float32 and float16, the maximum difference of a logit, relative to the largest logit. Defaults to 1e-4
+            and 1e-2, respectively. For 8 bits, the minimum fraction of `samples` with the same top class. Defaults to 0.9.
+        force: Whether to replace a file or a SavedModel that exists at `path`.
 
     Returns:
-        The report.
+        An `ExportReport`.
 
     Raises:
-        ValueError: for arguments that contradict each other, and models that are not of this package.
-        ExportError: if the model cannot be converted, or if the file has an operation that its runtime does not have built in,
-            does not load, or differs too much.
-        FileExistsError: if there is something at `path` already; with `force`, a folder that is no SavedModel.
-        ImportError: if a package is not installed; says how to install it.
+        ValueError: If arguments are invalid or contradict each other, or if the model was not built by this package.
+        ExportError: If the model cannot be converted, or if the file needs an operation that is not built into its runtime,
+            does not load, or differs too much from the model.
+        FileExistsError: If `path` exists; with `force`, if it is a folder that is not a SavedModel.
+        FileNotFoundError: If the folder of `path` does not exist.
+        PermissionError: If the folder of `path` is not writable.
+        ImportError: If a package is not installed. The message says how to install it.
+
+    Example:
+
+    >>> model = keras_t2t.T2TViTTiny32(weights="cifar10")
+    >>> report = keras_t2t.export(model, "model.tflite", quantize="int8", force=True)
+    >>> report.agreement >= 0.9
+    True
+    >>> exported = keras_t2t.open_exported("model.tflite")
+    >>> [(label, _)] = keras_t2t.predict_images(exported, ["examples/images/frog.jpg"], top=1)[0]
+    >>> label
+    'frog'
     """
     path = pathlib.Path(path)
-    format = _checked_format(path, format)
+    format = _resolve_format(path, format)
     _check_arguments(model, format, quantize, batch_size, input_dtype, calibration)
-    _check_place(path, force)
+    _check_destination(path, force)
     model = _in_float32(keras.Model(model.inputs[0], model.outputs[0], name=model.name))
     if not any(isinstance(layer, FoldedLayer) for layer in model.layers):
         inference_model = optimize_for_inference(model)
@@ -105,17 +118,17 @@ def export(
                 to_saved_model(inference_model, staged, spec, input_dtype)
         except (ImportError, OSError):
             raise
-        except Exception as error:  # of four converters, each with errors of its own
+        except Exception as error:  # each of the four converters has its own errors
             raise ExportError(f"The model cannot be converted to {format}: {first_line(error)}") from error
-        return _examined(staged, path, format, quantize, spec, images, expected, tolerance)
+        return _checked_report(staged, path, format, quantize, spec, images, expected, tolerance)
 
 
 def _in_float32(model):
-    """Returns a model that computes in float32, with the weights of `model`; itself if it does so."""
+    """Returns a float32 model with the weights of `model`, or `model` itself if it is in float32."""
     if all(layer.dtype_policy.name == "float32" for layer in model.layers):
         return model
 
-    def copy_layer(layer):  # or an operation, which has no dtype
+    def copy_layer(layer):  # may be an operation, which has no dtype
         dtype = {"dtype": "float32"} if isinstance(layer, keras.Layer) else {}
         return layer.__class__.from_config({**layer.get_config(), **dtype})
 
@@ -125,42 +138,44 @@ def _in_float32(model):
     return copy
 
 
-def _examined(staged, path, format, quantize, spec: ModelSpec, images, expected, tolerance):
-    ops = OPS[format](staged)
+def _checked_report(staged, path, format, quantize, spec, images, expected, tolerance):
+    ops = OP_COUNTERS[format](staged)
     foreign = [op for op in ops if ":" in op]
     if foreign:
-        raise ExportError(f"The {format} file needs operations that are not built in: {', '.join(foreign)}")
+        raise ExportError(f"The {format} file needs operations that are not built into its runtime: {', '.join(foreign)}")
     try:
         runtime = open_exported(staged)
     except ValueError as error:
         raise ExportError(f"The {format} file does not load: {error}") from error
     report = examine(staged, path, format, quantize, ops, runtime, images, expected, spec.output)
-    if quantize in LARGEST_DIFFERENCE:
-        most = LARGEST_DIFFERENCE[quantize] if tolerance is None else tolerance
-        if not report.difference <= most:  # NaN, too
+    if quantize in MAX_DIFFERENCE:
+        limit = MAX_DIFFERENCE[quantize] if tolerance is None else tolerance
+        if not report.difference <= limit:  # also if it is NaN
             raise ExportError(
-                f"The {format} file differs from the model: its logits by {report.difference:.1e} of the largest, "
-                f"more than the tolerance of {most:.1e}"
+                f"The {format} file differs too much from the model: by {report.difference:.1e} of the largest logit, "
+                f"more than the tolerance of {limit:.1e}"
             )
     else:
-        least = LEAST_AGREEMENT if tolerance is None else tolerance
-        if not report.agreement >= least:
+        limit = MIN_AGREEMENT if tolerance is None else tolerance
+        if not report.agreement >= limit:
             raise ExportError(
-                f"The {format} file differs from the model: {report.agreement:.1%} of {report.images} images have the same "
-                f"likeliest class, less than the tolerance of {least:.1%}"
+                f"The {format} file differs too much from the model: {report.agreement:.1%} of {report.images} images have the "
+                f"same top class, less than the tolerance of {limit:.1%}"
             )
     return report
 
 
-def _checked_format(path, format):
-    endings = {".tflite": "tflite", ".onnx": "onnx"}
-    chosen = format or {**endings, "": "saved_model"}.get(path.suffix.lower())
-    if chosen not in QUANTIZATIONS:
-        raise ValueError(f"Expected a format of {', '.join(QUANTIZATIONS)}; received: format={format!r} for {path}")
-    if not path.name or endings.get(path.suffix.lower(), "saved_model") != chosen:
-        name = "a folder with a name" if chosen == "saved_model" else f"a file that ends in .{chosen}"
-        raise ValueError(f"Expected {name} for {chosen}; received: {path}")
-    return chosen
+def _resolve_format(path, format):
+    extensions = {".tflite": "tflite", ".onnx": "onnx"}
+    resolved = format or {**extensions, "": "saved_model"}.get(path.suffix.lower())
+    if resolved not in QUANTIZATIONS:
+        raise ValueError(
+            f"Expected format to be one of {', '.join(QUANTIZATIONS)}; received: format={format!r} and the path {path}"
+        )
+    if not path.name or extensions.get(path.suffix.lower(), "saved_model") != resolved:
+        expected = "the name of a folder" if resolved == "saved_model" else f"a file name ending in .{resolved}"
+        raise ValueError(f"Expected {expected} for the format {resolved}; received: {path}")
+    return resolved
 
 
 def _check_arguments(model, format, quantize, batch_size, input_dtype, calibration):
@@ -171,38 +186,44 @@ def _check_arguments(model, format, quantize, batch_size, input_dtype, calibrati
         raise ValueError(f"Expected a functional keras.Model with one input and one output; received: {model!r}")
     shape = tuple(model.inputs[0].shape[1:])
     if None in shape:
-        raise ValueError(f"Expected a model of a fixed image size; received one for {shape}: build it with `input_shape`")
+        raise ValueError(f"Expected a model with a fixed image size; received: {shape}. Build the model with `input_shape`")
     if quantize not in QUANTIZATIONS[format]:
         names = ", ".join(str(name) for name in QUANTIZATIONS[format])
-        raise ValueError(f"Expected quantize for {format} to be one of {names}; received: {quantize!r}")
+        raise ValueError(f"Expected quantize to be one of {names} for {format}; received: quantize={quantize!r}")
     if (quantize == "full_int8") != (calibration is not None):
-        raise ValueError("Expected `calibration`, real images, with quantize='full_int8' and only there")
+        received = "none" if calibration is None else "calibration images"
+        raise ValueError(
+            f"Expected calibration images if and only if quantize='full_int8'; received: {received} and quantize={quantize!r}"
+        )
     if batch_size != 1 and (format != "tflite" or not is_count(batch_size)):
-        raise ValueError(f"Expected a positive batch_size, other than 1 for TFLite only; received: {batch_size!r} for {format}")
+        raise ValueError(
+            "Expected batch_size to be a positive integer, and 1 unless the format is tflite; "
+            f"received: batch_size={batch_size!r} and the format {format}"
+        )
     if input_dtype not in ("float32", "uint8") or (input_dtype == "uint8" and not normalizes(model)):
         raise ValueError(
             "Expected input_dtype to be 'float32', or 'uint8' for a model that normalizes its images itself; "
-            f"received: {input_dtype!r}"
+            f"received: input_dtype={input_dtype!r}"
         )
     for package in PACKAGES[format]:
         if importlib.util.find_spec(package) is None:
-            raise missing(package.replace("_", "-"))
+            raise missing_package(package.replace("_", "-"))
 
 
-def _check_place(path, force):
+def _check_destination(path, force):
     if path.exists() and not force:
-        raise FileExistsError(f"There is something at {path} already; replace it with force=True (--force)")
+        raise FileExistsError(f"{path} already exists; replace it with force=True (--force)")
     if path.is_dir() and not (path / "saved_model.pb").is_file():
-        raise FileExistsError(f"There is a folder at {path} that is no SavedModel: it will not be replaced")
+        raise FileExistsError(f"The folder {path} is not a SavedModel, so it will not be replaced")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"The folder {path.parent} cannot be written to")
+        raise PermissionError(f"The folder {path.parent} is not writable")
 
 
 @contextlib.contextmanager
 def _staging(path):
-    """Gives a place of the same name in a hidden folder, and moves what is there to `path` if nothing was raised."""
+    """Yields a path of the same name in a hidden folder, and moves what is there to `path` unless an error is raised."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         staged, replaced = pathlib.Path(folder) / path.name, pathlib.Path(folder) / "replaced"
         yield staged

@@ -1,4 +1,4 @@
-"""The graph that every format is converted from: frozen, with the shapes that are wanted."""
+"""The TensorFlow functions that every format is converted from."""
 
 from typing import Any
 
@@ -19,13 +19,14 @@ def inference_function(model: keras.Model) -> Any:
 
 
 def frozen_function(model: keras.Model, batch_size: int | None, input_dtype: str = "float32") -> Any:
-    """Returns the concrete function of a model with its weights as constants: images `(B, H, W, C)` to a list of one tensor.
+    """Returns a concrete function with the weights of a model as constants.
 
-    A function that is not frozen would convert to a TFLite file without weights.
+    It takes images `(B, H, W, C)` and returns a list with one tensor. Without constants, a converted TFLite file would have no
+    weights.
 
     Args:
         model: A model with a fixed image size.
-        batch_size: Number of images in a batch; `None` for any.
+        batch_size: Number of images in a batch, or `None` for any number.
         input_dtype: `"float32"` or `"uint8"`.
     """
     import tensorflow as tf

@@ -1,9 +1,10 @@
-"""The program that measures one model, in a process with nothing in it but the runtime of that model.
+"""The program that measures one model, in a process that loads nothing but the runtime of that model.
 
-`keras_t2t.exporting.benchmark` starts it by its path. Importing the package would load Keras and TensorFlow, and their memory
-would be in the figures of every runtime. So the few files that it needs are imported without running any `__init__.py`.
+`keras_t2t.exporting.benchmark` runs it by its path. Importing the package would load Keras and TensorFlow, and their memory
+would be counted for every runtime. Therefore the few modules that it needs are imported without running any `__init__.py`.
 """
 
+import functools
 import json
 import pathlib
 import re
@@ -17,7 +18,14 @@ STUBS = {"keras_t2t": PACKAGE, "keras_t2t.exporting": PACKAGE / "exporting"}
 
 
 def main(path: str, threads: int, seconds: float, batch_sizes: list[int]) -> None:
-    """Prints the measurements of the model at `path` as a line of JSON, or what is wrong with it."""
+    """Prints the measurements of a model, or an error message, as one line of JSON.
+
+    Args:
+        path: A `.tflite`, `.onnx` or `.keras` file, or the folder of a SavedModel.
+        threads: Number of threads.
+        seconds: Time to spend on each batch size.
+        batch_sizes: Batch sizes for the throughput.
+    """
     for name, folder in STUBS.items():
         sys.modules[name] = types.ModuleType(name)
         sys.modules[name].__path__ = [str(folder)]
@@ -37,8 +45,8 @@ def _measured(runtime, seconds, batch_sizes):
 
     shape = (max(batch_sizes), *runtime.input_shape[1:])
     images = np.random.default_rng(0).integers(0, 256, shape).astype(runtime.input_dtype)
-    times = {size: median_time(lambda size=size: runtime.run(images[:size]), seconds) for size in sorted({1, *batch_sizes})}
-    # Not `ru_maxrss`: it starts at the memory of the parent process.
+    times = {size: median_time(functools.partial(runtime.run, images[:size]), seconds) for size in sorted({1, *batch_sizes})}
+    # `ru_maxrss` would start at the memory of the parent process.
     peak = re.search(r"VmHWM:\s*(\d+) kB", pathlib.Path("/proc/self/status").read_text())
     return {
         "runtime": runtime.name,
@@ -56,7 +64,7 @@ def _set_tensorflow_threads(threads):
 
 
 def _open_keras(path):
-    """Returns a Keras model as a TensorFlow graph."""
+    """Returns a Keras model as a `Runtime` that executes a TensorFlow graph."""
     import keras
     import tensorflow as tf
 
@@ -68,7 +76,7 @@ def _open_keras(path):
 
     model = keras.saving.load_model(path, compile=False)
     if None in model.input_shape[1:]:
-        raise ValueError(f"Expected a model with a fixed image size; the one in {path} takes {model.input_shape[1:]}")
+        raise ValueError(f"Expected a model with a fixed image size; received: {model.input_shape[1:]} for {path}")
     function = tf.function(lambda images: model(images, training=False), autograph=False)
     return Runtime(
         name="TensorFlow",

@@ -1,7 +1,7 @@
-"""The `ModelSpec` in exported files, as JSON: where each format keeps it.
+"""Reading and writing the `ModelSpec` of exported files. Each format stores it as JSON:
 
-- TFLite: a file `keras_t2t.json` in a zip archive at the end of the model file, uncompressed. This is how TFLite Metadata packs
-  associated files (https://ai.google.dev/edge/litert/models/metadata): runtimes ignore it, and `unzip -p` prints it.
+- TFLite: an uncompressed file `keras_t2t.json` in a zip archive at the end of the model file. TFLite Metadata packs associated
+  files in the same way (https://ai.google.dev/edge/litert/models/metadata): runtimes ignore it, and `unzip -p` prints it.
 - ONNX: the entry `keras_t2t` of `metadata_props`.
 - SavedModel: a file `keras_t2t.json` in the folder.
 """
@@ -20,7 +20,7 @@ FILE = f"{KEY}.json"
 def append_to_tflite(path: str | os.PathLike, spec: ModelSpec) -> None:
     """Appends the spec to a TFLite file."""
     with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
-        archive.writestr(zipfile.ZipInfo(FILE), spec.to_json())  # dated 1980, so that the bytes are always the same
+        archive.writestr(zipfile.ZipInfo(FILE), spec.to_json())  # always dated 1980, so that the bytes are reproducible
 
 
 def read_from_tflite(path: str | os.PathLike) -> ModelSpec | None:

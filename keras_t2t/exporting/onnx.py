@@ -1,4 +1,4 @@
-"""Conversion to ONNX, with weights of 32 or 8 bits."""
+"""Conversion to ONNX, with weights in 32 or 8 bits."""
 
 import contextlib
 import copy
@@ -18,21 +18,23 @@ from keras_t2t.preprocessing import ModelSpec
 OPSET = 20
 
 
-def to_onnx(model: keras.Model, path: pathlib.Path, spec: ModelSpec, quantize: str | None = None, input_dtype: str = "float32"):
-    """Writes a model as an ONNX file of opset 20 and of standard operations, for batches of any size.
+def to_onnx(
+    model: keras.Model, path: pathlib.Path, spec: ModelSpec, quantize: str | None = None, input_dtype: str = "float32"
+) -> None:
+    """Writes a model as an ONNX file for batches of any size, with standard operations of opset 20 only.
 
     Args:
-        model: as `optimize_for_inference` returns it.
-        path: The file.
+        model: The result of `optimize_for_inference`.
+        path: The file to write.
         spec: What the model takes and returns.
-        quantize: None for float32, or `"int8"`: the weights of matrix products in 8 bits, by ONNX Runtime's own quantizer; what
-            enters a product is quantized while it runs.
+        quantize: `None` for float32, or `"int8"`. With `"int8"`, ONNX Runtime's quantizer stores the weights of matrix products
+            in 8 bits; the inputs of these products are quantized at run time.
         input_dtype: `"float32"` or `"uint8"`.
     """
     import onnx
 
     converted = _fuse(_convert(model, input_dtype))
-    _name_by_order(converted.graph, INPUT, spec.output)
+    _rename_by_position(converted.graph, INPUT, spec.output)
     onnx.helper.set_model_props(converted, {KEY: spec.to_json()})
     onnx.checker.check_model(converted, full_check=True)
     onnx.save(converted, path)
@@ -48,7 +50,7 @@ def _convert(model, input_dtype):
     frozen = frozen_function(model, None, input_dtype)
     spec = tf.TensorSpec((None, *model.input_shape[1:]), input_dtype, name=INPUT)
     function = tf.function(lambda images: frozen(images)[0], [spec])
-    with _quiet("tf2onnx", "tensorflow"):
+    with _only_errors_logged("tf2onnx", "tensorflow"):
         converted, _ = tf2onnx.convert.from_function(function, [spec], opset=18)
     converted = onnx.version_converter.convert_version(converted, OPSET)
     del converted.opset_import[:]
@@ -58,7 +60,7 @@ def _convert(model, input_dtype):
 
 
 def _fuse(converted):
-    """Puts one operation in the place of each GELU and of each standardization of tokens."""
+    """Replaces the operations of each GELU and of each standardization of tokens by a single operation."""
     import onnx_ir
     from onnxscript.rewriter import pattern, rewrite
 
@@ -74,31 +76,32 @@ def _fuse(converted):
         ones = op.Constant(value=onnx_ir.tensor(np.ones(x.shape[-1], "float32")))
         return op.LayerNormalization(x, ones, axis=-1, epsilon=float(epsilon.const_value.numpy()))
 
-    def over_channels(context, x, axes, epsilon, **_):
-        known = x.shape is not None and isinstance(x.shape[-1], int)
-        return known and axes.const_value is not None and axes.const_value.numpy().tolist() in ([-1], [len(x.shape) - 1])
+    def is_over_channels(context, x, axes, epsilon, **_):
+        if x.shape is None or not isinstance(x.shape[-1], int) or axes.const_value is None:
+            return False
+        return axes.const_value.numpy().tolist() in ([-1], [len(x.shape) - 1])
 
     rules = [
         pattern.RewriteRule(gelu, lambda op, x: op.Gelu(x)),
-        pattern.RewriteRule(standardize, layer_norm, over_channels),
+        pattern.RewriteRule(standardize, layer_norm, is_over_channels),
     ]
     return rewrite(converted, pattern_rewrite_rules=rules)
 
 
-def _name_by_order(graph, entering, leaving):
-    """Names values and nodes by their order, and orders weights by their use: a model always gives the same file."""
-    names = {"": "", graph.input[0].name: entering, graph.output[0].name: leaving}
+def _rename_by_position(graph, input_name, output_name):
+    """Makes the file reproducible: names values and nodes by their position, and sorts weights by their first use."""
+    names = {"": "", graph.input[0].name: input_name, graph.output[0].name: output_name}
 
-    def name(old):
-        return names.setdefault(old, f"{NOT_QUANTIZED if NOT_QUANTIZED in old else 'value'}_{len(names)}")
+    def renamed(name):
+        return names.setdefault(name, f"{NOT_QUANTIZED if NOT_QUANTIZED in name else 'value'}_{len(names)}")
 
     for value in (graph.input[0], graph.output[0]):
         value.name = names[value.name]
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     for i, node in enumerate(graph.node):
         node.name = f"{NOT_QUANTIZED if NOT_QUANTIZED in node.name else node.op_type}_{i}"
-        node.input[:] = [name(old) for old in node.input]
-        node.output[:] = [name(old) for old in node.output]
+        node.input[:] = [renamed(name) for name in node.input]
+        node.output[:] = [renamed(name) for name in node.output]
     weights = {tensor.name: tensor for tensor in copy.deepcopy(graph).initializer}
     del graph.initializer[:], graph.value_info[:]
     for old, new in names.items():
@@ -112,22 +115,22 @@ def _quantize(path):
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    delicate = [node.name for node in onnx.load(path).graph.node if node.name.startswith(NOT_QUANTIZED)]
-    with _quiet("root"):
+    excluded = [node.name for node in onnx.load(path).graph.node if node.name.startswith(NOT_QUANTIZED)]
+    with _only_errors_logged("root"):
         quantize_dynamic(
             path,
             path,
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=delicate,
+            nodes_to_exclude=excluded,
             extra_options={"MatMulConstBOnly": True},
         )
 
 
 @contextlib.contextmanager
-def _quiet(*names):
-    """Keeps what loggers say below errors from the terminal."""
+def _only_errors_logged(*names):
+    """Silences loggers below the level of errors."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -140,7 +143,7 @@ def _quiet(*names):
 
 
 def onnx_ops(path: str | os.PathLike) -> dict[str, int]:
-    """Returns how many operations of each kind an ONNX file has; one outside the standard is called `DOMAIN:NAME`."""
+    """Returns the number of operations of each kind in an ONNX file. Operations outside the standard are `DOMAIN:NAME`."""
     import onnx
 
     nodes = onnx.load(path, load_external_data=False).graph.node

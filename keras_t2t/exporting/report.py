@@ -1,4 +1,4 @@
-"""What an export found out about the file it made."""
+"""The report of an export, and the comparison of the file with the model."""
 
 import dataclasses
 import os
@@ -13,23 +13,25 @@ from keras_t2t.runtime import Runtime
 from keras_t2t.timing import median_time
 
 IMAGES_AT_ONCE = 8
-OPS = {"saved_model": saved_model_ops, "tflite": tflite_ops, "onnx": onnx_ops}
+OP_COUNTERS = {"saved_model": saved_model_ops, "tflite": tflite_ops, "onnx": onnx_ops}
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportReport:
-    """What was exported, and how it compares to the Keras model.
+    """An exported file, and how it compares with the Keras model.
 
     Attributes:
-        path: the file or folder.
-        format, quantize: as asked for.
-        size: bytes of the file, or of all files of the folder.
-        ops: how many operations of each kind.
-        images: how many images were compared.
-        difference: the largest difference of a logit (of a feature, without a classifier), over the largest logit. Of
-            probabilities the logarithms are compared, less their mean.
-        agreement: part of the images with the same likeliest class.
-        latency: median seconds of one batch of the file's size, or of one image, in its runtime on this machine.
+        path: The file or folder.
+        format: `"saved_model"`, `"tflite"` or `"onnx"`.
+        quantize: How the model was quantized, or `None`.
+        size: Size in bytes of the file, or of all files in the folder.
+        ops: Number of operations of each kind.
+        images: Number of images in the comparison.
+        difference: Maximum difference of a logit, relative to the largest logit. Probabilities are compared as logarithms minus
+            their mean; features as they are.
+        agreement: Fraction of images with the same top class.
+        latency: Median time in seconds of one batch in the runtime of the file on this machine. The batch size is that of a
+            TFLite file, and 1 for the other formats.
     """
 
     path: pathlib.Path
@@ -42,21 +44,21 @@ class ExportReport:
     agreement: float
     latency: float
 
-    def __str__(self):
+    def __str__(self) -> str:
         ops = ", ".join(f"{count} {op}" for op, count in sorted(self.ops.items(), key=lambda item: (-item[1], item[0])))
         return (
             f"{self.path}: {self.format}{f', {self.quantize}' if self.quantize else ''}, {self.size / 1e6:.2f} MB\n"
-            f"  {self.images} images: logits differ by {self.difference:.1e} of the largest, "
-            f"{self.agreement:.0%} have the same likeliest class\n"
-            f"  {1000 * self.latency:.2f} ms a batch\n"
+            f"  {self.images} images: logits differ by up to {self.difference:.1e} of the largest logit, "
+            f"{self.agreement:.0%} have the same top class\n"
+            f"  {1000 * self.latency:.2f} ms per batch\n"
             f"  {ops}"
         )
 
 
 def examine(
     path: pathlib.Path,
-    name: str | os.PathLike,
-    format_: str,
+    final_path: pathlib.Path,
+    format: str,
     quantize: str | None,
     ops: dict[str, int],
     runtime: Runtime,
@@ -67,14 +69,14 @@ def examine(
     """Returns the report of an exported file.
 
     Args:
-        path: The file.
-        name: What it will be called.
-        format_: Its format.
-        quantize: How it was quantized.
+        path: The file, or the folder of a SavedModel.
+        final_path: Where it will be moved.
+        format: `"saved_model"`, `"tflite"` or `"onnx"`.
+        quantize: How the model was quantized, or `None`.
         ops: Number of operations of each kind.
         runtime: The opened file.
-        images: What to run it on.
-        expected: What the model returns for `images`.
+        images: Images to run it on.
+        expected: Outputs of the Keras model for `images`.
         kind: The `ModelSpec.output` of the model.
     """
     starts = range(0, len(images), IMAGES_AT_ONCE)
@@ -82,8 +84,8 @@ def examine(
     outputs, expected = comparable(np.concatenate(parts), kind), comparable(expected, kind)
     difference = np.abs(outputs - expected).max()
     return ExportReport(
-        path=pathlib.Path(name),
-        format=format_,
+        path=final_path,
+        format=format,
         quantize=quantize,
         size=size_of(path),
         ops=ops,
@@ -95,24 +97,25 @@ def examine(
 
 
 def size_of(path: str | os.PathLike) -> int:
-    """Returns the bytes of a file, or of all files below a folder."""
+    """Returns the size in bytes of a file, or of all files in a folder and its subfolders."""
     path = pathlib.Path(path)
     return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
 
 
 def measure_latency(runtime: Runtime, images: np.ndarray) -> float:
-    """Returns the median time in seconds of one batch of the runtime's own size; of one image if it takes any size."""
+    """Returns the median time in seconds of one batch, or of one image if the runtime accepts batches of any size."""
     batch = np.resize(images, (runtime.input_shape[0] or 1, *images.shape[1:])).astype(runtime.input_dtype)
     return median_time(lambda: runtime.run(batch), at_least=5)
 
 
 def comparable(outputs: np.ndarray, kind: str) -> np.ndarray:
-    """Returns outputs in the form in which they are compared, float64.
+    """Returns outputs in the form in which they are compared, as float64.
 
-    Probabilities become logits, up to a constant for each image: small ones would hide large differences of logits.
+    Probabilities are turned into logits, up to a constant for each image. Otherwise small probabilities would hide large
+    differences of logits.
 
     Args:
-        outputs: Array of shape `(n, ...)`.
+        outputs: Outputs of shape `(n, ...)`.
         kind: The `ModelSpec.output` of the model.
     """
     outputs = np.asarray(outputs, "float64")

@@ -1,4 +1,4 @@
-"""Exported files, each run by its own runtime, all behind one interface."""
+"""Opens each kind of exported file in its own runtime, behind one interface."""
 
 import os
 import pathlib
@@ -10,20 +10,34 @@ from keras_t2t.runtime import Runtime, available_cores
 
 
 def open_exported(path: str | os.PathLike, threads: int | None = None) -> Runtime:
-    """Opens a `.tflite` or `.onnx` file or the folder of a SavedModel in its own runtime.
+    """Opens an exported model in its own runtime.
 
     Args:
-        path: What `keras_t2t.export` wrote.
-        threads: Number of threads for TFLite and ONNX; by default all cores of this process. TensorFlow has its own setting.
+        path: A `.tflite` or `.onnx` file, or the folder of a SavedModel, as written by `keras_t2t.export`.
+        threads: Number of threads for TFLite and ONNX. By default all cores available to this process. It does not affect
+            TensorFlow, which has its own setting.
+
+    Returns:
+        A `Runtime`.
 
     Raises:
-        ValueError: if it is none of these, or damaged.
-        ImportError: if the runtime is not installed.
-        FileNotFoundError: if there is nothing.
+        ValueError: If the file is of another kind or damaged.
+        ImportError: If the runtime is not installed.
+        FileNotFoundError: If `path` does not exist.
+
+    Example:
+
+    >>> model = keras_t2t.T2TViTTiny32(weights="cifar10")
+    >>> report = keras_t2t.export(model, "model.onnx", force=True)
+    >>> runtime = keras_t2t.open_exported("model.onnx")
+    >>> runtime.input_shape
+    (None, 32, 32, 3)
+    >>> runtime.run(np.zeros((2, 32, 32, 3), "float32")).shape
+    (2, 10)
     """
     path = pathlib.Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"There is no {path}")
+        raise FileNotFoundError(f"There is no file or folder {path}")
     threads = threads or available_cores()
     opener = {".tflite": _open_tflite, ".onnx": _open_onnx}.get(path.suffix.lower())
     if opener is None and not (path / "saved_model.pb").is_file():
@@ -32,22 +46,22 @@ def open_exported(path: str | os.PathLike, threads: int | None = None) -> Runtim
         return (opener or _open_saved_model)(path, threads)
     except (ImportError, OSError):
         raise
-    except Exception as error:  # of three runtimes, each with errors of its own
+    except Exception as error:  # each of the three runtimes has its own errors
         raise ValueError(f"Cannot load {path}: {first_line(error)}") from error
 
 
 def first_line(error: Exception) -> str:
-    """Returns the first line of what an error says, or its kind if it says nothing."""
+    """Returns the first line of an error message, or the class name of the error if it has no message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def missing(package: str) -> ImportError:
-    """Returns the error for a package of the extra `export` that is not installed."""
+def missing_package(package: str) -> ImportError:
+    """Returns the error to raise if a package of the extra `export` is not installed."""
     return ImportError(f'This needs {package}: pip install "keras-t2t[export]"')
 
 
 def is_exported(path: str | os.PathLike) -> bool:
-    """Returns whether a path is that of a TFLite or ONNX file or of a SavedModel, as far as its name and content tell."""
+    """Returns whether a path has the name of a TFLite or ONNX file, or is the folder of a SavedModel."""
     path = pathlib.Path(path)
     return path.suffix.lower() in (".tflite", ".onnx") or (path / "saved_model.pb").is_file()
 
@@ -56,23 +70,23 @@ def _open_tflite(path, threads):
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
-        raise missing("ai-edge-litert") from error
+        raise missing_package("ai-edge-litert") from error
     interpreter = Interpreter(str(path), num_threads=threads)
     interpreter.allocate_tensors()
-    (entry,), (leaving,) = interpreter.get_input_details(), interpreter.get_output_details()
-    batch = int(entry["shape"][0])
+    (input_details,), (output_details,) = interpreter.get_input_details(), interpreter.get_output_details()
+    shape, dtype = tuple(map(int, input_details["shape"])), np.dtype(input_details["dtype"]).name
+    batch_size = shape[0]
 
     def run(images):
         outputs = []
-        for start in range(0, len(images), batch):
-            part = images[start : start + batch]
-            filled = np.concatenate([part, np.zeros((batch - len(part), *part.shape[1:]), part.dtype)])
-            interpreter.set_tensor(entry["index"], filled)
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
+            padding = np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)
+            interpreter.set_tensor(input_details["index"], np.concatenate([batch, padding]))
             interpreter.invoke()
-            outputs.append(interpreter.get_tensor(leaving["index"])[: len(part)])
+            outputs.append(interpreter.get_tensor(output_details["index"])[: len(batch)])
         return np.concatenate(outputs)
 
-    shape, dtype = tuple(int(size) for size in entry["shape"]), np.dtype(entry["dtype"]).name
     return Runtime(name="LiteRT", run=run, input_shape=shape, input_dtype=dtype, known_spec=read_from_tflite(path))
 
 
@@ -80,17 +94,17 @@ def _open_onnx(path, threads):
     try:
         import onnxruntime
     except ImportError as error:
-        raise missing("onnxruntime") from error
+        raise missing_package("onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    (entry,) = session.get_inputs()
-    shape = tuple(size if isinstance(size, int) else None for size in entry.shape)
-    dtype = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}[entry.type]
+    (session_input,) = session.get_inputs()
+    shape = tuple(size if isinstance(size, int) else None for size in session_input.shape)
+    dtype = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}[session_input.type]
 
     def run(images):
-        return session.run(None, {entry.name: images})[0]
+        return session.run(None, {session_input.name: images})[0]
 
     spec = read_from_onnx(session.get_modelmeta().custom_metadata_map)
     return Runtime(name="ONNX Runtime", run=run, input_shape=shape, input_dtype=dtype, known_spec=spec)
@@ -100,17 +114,17 @@ def _open_saved_model(path, threads):
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
-    serve = loaded.signatures["serving_default"]
-    (name, spec), (output,) = *serve.structured_input_signature[1].items(), serve.structured_outputs
+    (output_name,) = loaded.signatures["serving_default"].structured_outputs
+    ((input_name, input_spec),) = loaded.signatures["serving_default"].structured_input_signature[1].items()
 
     def run(images):
-        return serve(**{name: tf.constant(images)})[output].numpy()
+        serve = loaded.signatures["serving_default"]  # a signature does not keep its model alive, so `loaded` is used here
+        return serve(**{input_name: tf.constant(images)})[output_name].numpy()
 
-    run.model = loaded  # a signature does not keep its model alive
     return Runtime(
         name="TensorFlow",
         run=run,
-        input_shape=tuple(spec.shape),
-        input_dtype=spec.dtype.name,
+        input_shape=tuple(input_spec.shape),
+        input_dtype=input_spec.dtype.name,
         known_spec=read_from_saved_model(path),
     )

@@ -1,4 +1,4 @@
-"""Images for calibration and comparison: those of the user, or the sample photos that come with the package."""
+"""Images for calibration and comparison: your own, or the sample photos that come with the package."""
 
 import os
 import pathlib
@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_t2t import assets
 
-MOST_IMAGES = 100
+MAX_IMAGES = 100
 
 
 def images_for(model: keras.Model, source: Any = None) -> np.ndarray:
@@ -17,12 +17,12 @@ def images_for(model: keras.Model, source: Any = None) -> np.ndarray:
 
     Args:
         model: A model with a fixed image size.
-        source: An array `(n, H, W, C)` of what the model takes; or a folder, of which up to 100 evenly spaced files are
-            prepared for the model; or `None` for the ten sample photos that come with the package.
+        source: An array `(n, H, W, C)` of what the model takes, a folder, or `None` for the ten sample photos that come with
+            the package. Of a folder, up to 100 evenly spaced files are used and prepared for the model.
 
     Raises:
-        ValueError: If images have another shape, or if there are no images in the folder.
-        FileNotFoundError: If there is no such folder.
+        ValueError: If the images have the wrong shape, or if there are no images in the folder.
+        FileNotFoundError: If the folder does not exist.
     """
     if source is None:
         source = assets.folder("images")
@@ -30,7 +30,7 @@ def images_for(model: keras.Model, source: Any = None) -> np.ndarray:
         return _from_folder(pathlib.Path(source), model)
     shape, images = model.input_shape[1:], np.asarray(source, "float32")
     if images.ndim != 4 or images.shape[1:] != shape or not len(images):
-        raise ValueError(f"Expected images of shape (n, {', '.join(map(str, shape))}); received: {images.shape}")
+        raise ValueError(f"Expected images of shape (n, {', '.join(map(str, shape))}); received: shape={images.shape}")
     return images
 
 
@@ -42,6 +42,6 @@ def _from_folder(folder, model):
         raise FileNotFoundError(f"There is no folder {folder}")
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
     if not files:
-        raise ValueError(f"Expected a folder of images ({', '.join(SUFFIXES)}); there are none in {folder}")
-    chosen = np.unique(np.linspace(0, len(files) - 1, MOST_IMAGES).round().astype(int))
+        raise ValueError(f"Expected a folder with images ({', '.join(SUFFIXES)}); there are none in {folder}")
+    chosen = np.unique(np.linspace(0, len(files) - 1, MAX_IMAGES).round().astype(int))
     return load_images([files[index] for index in chosen], model)

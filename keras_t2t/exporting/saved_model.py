@@ -1,4 +1,4 @@
-"""Export to a SavedModel that plain TensorFlow serves."""
+"""Export to a SavedModel, which plain TensorFlow can serve."""
 
 import os
 import pathlib
@@ -12,20 +12,21 @@ from keras_t2t.exporting.metadata import write_to_saved_model
 from keras_t2t.preprocessing import ModelSpec
 
 
-def to_saved_model(model: keras.Model, path: pathlib.Path, spec: ModelSpec, input_dtype: str = "float32"):
-    """Writes a model as a SavedModel, which needs no package but TensorFlow, for batches of any size.
+def to_saved_model(model: keras.Model, path: pathlib.Path, spec: ModelSpec, input_dtype: str = "float32") -> None:
+    """Writes a model as a SavedModel for batches of any size. Serving it requires no package except TensorFlow.
 
     Signatures:
-        `serving_default`: `images` (B, H, W, C) to the outputs, under the name of `ModelSpec.output`.
-        `classify`, of a classifier of RGB images: `encoded` (B,), the bytes of JPEG or PNG files, to `labels` (B, k), strings,
-        and `scores` (B, k), the probabilities of the top classes, up to five. Images are prepared as `keras_t2t.load_image`
-        does it.
+
+    - `serving_default` takes `images` `(B, H, W, C)` and returns the outputs, under the name of `ModelSpec.output`.
+    - `classify` exists for classifiers of RGB images. It takes `encoded` `(B,)`, the bytes of JPEG or PNG files, and prepares
+      the images like `keras_t2t.load_image`. It returns the top k classes, k being at most five: `labels` `(B, k)`, strings,
+      and `scores` `(B, k)`, probabilities (or the independent scores of a model that returns these).
 
     Args:
-        model: as `optimize_for_inference` returns it.
-        path: The folder.
+        model: The result of `optimize_for_inference`.
+        path: The folder to write.
         spec: What the model takes and returns.
-        input_dtype: of `images`, `"float32"` or `"uint8"`.
+        input_dtype: Dtype of `images`: `"float32"` or `"uint8"`.
     """
     import tensorflow as tf
 
@@ -68,7 +69,7 @@ def _classifier(spec, classes, infer):
 
 
 def _make_stable(folder):
-    """Rewrites what differs each time: names of functions after a counter of the process, and a random fingerprint."""
+    """Makes the bytes reproducible: renumbers functions, which a global counter names, and removes the random fingerprint."""
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
     (folder / "fingerprint.pb").unlink(missing_ok=True)
@@ -76,27 +77,27 @@ def _make_stable(folder):
     saved = SavedModel.FromString(file.read_bytes())
     functions = saved.meta_graphs[0].graph_def.library.function
     by_counter = sorted((function.signature.name for function in functions), key=lambda name: int(name.rpartition("_")[2]))
-    names = {name: f"{name.rpartition('_')[0]}_{i}" for i, name in enumerate(by_counter)}
-    any_name = re.compile("|".join(sorted(names, key=len, reverse=True)))
-    _replace_strings(saved, lambda text: any_name.sub(lambda match: names[match[0]], text))
+    new_names = {name: f"{name.rpartition('_')[0]}_{i}" for i, name in enumerate(by_counter)}
+    old_name = re.compile("|".join(sorted(new_names, key=len, reverse=True)))
+    _replace_strings(saved, lambda text: old_name.sub(lambda match: new_names[match[0]], text))
     functions.sort(key=lambda function: function.signature.name)
     file.write_bytes(saved.SerializeToString(deterministic=True))
 
 
 def _replace_strings(message, replace):
-    """Replaces strings, keys of maps included, throughout a protocol buffer, weights excepted."""
+    """Replaces all strings in a protocol buffer, including keys of maps, but not weights."""
     if message.DESCRIPTOR.name == "TensorProto":
         return
     if message.DESCRIPTOR.name in ("NodeDef", "ArgAttrs"):
-        for name in ("_gradient_op_type", "_user_specified_name"):  # have counters; neither is of use here
+        for name in ("_gradient_op_type", "_user_specified_name"):  # contain counters, and are not needed
             message.attr.pop(name, None)
     for field, value in message.ListFields():
         if field.message_type and field.message_type.GetOptions().map_entry:
-            of_messages = field.message_type.fields_by_name["value"].message_type
+            has_messages = field.message_type.fields_by_name["value"].message_type
             for key in list(value):
-                if of_messages:
+                if has_messages:
                     _replace_strings(value[key], replace)
-                if of_messages and isinstance(key, str) and replace(key) != key:
+                if has_messages and isinstance(key, str) and replace(key) != key:
                     value[replace(key)].CopyFrom(value.pop(key))
         elif field.message_type:
             for part in value if field.is_repeated else [value]:
@@ -108,16 +109,16 @@ def _replace_strings(message, replace):
 
 
 def saved_model_ops(path: str | os.PathLike) -> dict[str, int]:
-    """Returns how many operations of each kind a SavedModel has; one that is not TensorFlow's own is called `custom:NAME`."""
+    """Returns the number of operations of each kind in a SavedModel. Operations not built into TensorFlow are `custom:NAME`."""
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
     from tensorflow.python.framework import op_def_registry
 
     graph = SavedModel.FromString((pathlib.Path(path) / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
     functions = {function.signature.name for function in graph.library.function}
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    foreign = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}  # run Python, which a server does not have
+    foreign = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}  # these call Python, which a server does not have
 
-    def name(op):
+    def name_of(op):
         return op if op in functions or (op not in foreign and op_def_registry.get(op)) else f"custom:{op}"
 
-    return dict(Counter(name(node.op) for node in nodes))
+    return dict(Counter(name_of(node.op) for node in nodes))

@@ -1,10 +1,11 @@
-"""Conversion to TFLite, with weights of 32, 16 or 8 bits."""
+"""Conversion to TFLite, with weights in 32, 16 or 8 bits."""
 
 import contextlib
 import io
 import os
 import pathlib
 import tempfile
+from collections import Counter
 
 import keras
 import numpy as np
@@ -24,34 +25,34 @@ def to_tflite(
     batch_size: int = 1,
     input_dtype: str = "float32",
     calibration: np.ndarray | None = None,
-):
-    """Writes a model as a TFLite file with a fixed batch and one signature, `serving_default`.
+) -> None:
+    """Writes a model as a TFLite file with a fixed batch size and one signature, `serving_default`.
 
-    - None: all in float32.
-    - `"float16"`: weights stored in 16 bits; runtimes for CPUs expand them once, when they load the file.
-    - `"int8"`: weights of matrix products and convolutions in 8 bits, a scale for each channel; what enters a product is
-      quantized while it runs.
-    - `"full_int8"`: what enters and leaves the products of the encoder blocks is quantized by ranges that were measured
-      beforehand. The T2T module and the head, which lose most by that, are as in `"int8"`.
+    `quantize` determines the precision:
 
-    In both, norms with the soft splits that they are folded into, softmax, attention and the performer's features stay float32.
+    - `None`: Everything is in float32.
+    - `"float16"`: Weights are stored in 16 bits. CPU runtimes expand them once, when they load the file.
+    - `"int8"`: Weights of matrix products and convolutions are stored in 8 bits, with a scale for each channel. The inputs of
+      these operations are quantized at run time.
+    - `"full_int8"`: In addition, the inputs and outputs of the matrix products of the encoder blocks are quantized with ranges
+      measured on `calibration`. The T2T module and the head would lose the most accuracy, so they are quantized as with
+      `"int8"`.
+
+    With both kinds of 8 bits, the norms with the soft splits they are folded into, the softmax, the attention and the
+    performer's random features stay in float32.
 
     Args:
-        model: as `optimize_for_inference` returns it.
-        path: The file.
+        model: The result of `optimize_for_inference`.
+        path: The file to write.
         spec: What the model takes and returns.
-        quantize: how.
-        batch_size: of the file.
+        quantize: `None`, `"float16"`, `"int8"` or `"full_int8"`.
+        batch_size: Number of images in a batch.
         input_dtype: `"float32"` or `"uint8"`.
-        calibration: images (n, H, W, C) that the model takes, for `"full_int8"`.
+        calibration: Images `(n, H, W, C)` as the model takes them. Required for `"full_int8"`, otherwise ignored.
     """
     content = _convert(model, spec.output, batch_size, input_dtype, quantize == "float16")
     if quantize in ("int8", "full_int8"):
-        batches = None
-        if quantize == "full_int8":
-            count = -(-len(calibration) // batch_size)  # the last batch is filled up with the first images
-            whole = np.resize(calibration, (count, batch_size, *calibration.shape[1:])).astype(input_dtype)
-            batches = [{INPUT: batch} for batch in whole]
+        batches = _batches_of(calibration, batch_size, input_dtype) if quantize == "full_int8" else None
         content = _quantize(content, batches)
     path.write_bytes(content)
     append_to_tflite(path, spec)
@@ -73,15 +74,20 @@ def _convert(model, output, batch_size, input_dtype, float16):
         return converter.convert()
 
 
+def _batches_of(images, batch_size, dtype):
+    """Returns images as inputs of the signature. The first images fill up the last batch."""
+    count = -(-len(images) // batch_size)
+    return [{INPUT: batch} for batch in np.resize(images, (count, batch_size, *images.shape[1:])).astype(dtype)]
+
+
 def _quantize(content, batches):
-    """Quantizes a file: dynamically, or by the ranges on `batches`, inputs of its signature."""
+    """Quantizes a file to `"int8"`, or to `"full_int8"` if batches for its signature are given."""
     from ai_edge_quantizer import quantizer, recipe
     from ai_edge_quantizer.qtyping import TFLOperationName
 
-    chosen = recipe.dynamic_wi8_afp32()
-    quantization = quantizer.Quantizer(content, chosen)
+    quantization = quantizer.Quantizer(content, recipe.dynamic_wi8_afp32())
     ranges = None
-    with _quiet():
+    with _without_progress_bars():
         if batches is not None:
             quantization.add_static_config(rf".*/{BLOCK}\d+.*", TFLOperationName.FULLY_CONNECTED, 8, 8)
         for operation in (TFLOperationName.CONV_2D, TFLOperationName.FULLY_CONNECTED, TFLOperationName.BATCH_MATMUL):
@@ -92,25 +98,23 @@ def _quantize(content, batches):
 
 
 @contextlib.contextmanager
-def _quiet():
-    """Keeps the quantizer's progress bars from the terminal."""
+def _without_progress_bars():
+    """Hides the progress bars of the quantizer."""
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         yield
 
 
 def tflite_ops(path: str | os.PathLike) -> dict[str, int]:
-    """Returns how many operations of each kind a TFLite file has; one that is not built in is called `custom:NAME`."""
-    from collections import Counter
-
+    """Returns the number of operations of each kind in a TFLite file. Operations that are not built in are `custom:NAME`."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(pathlib.Path(path).read_bytes()))
     builtin = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 
-    def name(operator):
+    def name_of(operator):
         code = model.operatorCodes[operator.opcodeIndex]
         if code.customCode:
             return f"custom:{code.customCode.decode()}"
         return builtin[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
-    return dict(Counter(name(operator) for graph in model.subgraphs for operator in graph.operators))
+    return dict(Counter(name_of(operator) for graph in model.subgraphs for operator in graph.operators))

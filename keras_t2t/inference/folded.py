@@ -1,21 +1,25 @@
-"""What the layers of an inference graph have in common: weights folded beforehand."""
+"""The base class and the arithmetic that the layers of an inference graph share."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_t2t.layers.fast_dense import add_bias
 
 
 class FoldedLayer(keras.Layer):
-    """A layer for inference only, whose weights were computed from those of other layers.
+    """Base class of layers for inference only. Their weights are computed from those of other layers.
 
     Args:
-        shapes: the shape of each weight by its name.
+        shapes: Shape of each weight by name.
+        **kwargs: Arguments of `keras.Layer`.
     """
 
-    def __init__(self, shapes: dict[str, tuple], **kwargs):
+    def __init__(self, shapes: Mapping[str, tuple], **kwargs: Any):
         super().__init__(**kwargs)
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
         self.folded = {
@@ -24,35 +28,58 @@ class FoldedLayer(keras.Layer):
         }
 
     @classmethod
-    def from_arrays(cls, arrays: dict, **kwargs):
-        """Returns a layer with these weights; the other arguments are those of the class."""
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], **kwargs: Any) -> "FoldedLayer":
+        """Returns a layer with the given weights.
+
+        Args:
+            arrays: Value of each weight by name.
+            **kwargs: Arguments of the class, except `shapes`.
+        """
         layer = cls(shapes={name: array.shape for name, array in arrays.items()}, **kwargs)
         for name, array in arrays.items():
             layer.folded[name].assign(array)
         return layer
 
-    def dense(self, x, name: str, gelu: bool = False):
-        """Returns x (n, D) times `name_kernel` (D, units), plus `name_bias`, through exact GELU if asked."""
+    def dense(self, x: Any, name: str, gelu: bool = False) -> Any:
+        """Returns the result of a dense layer.
+
+        Args:
+            x: Tensor of shape `(n, D)`.
+            name: Prefix of the weights: `{name}_kernel` of shape `(D, units)`, and `{name}_bias`.
+            gelu: Whether to apply exact GELU.
+
+        Returns:
+            Tensor of shape `(n, units)`.
+        """
         x = add_bias(ops.matmul(x, self.folded[f"{name}_kernel"]), self.folded[f"{name}_bias"])
         return exact_gelu(x) if gelu else x
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "shapes": self.shapes}
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
-def exact_gelu(x):
-    """Returns x times the normal distribution function of x, in the form that every converter and runtime knows."""
+def exact_gelu(x: Any) -> Any:
+    """Returns the exact GELU, written with `erf`: the form that every converter and runtime recognizes."""
     return 0.5 * x * (1.0 + ops.erf(x * math.sqrt(0.5)))
 
 
-def standardize(x, epsilon: float):
-    """Returns x (n, D) less its mean over the channels, divided by its deviation: a LayerNorm without scale and shift."""
+def standardize(x: Any, epsilon: float) -> Any:
+    """Returns `x` `(n, D)` with zero mean and unit variance over the channels: a LayerNorm without scale and shift."""
     x = x - ops.mean(x, axis=-1, keepdims=True)
     return x * ops.rsqrt(ops.mean(x * x, axis=-1, keepdims=True) + epsilon)
 
 
-def attend(queries, keys, values):
-    """Returns softmax(queries keys') values, (..., n, d), of queries (..., n, d) that are scaled already."""
+def attend(queries: Any, keys: Any, values: Any) -> Any:
+    """Returns the result of softmax attention.
+
+    Args:
+        queries: Tensor of shape `(..., n, d)`, scaled already.
+        keys: Tensor of shape `(..., N, d)`.
+        values: Tensor of shape `(..., N, d)`.
+
+    Returns:
+        Tensor of shape `(..., n, d)`.
+    """
     scores = ops.matmul(queries, ops.swapaxes(keys, -1, -2))  # (..., n, N)
     return ops.matmul(ops.softmax(scores, axis=-1), values)

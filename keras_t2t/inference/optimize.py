@@ -1,4 +1,6 @@
-"""A model for inference from a trained one: the same function, folded into fewer and larger operations."""
+"""Turning a trained model into a faster one for inference, with fewer and larger operations."""
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -6,40 +8,55 @@ import numpy as np
 from keras_t2t.inference.block import InferenceBlock
 from keras_t2t.inference.folded import exact_gelu
 from keras_t2t.inference.tokens import InferenceTokensToToken
+from keras_t2t.keras_internals import is_graph
 from keras_t2t.layers import EncoderBlock, GhostBlock, SqueezeExciteBlock, TokensToToken
 from keras_t2t.layers.common import precise_dtype
-from keras_t2t.models import config_of
+from keras_t2t.models.graph import layers_of
 
 
 def optimize_for_inference(model: keras.Model) -> keras.Model:
-    """Returns a model that computes the same as `model`, faster and in less memory, and cannot be trained.
+    """Returns a model that computes the same as `model`, faster and in less memory, but cannot be trained.
 
-    - A soft split, its LayerNorm and the dense layer after it become a convolution: no window is laid out in memory.
-    - Scale and shift of the blocks' LayerNorms, and the scale of the attention, go into the weights that follow.
-    - Dropout and drop path are gone.
+    - Each soft split, with its LayerNorm and the dense layer after it, becomes a convolution. No windows are stored in memory.
+    - The scale and shift of the blocks' LayerNorms, and the scale of the attention, are folded into the weights after them.
+    - Dropout and drop path are removed.
 
-    All else, such as a head of the user's own, is copied. What replaces layers of 16 bits computes in float32.
+    Other layers, such as your own head, are copied. Layers that replace 16-bit layers compute in float32.
 
     Args:
-        model: any functional model with the layers of this package, such as those of the constructors.
+        model: A functional model with the layers of this package, such as `keras_t2t.T2TViT14()` or a model built on top of it.
 
     Returns:
-        A functional `keras.Model` with weights of its own, the same inputs and outputs, equal up to rounding. It can be saved
-        as `.keras`, and loaded after `import keras_t2t`.
+        A functional `keras.Model` with its own weights and the same inputs and outputs, equal up to rounding. It can be saved
+        as a `.keras` file, which can be loaded after `import keras_t2t`.
 
     Raises:
-        ValueError: if the model has no layers of this package.
+        ValueError: If the model does not have the layers of a T2T-ViT.
+
+    Example:
+
+    >>> model = keras_t2t.T2TViTTiny32(weights="cifar10")
+    >>> fast = keras_t2t.optimize_for_inference(model)
+    >>> images = np.random.uniform(0, 255, (2, 32, 32, 3))
+    >>> bool(np.allclose(fast.predict(images, verbose=0), model.predict(images, verbose=0), atol=1e-4))
+    True
     """
-    config_of(model)  # raises for models of others
-    pairs = []
+    if not is_graph(model) or not any(isinstance(layer, (EncoderBlock, TokensToToken)) for layer in layers_of(model)):
+        raise ValueError(
+            "Expected a model built by keras_t2t, functional or Sequential, with TokensToToken or EncoderBlock layers; "
+            f"received: {model!r}"
+        )
+    replaced: list[tuple[Any, Any]] = []
 
     def replace(layer):
+        if is_graph(layer):  # a nested model
+            return keras.models.clone_model(layer, clone_function=replace)
         new = _replacement(layer)
-        pairs.append((layer, new))
+        replaced.append((layer, new))
         return new
 
-    optimized = keras.models.clone_model(model, clone_function=replace)
-    for old, new in pairs:
+    optimized = replace(model)
+    for old, new in replaced:
         if isinstance(old, keras.Layer) and type(old) is type(new):
             new.set_weights(old.get_weights())
     return optimized
@@ -77,12 +94,12 @@ def _has_norms(layer):
 
 
 def fold_tokens(layer: TokensToToken) -> dict[str, np.ndarray]:
-    """Returns the weights of the `InferenceTokensToToken` that does the work of `layer`."""
-    arrays = {}
+    """Returns the weights of the `InferenceTokensToToken` that replaces `layer`, by name."""
+    arrays: dict[str, np.ndarray] = {}
     for i, (split, attention) in enumerate(zip(layer.splits, layer.attentions, strict=False), 1):
         name = f"split{i}"
         if layer.token_attention == "convolution":
-            arrays |= _as_convolution(name, split, _array(attention.kernel), _array(attention.bias))
+            arrays |= _convolution(name, split, _array(attention.kernel), _array(attention.bias))
             continue
         if layer.token_attention == "performer":
             kernel, bias = _fold(attention.norm1, attention.kqv)
@@ -91,34 +108,34 @@ def fold_tokens(layer: TokensToToken) -> dict[str, np.ndarray]:
         else:
             kernel, bias = _fold(attention.norm1, attention.qkv)
             kernel, bias = (_scale_first(x, attention.scale, 3) for x in (kernel, bias))
-        arrays |= _as_convolution(name, split, kernel - kernel.mean(axis=0), bias)
+        arrays |= _convolution(name, split, kernel - kernel.mean(axis=0), bias)
         arrays |= _pair(f"{name}_projection", *_weights(attention.projection))
         arrays |= _pair(f"{name}_fc1", *_fold(attention.norm2, attention.mlp.fc1))
         arrays |= _pair(f"{name}_fc2", *_weights(attention.mlp.fc2))
-    return arrays | _as_convolution(f"split{len(layer.splits)}", layer.splits[-1], *_weights(layer.projection))
+    return arrays | _convolution(f"split{len(layer.splits)}", layer.splits[-1], *_weights(layer.projection))
 
 
 def fold_block(block: EncoderBlock) -> dict[str, np.ndarray]:
-    """Returns the weights of the `InferenceBlock` that does the work of `block`."""
+    """Returns the weights of the `InferenceBlock` that replaces `block`, by name."""
     attention, mlp = block.attention, block.mlp
-    ghost, gated = isinstance(block, GhostBlock), isinstance(block, SqueezeExciteBlock)
-    parts = [part.primary for part in (attention.query, attention.key, attention.value)] if ghost else [attention.qkv]
-    kernel, bias = (np.concatenate(x, axis=-1) for x in zip(*(_fold(block.norm1, part) for part in parts), strict=True))
+    is_ghost, has_gate = isinstance(block, GhostBlock), isinstance(block, SqueezeExciteBlock)
+    ghosts = [attention.query, attention.key, attention.value] if is_ghost else []
+    projections = [ghost.primary for ghost in ghosts] or [attention.qkv]
+    kernel, bias = (np.concatenate(x, axis=-1) for x in zip(*(_fold(block.norm1, x) for x in projections), strict=True))
     head_dim = _array(attention.projection.kernel).shape[0] // block.num_heads
     kernel, bias = (_scale_first(x, head_dim**-0.5, 3) for x in (kernel, bias))
-    scales = np.stack([_array(part.scale) for part in (attention.query, attention.key, attention.value)]) if ghost else None
-    arrays = {}
-    third = bias.size // 3
-    ranges = {"qkv": (0, 3)} if gated or not block.class_token_only else {"query": (0, 1), "key_value": (1, 3)}
-    for name, (first, end) in ranges.items():
-        arrays |= _pair(name, kernel[:, first * third : end * third], bias[first * third : end * third])
-        if ghost:
-            arrays[f"{name}_scale"] = scales[first:end]
+    arrays: dict[str, np.ndarray] = {}
+    width = bias.size // 3  # of the queries, the keys or the values
+    ranges = {"qkv": (0, 3)} if has_gate or not block.class_token_only else {"query": (0, 1), "key_value": (1, 3)}
+    for name, (start, end) in ranges.items():
+        arrays |= _pair(name, kernel[:, start * width : end * width], bias[start * width : end * width])
+        if is_ghost:
+            arrays[f"{name}_scale"] = np.stack([_array(ghost.scale) for ghost in ghosts[start:end]])
     arrays |= _pair("projection", *_weights(attention.projection))
     arrays |= _pair("fc1", *_fold(block.norm2, mlp.fc1)) | _pair("fc2", *_weights(mlp.fc2))
-    if ghost:
+    if is_ghost:
         arrays |= {"scale1": _array(mlp.scale1), "scale2": _array(mlp.scale2)}
-    if gated:
+    if has_gate:
         arrays |= {"squeeze_kernel": _array(attention.squeeze.kernel), "excite_kernel": _array(attention.excite.kernel)}
     if hasattr(block, "growth_projection"):
         arrays |= _pair("growth", *_weights(block.growth_projection))
@@ -130,13 +147,13 @@ def _array(variable):
 
 
 def _weights(dense):
-    """Kernel and bias of a dense layer, zeros if it has no bias."""
+    """Returns the kernel and the bias of a dense layer, or zeros if it has no bias."""
     kernel = _array(dense.kernel)
     return kernel, _array(dense.bias) if dense.use_bias else np.zeros(kernel.shape[1])
 
 
 def _fold(norm, dense):
-    """Kernel and bias that do to standardized tokens what a LayerNorm and a dense layer do."""
+    """Returns the kernel and the bias that replace a LayerNorm and a dense layer after standardization."""
     kernel, bias = _weights(dense)
     return _array(norm.gamma)[:, None] * kernel, _array(norm.beta) @ kernel + bias
 
@@ -145,13 +162,13 @@ def _pair(name, kernel, bias):
     return {f"{name}_kernel": kernel, f"{name}_bias": bias}
 
 
-def _as_convolution(name, split, kernel, bias):
-    side = split.kernel_size
-    return _pair(name, kernel.reshape(side, side, -1, kernel.shape[1]), bias)
+def _convolution(name, split, kernel, bias):
+    size = split.kernel_size
+    return _pair(name, kernel.reshape(size, size, -1, kernel.shape[1]), bias)
 
 
 def _scale_first(x, scale, parts):
-    """Multiplies the first of `parts` equal parts of the last axis."""
+    """Multiplies the first of `parts` equal parts of the last axis by `scale`."""
     factor = np.ones(x.shape[-1])
     factor[: x.shape[-1] // parts] = scale
     return x * factor

@@ -1,5 +1,8 @@
 """The T2T module for inference: soft splits, their norms and projections as convolutions."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -8,35 +11,51 @@ from keras_t2t.configs import check_soft_splits, token_grid
 from keras_t2t.inference.folded import FoldedLayer, attend, standardize
 
 NOT_QUANTIZED = "not_quantized"
-"""Scope of what quantizers leave alone: norms of windows, and the product whose errors an exponential would magnify."""
+"""Name scope of the operations that must stay in float32. The TFLite and ONNX quantizers skip operations with it in their name.
+
+These are the norms of the windows with their convolutions, and the performer's product with the random features, because the
+exponential after it would magnify rounding errors.
+"""
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class InferenceTokensToToken(FoldedLayer):
-    """A `TokensToToken` in which windows are never laid out in memory.
+    """A `TokensToToken` that never stores windows in memory.
 
-    A soft split followed by a dense layer is a convolution. A LayerNorm between the two subtracts the mean of each window, as a
-    kernel does whose columns sum to zero, and divides by the deviation of each window: one number, not one for each channel.
+    A soft split followed by a dense layer is a convolution. A LayerNorm between the two subtracts the mean of each window and
+    divides by its std. A kernel with columns that sum to zero subtracts the mean. The std is one number for each window, the
+    same for all channels, so the result of the convolution can be divided by it.
 
     Args:
-        token_attention, soft_splits: those of `TokensToToken`.
-        epsilon: of the LayerNorms.
-        shapes: of the weights that `fold_tokens` returns.
+        token_attention: See `keras_t2t.layers.TokensToToken`.
+        soft_splits: See `keras_t2t.layers.TokensToToken`.
+        epsilon: Epsilon of the LayerNorms.
+        shapes: Shapes of the weights that `fold_tokens` returns, by name.
+        **kwargs: Arguments of `keras.Layer`.
 
-    Input:
-        (B, H, W, C).
+    Input shape:
+        `(B, H, W, C)`.
 
-    Output:
-        (B, h, w, embed_dim).
+    Output shape:
+        `(B, h, w, embed_dim)`.
+
+    Example:
+
+    >>> model = keras_t2t.optimize_for_inference(keras_t2t.T2TViTTiny32())
+    >>> layer = model.get_layer("tokens_to_token")
+    >>> type(layer).__name__
+    'InferenceTokensToToken'
+    >>> layer(keras.Input((32, 32, 3))).shape
+    (None, 8, 8, 128)
     """
 
-    def __init__(self, token_attention: str, soft_splits: tuple, epsilon: float, shapes: dict, **kwargs):
+    def __init__(self, token_attention: str, soft_splits: tuple, epsilon: float, shapes: Mapping[str, tuple], **kwargs: Any):
         super().__init__(shapes, **kwargs)
         self.token_attention = token_attention
         self.soft_splits = check_soft_splits(soft_splits)
         self.epsilon = epsilon
 
-    def call(self, images):
+    def call(self, images: Any) -> Any:
         x = images
         for i, split in enumerate(self.soft_splits[:-1], 1):
             if self.token_attention == "convolution":
@@ -45,12 +64,12 @@ class InferenceTokensToToken(FoldedLayer):
                 x = self.stage(x, f"split{i}", split)
         return self.project(x, f"split{len(self.soft_splits)}", self.soft_splits[-1])
 
-    def project(self, x, name, split):
-        """Returns the windows of x (B, H, W, C) times a kernel: (B, h, w, units)."""
+    def project(self, x: Any, name: str, split: tuple) -> Any:
+        """Returns a soft split of `x` `(B, H, W, C)` followed by a dense layer: `(B, h, w, units)`."""
         return convolve(pad(x, split), self.folded[f"{name}_kernel"], split) + self.folded[f"{name}_bias"]
 
-    def stage(self, x, name, split):
-        """Returns x (B, H, W, C) after a soft split and the attention between its tokens: (B, h, w, D)."""
+    def stage(self, x: Any, name: str, split: tuple) -> Any:
+        """Returns a soft split of `x` `(B, H, W, C)` followed by attention between its tokens: `(B, h, w, D)`."""
         x = pad(x, split)
         with keras.name_scope(NOT_QUANTIZED):
             scale = ops.rsqrt(window_variance(x, split) + self.epsilon)  # (B, h, w, 1)
@@ -69,11 +88,11 @@ class InferenceTokensToToken(FoldedLayer):
         hidden = self.dense(standardize(x, self.epsilon), f"{name}_fc1", gelu=True)
         return ops.reshape(x + self.dense(hidden, f"{name}_fc2"), (-1, rows, columns, width))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         batch, height, width, _ = input_shape
         return (batch, *token_grid(self.soft_splits, height, width), self.shapes[f"split{len(self.soft_splits)}_bias"][0])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "token_attention": self.token_attention,
@@ -82,43 +101,45 @@ class InferenceTokensToToken(FoldedLayer):
         }
 
 
-def pad(x, split):
-    """Returns x (B, H, W, C) with the zeros around it that a soft split lays there."""
+def pad(x: Any, split: tuple) -> Any:
+    """Returns `x` `(B, H, W, C)` with the zero padding of a soft split."""
     _, _, padding = split
     return ops.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)]) if padding else x
 
 
-def convolve(x, kernel, split):
-    """Returns the convolution (B, h, w, units) of a padded x with a kernel (k, k, C, units) over a soft split's windows."""
+def convolve(x: Any, kernel: Any, split: tuple) -> Any:
+    """Returns the convolution `(B, h, w, units)` of a padded `x` with a kernel `(k, k, C, units)` and a soft split's stride."""
     return ops.conv(x, kernel, split[1], "valid", "channels_last")
 
 
-def window_variance(x, split):
-    """Returns the variance (B, h, w, 1) of each window of a padded x (B, H, W, C).
+def window_variance(x: Any, split: tuple) -> Any:
+    """Returns the variance `(B, h, w, 1)` of each window of a padded `x` `(B, H, W, C)`.
 
-    It is that of the pixels' means plus the mean of the pixels' variances. Both are sums of squares of deviations: the mean
-    square less the squared mean would lose its digits where a bright area hardly varies.
+    It is the variance of the pixels' means plus the mean of the pixels' variances. Both are sums of squared deviations. The
+    mean square minus the squared mean would lose precision in bright areas with little contrast.
     """
     mean = ops.mean(x, axis=-1, keepdims=True)
     variance = ops.mean(ops.square(x - mean), axis=-1, keepdims=True)
     size = split[0] ** 2
     kernel = np.zeros((size, 2, size + 1), "float32")
-    kernel[:, 0, :size] = np.eye(size) - 1 / size  # deviations of the pixels' means from that of the window
+    kernel[:, 0, :size] = np.eye(size) - 1 / size  # deviation of each pixel's mean from the mean of the window
     kernel[:, 1, size] = 1 / size
     kernel = ops.convert_to_tensor(kernel.reshape(split[0], split[0], 2, size + 1), dtype=x.dtype)
     statistics = convolve(ops.concatenate([mean, variance], axis=-1), kernel, split)  # (B, h, w, size + 1)
     return ops.mean(ops.square(statistics[..., :size]), axis=-1, keepdims=True) + statistics[..., size:]
 
 
-def performer(queries, keys, values, random_features):
-    """Returns what `keras_t2t.layers.token_performer.performer_attention` does.
+def performer(queries: Any, keys: Any, values: Any, random_features: Any) -> Any:
+    """Computes the same as `keras_t2t.layers.token_performer.performer_attention`.
 
     Args:
-        queries, keys, values: (B, N, D).
-        random_features: (D, m), transposed.
+        queries: Tensor of shape `(B, N, D)`.
+        keys: Tensor of shape `(B, N, D)`.
+        values: Tensor of shape `(B, N, D)`.
+        random_features: Tensor of shape `(D, m)`, the transpose of what `performer_attention` takes.
 
     Returns:
-        (B, N, D).
+        Tensor of shape `(B, N, D)`.
     """
     queries, keys = (positive_features(x, random_features) for x in (queries, keys))  # (B, N, m)
     total = ops.sum(keys, axis=1, keepdims=True)  # (B, 1, m)
@@ -126,8 +147,8 @@ def performer(queries, keys, values, random_features):
     return ops.matmul(queries, summary) / (ops.sum(queries * total, axis=-1, keepdims=True) + 1e-8)
 
 
-def positive_features(x, random_features):
-    """Returns the features (B, N, m) of queries or keys (B, N, D)."""
+def positive_features(x: Any, random_features: Any) -> Any:
+    """Returns the positive random features `(B, N, m)` of queries or keys `(B, N, D)`."""
     _, tokens, width = ops.shape(x)
     features = random_features.shape[1]
     x = ops.reshape(x, (-1, width))

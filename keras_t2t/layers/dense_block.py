@@ -1,45 +1,54 @@
 """Design study: a densely connected encoder block (paper, section 3.2)."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
-from keras_t2t.layers.common import inherited
+from keras_t2t.layers.common import sublayer_kwargs
 from keras_t2t.layers.encoder_block import EncoderBlock
 from keras_t2t.layers.fast_dense import FastDense
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class DenseBlock(EncoderBlock):
-    """An encoder block that keeps its input and appends `growth` channels projected from its result.
+    """An encoder block that keeps its input and appends `growth` channels, projected from the result of the block.
 
     Huang et al., "Densely Connected Convolutional Networks", CVPR 2017; `models/t2t_vit_dense.py` of the reference.
 
     Args:
-        growth: channels that the block adds.
-        num_heads and the keyword arguments: see `EncoderBlock`.
+        growth: Number of channels that the block adds.
+        num_heads: Number of attention heads. Must divide D.
+        **kwargs: Further arguments of `EncoderBlock`.
 
-    Input:
-        (B, N, D).
+    Input shape:
+        `(B, N, D)`.
 
-    Output:
-        (B, N, D + growth), or (B, 1, D + growth) with `class_token_only`.
+    Output shape:
+        `(B, N, D + growth)`, or `(B, 1, D + growth)` with `class_token_only`.
+
+    Example:
+
+    >>> x = keras.Input((197, 128))
+    >>> keras_t2t.layers.DenseBlock(growth=64, num_heads=8, mlp_ratio=2.0)(x).shape
+    (None, 197, 192)
     """
 
-    def __init__(self, growth: int, num_heads: int, **kwargs):
+    def __init__(self, growth: int, num_heads: int, **kwargs: Any):
         super().__init__(num_heads, **kwargs)
         self.growth = growth
-        self.growth_projection = FastDense(growth, name="growth_projection", **inherited(self))
+        self.growth_projection = FastDense(growth, name="growth_projection", **sublayer_kwargs(self))
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         super().build(input_shape)
         self.growth_projection.build(input_shape)
 
-    def residual_mlp(self, x, mixed):
-        return ops.concatenate([x, self.growth_projection(super().residual_mlp(x, mixed))], axis=-1)
+    def residual_mlp(self, x: Any, attention_output: Any) -> Any:
+        return ops.concatenate([x, self.growth_projection(super().residual_mlp(x, attention_output))], axis=-1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         *tokens, width = super().compute_output_shape(input_shape)
         return (*tokens, width + self.growth)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "growth": self.growth}

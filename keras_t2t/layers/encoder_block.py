@@ -1,9 +1,11 @@
 """The pre-norm transformer block of the backbone."""
 
+from typing import Any
+
 import keras
 
 from keras_t2t.layers.attention import MultiHeadSelfAttention
-from keras_t2t.layers.common import check_rank, inherited
+from keras_t2t.layers.common import check_rank, sublayer_kwargs
 from keras_t2t.layers.drop_path import DropPath
 from keras_t2t.layers.fast_layer_norm import FastLayerNorm
 from keras_t2t.layers.mlp import MLP
@@ -11,30 +13,41 @@ from keras_t2t.layers.mlp import MLP
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class EncoderBlock(keras.Layer):
-    """x + drop_path(attention(norm(x))), then x + drop_path(mlp(norm(x))). `Block` in `models/transformer_block.py`.
+    """A pre-norm transformer block: `x + drop_path(attention(norm(x)))`, then `x + drop_path(mlp(norm(x)))`.
 
-    Subclasses with another attention or MLP name it in `attention_class` or `mlp_class`.
+    `Block` in `models/transformer_block.py` of the reference. Subclasses replace the attention or the MLP by setting
+    `attention_class` or `mlp_class`.
 
     Args:
-        num_heads: attention heads, a divisor of D.
-        mlp_ratio: hidden width of the MLP over D.
-        qkv_bias: whether queries, keys and values have a bias.
-        norm_epsilon: epsilon of the LayerNorms.
-        drop_rate: dropout after the attention's projection and the MLP's layers, in training.
-        attention_drop_rate: dropout of the attention weights, in training.
-        drop_path_rate: probability of dropping each of the two residual branches of a sample, in training.
-        class_token_only: whether only the first token is computed (from all tokens), for the last block of a classifier: the
-            same result for that token at a fraction of the work.
+        num_heads: Number of attention heads. Must divide D.
+        mlp_ratio: Hidden width of the MLP, as a multiple of D.
+        qkv_bias: Whether queries, keys and values have a bias.
+        norm_epsilon: Epsilon of the LayerNorms.
+        drop_rate: Dropout rate after the attention projection and after each layer of the MLP. Used in training only.
+        attention_drop_rate: Dropout rate of the attention weights. Used in training only.
+        drop_path_rate: Probability of dropping each of the two residual branches of a sample. Used in training only.
+        class_token_only: Whether to compute the first token only, which still attends to all tokens. In the last block of a
+            classifier, this gives the same class token for a fraction of the work.
 
-    Input:
-        (B, N, D).
+    Input shape:
+        `(B, N, D)`.
 
-    Output:
-        (B, N, D), or (B, 1, D) with `class_token_only`.
+    Output shape:
+        `(B, N, D)`, or `(B, 1, D)` with `class_token_only`.
+
+    Raises:
+        ValueError: If `num_heads` does not divide D, or if the input is not a sequence of tokens.
+
+    Example:
+
+    >>> x = keras.Input((197, 384))
+    >>> x = keras_t2t.layers.EncoderBlock(num_heads=6, mlp_ratio=3.0)(x)
+    >>> keras_t2t.layers.EncoderBlock(num_heads=6, mlp_ratio=3.0, class_token_only=True)(x).shape
+    (None, 1, 384)
     """
 
-    attention_class = MultiHeadSelfAttention
-    mlp_class = MLP
+    attention_class: type[keras.Layer] = MultiHeadSelfAttention
+    mlp_class: type[keras.Layer] = MLP
 
     def __init__(
         self,
@@ -46,7 +59,7 @@ class EncoderBlock(keras.Layer):
         attention_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         class_token_only: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.num_heads = num_heads
@@ -58,7 +71,7 @@ class EncoderBlock(keras.Layer):
         self.drop_path_rate = drop_path_rate
         self.class_token_only = class_token_only
 
-        self.norm1 = FastLayerNorm(epsilon=norm_epsilon, name="norm1", **inherited(self))
+        self.norm1 = FastLayerNorm(epsilon=norm_epsilon, name="norm1", **sublayer_kwargs(self))
         self.attention = self.attention_class(
             num_heads,
             qkv_bias=qkv_bias,
@@ -66,33 +79,33 @@ class EncoderBlock(keras.Layer):
             projection_drop_rate=drop_rate,
             class_token_only=class_token_only,
             name="attention",
-            **inherited(self),
+            **sublayer_kwargs(self),
         )
-        self.norm2 = FastLayerNorm(epsilon=norm_epsilon, name="norm2", **inherited(self))
-        self.drop_path = DropPath(drop_path_rate, **inherited(self))
+        self.norm2 = FastLayerNorm(epsilon=norm_epsilon, name="norm2", **sublayer_kwargs(self))
+        self.drop_path = DropPath(drop_path_rate, **sublayer_kwargs(self))
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         check_rank(self, input_shape, 3, "a sequence of tokens (batch, tokens, width)")
         self.norm1.build(input_shape)
         self.attention.build(input_shape)
         self.norm2.build(input_shape)
         hidden_dim = int(input_shape[-1] * self.mlp_ratio)
-        self.mlp = self.mlp_class(hidden_dim, self.drop_rate, name="mlp", **inherited(self))
+        self.mlp = self.mlp_class(hidden_dim, self.drop_rate, name="mlp", **sublayer_kwargs(self))
         self.mlp.build(input_shape)
 
-    def call(self, x):
-        mixed = self.attention(self.norm1(x))
-        return self.residual_mlp(x[:, :1] if self.class_token_only else x, mixed)
+    def call(self, x: Any) -> Any:
+        attention_output = self.attention(self.norm1(x))
+        return self.residual_mlp(x[:, :1] if self.class_token_only else x, attention_output)
 
-    def residual_mlp(self, x, mixed):
-        """Returns the block's result for the tokens x (B, n, D) whose attention's result is `mixed` (B, n, D)."""
-        x = x + self.drop_path(mixed)
+    def residual_mlp(self, x: Any, attention_output: Any) -> Any:
+        """Returns the output of the block for tokens `x` and the output of their attention, both `(B, n, D)`."""
+        x = x + self.drop_path(attention_output)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0], 1, input_shape[2]) if self.class_token_only else input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,

@@ -1,5 +1,7 @@
 """The dense layer of this package."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -8,33 +10,43 @@ from keras import ops
 class FastDense(keras.layers.Dense):
     """`keras.layers.Dense` with the initialization of the reference, and faster on CPUs.
 
-    The kernel is initialized by a truncated normal of deviation 0.02. With oneDNN on, TensorFlow runs the product of two
-    matrices, the addition of a bias and an activation (exact GELU too) as one kernel, but only if they come in the form of
-    `call`; `benchmarks/layers.py` measures what that gains. The arguments and the weights are those of Keras.
+    The kernel is initialized from a truncated normal with std 0.02. With oneDNN, TensorFlow fuses a product of two matrices,
+    the addition of a bias and an activation (including exact GELU) into one kernel, but only if they have the form used in
+    `call`. `benchmarks/layers.py` measures the gain. The weights are those of `keras.layers.Dense`.
 
-    Input:
-        (..., D).
+    Args:
+        units: Width of the output.
+        **kwargs: Further arguments of `keras.layers.Dense`.
 
-    Output:
-        (..., units).
+    Input shape:
+        `(..., D)`.
+
+    Output shape:
+        `(..., units)`.
+
+    Example:
+
+    >>> x = keras.Input((197, 384))
+    >>> keras_t2t.layers.FastDense(1152, activation="gelu")(x).shape
+    (None, 197, 1152)
     """
 
-    def __init__(self, units: int, **kwargs):
+    def __init__(self, units: int, **kwargs: Any):
         kwargs.setdefault("kernel_initializer", keras.initializers.TruncatedNormal(stddev=0.02))
         super().__init__(units, **kwargs)
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         _, *between, width = ops.shape(x)
         x = ops.matmul(ops.reshape(x, (-1, width)), self.kernel)
         if self.use_bias:
             x = add_bias(x, self.bias)
         if self.activation is not None:
             x = self.activation(x)
-        return ops.reshape(x, (-1, *between, self.units))  # -1 keeps a batch of unknown size out of the graph
+        return ops.reshape(x, (-1, *between, self.units))  # -1 keeps an unknown batch size out of the graph
 
 
-def add_bias(x, bias):
-    """Returns x (n, units) + bias (units,)."""
+def add_bias(x: Any, bias: Any) -> Any:
+    """Returns the sum of `x` `(n, units)` and `bias` `(units,)`."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

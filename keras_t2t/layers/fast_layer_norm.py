@@ -1,5 +1,7 @@
 """The layer normalization of this package."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -8,28 +10,41 @@ from keras_t2t.layers.common import precise_dtype
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class FastLayerNorm(keras.layers.LayerNormalization):
-    """`keras.layers.LayerNormalization` over the last axis, faster where operations run one by one.
+    """`keras.layers.LayerNormalization` over the last axis, faster where operations are not fused.
 
-    Keras spreads scale and shift over all tokens before it applies them; this order of operations passes over the tokens less
-    often. `benchmarks/layers.py` measures what that gains. The weights are those of Keras.
+    Keras broadcasts scale and shift to the shape of the tokens before it applies them. The order of operations here makes fewer
+    passes over the tokens. `benchmarks/layers.py` measures the gain. The weights are those of
+    `keras.layers.LayerNormalization`. The statistics are computed in at least float32.
 
     Args:
-        epsilon: added to the variance.
+        epsilon: Value added to the variance.
+        name: Name of the layer.
+        dtype: Dtype or dtype policy of the layer.
+        trainable: Whether the weights are trained.
 
-    Input and output:
-        (..., D), the same shape; the statistics are computed in at least float32.
+    Input shape:
+        `(..., D)`.
+
+    Output shape:
+        Same as the input shape.
+
+    Example:
+
+    >>> y = keras_t2t.layers.FastLayerNorm()(np.array([[2.0, 2.0, 8.0, 8.0]]))
+    >>> keras.ops.convert_to_numpy(y).round().tolist()
+    [[-1.0, -1.0, 1.0, 1.0]]
     """
 
-    def __init__(self, epsilon: float = 1e-5, name=None, dtype=None, trainable=True):
+    def __init__(self, epsilon: float = 1e-5, name: str | None = None, dtype: Any = None, trainable: bool = True):
         super().__init__(epsilon=epsilon, name=name, dtype=dtype, trainable=trainable)
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         x = ops.cast(x, precise_dtype(x.dtype))
         centered = x - ops.mean(x, axis=-1, keepdims=True)
         variance = ops.mean(ops.square(centered), axis=-1, keepdims=True)
         gamma, beta = ops.cast(self.gamma, x.dtype), ops.cast(self.beta, x.dtype)
-        normal = centered * (ops.rsqrt(variance + self.epsilon) * gamma) + beta
-        return ops.cast(normal, self.compute_dtype)
+        normalized = centered * (ops.rsqrt(variance + self.epsilon) * gamma) + beta
+        return ops.cast(normalized, self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**keras.Layer.get_config(self), "epsilon": self.epsilon}

@@ -1,4 +1,6 @@
-"""From a sequence of tokens back to the grid they lie on."""
+"""From a sequence of tokens back to their grid."""
+
+from typing import Any
 
 import keras
 from keras import ops
@@ -8,25 +10,32 @@ from keras_t2t.layers.common import check_grid
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class FeatureMap(keras.Layer):
-    """Drops the class token and lays the other tokens back on their grid.
+    """Drops the class token and reshapes the other tokens to their grid.
 
-    Input:
-        tokens: (B, 1 + h * w, D), the class token first.
-        like: (B, h, w, any), a map on the same grid, of which only the shape is used.
+    Call arguments:
+        tokens: Tensor `(B, 1 + h * w, D)`, the class token first.
+        like: Tensor `(B, h, w, any)` on the same grid. Only its shape is used.
 
-    Output:
-        (B, h, w, D).
+    Output shape:
+        `(B, h, w, D)`.
 
     Raises:
-        ValueError: if the tokens do not fit the grid.
+        ValueError: If the tokens do not fit the grid.
+
+    Example:
+
+    >>> grid = keras.Input((14, 14, 384))
+    >>> tokens = keras_t2t.layers.ClassToken()(grid)
+    >>> keras_t2t.layers.FeatureMap()(tokens, grid).shape
+    (None, 14, 14, 384)
     """
 
-    def build(self, tokens_shape, like_shape):
-        check_grid(self, tokens_shape, like_shape[1:3], "the map `like`")
+    def build(self, tokens_shape: tuple, like_shape: tuple) -> None:
+        check_grid(self, tokens_shape, like_shape[1:3], "`like`")
 
-    def call(self, tokens, like):
+    def call(self, tokens: Any, like: Any) -> Any:
         batch, rows, columns, _ = ops.shape(like)
         return ops.reshape(tokens[:, 1:], (batch, rows, columns, tokens.shape[-1]))
 
-    def compute_output_shape(self, tokens_shape, like_shape):
+    def compute_output_shape(self, tokens_shape: tuple, like_shape: tuple) -> tuple:
         return (*like_shape[:3], tokens_shape[-1])

@@ -1,31 +1,31 @@
-"""The layer that normalizes images, and that carries how they have to be prepared."""
+"""The layer that normalizes images and stores the preprocessing of the model."""
 
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_t2t.layers.common import check_rank, where
+from keras_t2t.layers.common import check_rank, layer_path
 from keras_t2t.preprocessing import Preprocessing
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class ImageNormalization(keras.Layer):
-    """Normalizes images, and carries the `Preprocessing` of the model, so that a saved model knows it.
+    """Normalizes images, and stores the `Preprocessing` of the model so that it is saved with the model.
 
     Args:
-        preprocessing: The `Preprocessing`, or its fields as a dictionary.
-        enabled: Whether to normalize. If `False`, the layer takes images that are normalized already and returns them as they
-            are; it is there to carry `preprocessing`.
+        preprocessing: A `Preprocessing`, or its fields as a dictionary.
+        enabled: Whether to normalize. If `False`, the layer takes images that are normalized already and returns them
+            unchanged. It only stores `preprocessing`.
 
-    Input:
+    Input shape:
         `(B, H, W, C)`, integers or floating point, with values in [0, 255] if `enabled`.
 
-    Output:
-        The same shape, in the compute dtype of the layer: `(pixels / 255 - mean) / std` for each channel.
+    Output shape:
+        Same as the input shape. The values are `(pixels / 255 - mean) / std` for each channel, in the layer's compute dtype.
 
     Raises:
-        ValueError: If the images do not have the channels that `preprocessing` is for.
+        ValueError: If the number of channels does not match `preprocessing`.
 
     Example:
 
@@ -43,8 +43,8 @@ class ImageNormalization(keras.Layer):
         check_rank(self, input_shape, 4, "images (batch, height, width, channels)")
         if input_shape[-1] != self.preprocessing.channels:
             raise ValueError(
-                f"{where(self)}: expected images with {self.preprocessing.channels} channels, one for each value of the mean; "
-                f"received images of shape {tuple(input_shape)}"
+                f"{layer_path(self)}: expected images with {self.preprocessing.channels} channels, like `mean`; "
+                f"received: input_shape={tuple(input_shape)}"
             )
 
     def call(self, images: Any) -> Any:

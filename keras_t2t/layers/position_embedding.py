@@ -1,15 +1,17 @@
-"""Position embedding: a table for one grid of tokens that is resized for any other."""
+"""Position embedding: a table for one grid of tokens, resized for any other grid."""
+
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_t2t.configs import is_count
-from keras_t2t.layers.common import check_grid, precise_dtype, where
+from keras_t2t.layers.common import check_grid, layer_path, precise_dtype
 
 
 def sinusoids(positions: int, dim: int) -> np.ndarray:
-    """Returns the fixed position table (positions, dim), float32: sines in the even columns, cosines in the odd ones.
+    """Returns the fixed position table `(positions, dim)`, float32: sines in even columns, cosines in odd columns.
 
     Vaswani et al., "Attention Is All You Need", section 3.5; `get_sinusoid_encoding` of the reference.
     """
@@ -18,37 +20,37 @@ def sinusoids(positions: int, dim: int) -> np.ndarray:
     return np.where(columns % 2 == 0, np.sin(angles), np.cos(angles)).astype("float32")
 
 
-def resize_positions(table, old_grid, new_grid):
-    """Returns a position table for another grid of tokens, resized as PyTorch's bicubic interpolation does it.
+def resize_positions(table: Any, old_grid: tuple, new_grid: tuple) -> Any:
+    """Resizes a position table to another grid of tokens, like PyTorch's bicubic interpolation.
 
-    That is the cubic kernel with A = -0.75, half-pixel centers and clamped edges, without antialiasing, applied to rows and
-    columns in turn; the class token's entry is kept.
+    The cubic kernel has A = -0.75, half-pixel centers and clamped edges, without antialiasing. It is applied to rows, then to
+    columns. The entry of the class token is kept.
 
     Args:
-        table: (1 + h * w, D), the class token's entry first.
-        old_grid: (h, w), the grid of the table, integers.
-        new_grid: (rows, columns), the grid wanted, integers or scalar tensors.
+        table: Tensor `(1 + h * w, D)`, the entry of the class token first.
+        old_grid: `(h, w)`, the grid of the table. Integers.
+        new_grid: `(rows, columns)`, the new grid. Integers or scalar tensors.
 
     Returns:
-        (1 + rows * columns, D), a tensor in the dtype of `table`.
+        Tensor `(1 + rows * columns, D)` in the dtype of `table`.
     """
     table = ops.convert_to_tensor(table)
     grid = ops.reshape(table[1:], (*old_grid, table.shape[-1]))  # (h, w, D)
-    by_row, by_column = (cubic_matrix(*sizes, table.dtype) for sizes in zip(old_grid, new_grid, strict=True))
-    grid = ops.einsum("rh,hwd->rwd", by_row, grid)  # (rows, w, D)
-    grid = ops.einsum("cw,rwd->rcd", by_column, grid)  # (rows, columns, D)
+    row_weights, column_weights = (cubic_matrix(*sizes, table.dtype) for sizes in zip(old_grid, new_grid, strict=True))
+    grid = ops.einsum("rh,hwd->rwd", row_weights, grid)  # (rows, w, D)
+    grid = ops.einsum("cw,rwd->rcd", column_weights, grid)  # (rows, columns, D)
     return ops.concatenate([table[:1], ops.reshape(grid, (-1, table.shape[-1]))], axis=0)
 
 
-def cubic_matrix(old: int, new, dtype):
-    """Returns the matrix (new, old) of the weights with which cubic interpolation of `old` samples gives `new` ones."""
-    position = (ops.cast(ops.arange(new), dtype) + 0.5) * (old / ops.cast(new, dtype)) - 0.5  # (new,)
-    first = ops.floor(position)
-    past = position - first
+def cubic_matrix(old_size: int, new_size: Any, dtype: Any) -> Any:
+    """Returns the matrix `(new_size, old_size)` of cubic interpolation from `old_size` samples to `new_size`."""
+    position = (ops.cast(ops.arange(new_size), dtype) + 0.5) * (old_size / ops.cast(new_size, dtype)) - 0.5  # (new_size,)
+    left = ops.floor(position)
+    offset = position - left
     matrix = 0.0
     for tap in (-1, 0, 1, 2):
-        sample = ops.clip(ops.cast(first, "int32") + tap, 0, old - 1)  # the edges are clamped
-        matrix += _cubic_kernel(ops.abs(past - tap))[:, None] * ops.one_hot(sample, old, dtype=dtype)
+        sample = ops.clip(ops.cast(left, "int32") + tap, 0, old_size - 1)  # edges are clamped
+        matrix += _cubic_kernel(ops.abs(offset - tap))[:, None] * ops.one_hot(sample, old_size, dtype=dtype)
     return matrix
 
 
@@ -63,37 +65,43 @@ def _cubic_kernel(distance, a=-0.75):
 class PositionEmbedding(keras.Layer):
     """Adds a position table to a sequence of tokens that starts with a class token.
 
-    The table is a weight in either case, since checkpoints carry it: a trained one (plain ViT) or a frozen table of sinusoids
-    (T2T-ViT; paper, section 4.1).
+    The table is always a weight, because checkpoints contain it. A plain ViT trains it. In T2T-ViT it is a frozen table of
+    sinusoids (paper, section 4.1).
 
     Args:
-        grid_size: (h, w), the grid of tokens that the table is made for.
-        learned: whether the table is trained.
+        grid_size: `(h, w)`, the grid of tokens of the table.
+        learned: Whether the table is trained.
 
-    Input:
-        tokens: (B, 1 + rows * columns, D), the class token first.
-        like: optional (B, rows, columns, any), a map on the grid of the tokens, of which only the shape is used. For a grid
-            other than `grid_size` the table is resized at run time (`resize_positions`).
+    Call arguments:
+        tokens: Tensor `(B, 1 + rows * columns, D)`, the class token first.
+        like: Optional tensor `(B, rows, columns, any)` on the grid of the tokens. Only its shape is used. If the grid differs
+            from `grid_size`, the table is resized at run time (see `resize_positions`).
 
-    Output:
-        (B, 1 + rows * columns, D).
+    Output shape:
+        `(B, 1 + rows * columns, D)`.
 
     Raises:
-        ValueError: if the tokens fit neither the table nor the map `like`.
+        ValueError: If `grid_size` is invalid, or if the tokens do not fit the grid of the table or of `like`.
+
+    Example:
+
+    >>> tokens = keras.Input((197, 384))
+    >>> keras_t2t.layers.PositionEmbedding((14, 14))(tokens).shape
+    (None, 197, 384)
     """
 
-    def __init__(self, grid_size: tuple[int, int], learned: bool = False, **kwargs):
+    def __init__(self, grid_size: tuple[int, int], learned: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         if not (isinstance(grid_size, (tuple, list)) and len(grid_size) == 2 and all(map(is_count, grid_size))):
-            raise ValueError(f"{where(self)}: expected grid_size=(rows, columns); received: grid_size={grid_size!r}")
+            raise ValueError(f"{layer_path(self)}: expected grid_size to be (rows, columns); received: {grid_size=}")
         self.grid_size = tuple(grid_size)
         self.learned = learned
 
-    def build(self, tokens_shape, like_shape=None):
+    def build(self, tokens_shape: tuple, like_shape: tuple | None = None) -> None:
         if like_shape is None:
-            check_grid(self, tokens_shape, self.grid_size, "grid_size")
+            check_grid(self, tokens_shape, self.grid_size, "`grid_size`")
         else:
-            check_grid(self, tokens_shape, like_shape[1:3], "the map `like`")
+            check_grid(self, tokens_shape, like_shape[1:3], "`like`")
         self.table = self.add_weight(
             name="table",
             shape=(1 + self.grid_size[0] * self.grid_size[1], tokens_shape[-1]),
@@ -104,15 +112,15 @@ class PositionEmbedding(keras.Layer):
             autocast=False,
         )
 
-    def call(self, tokens, like=None):
+    def call(self, tokens: Any, like: Any = None) -> Any:
         grid = self.grid_size if like is None else tuple(ops.shape(like)[1:3])
         table = self.table
         if not (all(isinstance(n, int) for n in grid) and grid == self.grid_size):
             table = resize_positions(ops.cast(table, precise_dtype(table.dtype)), self.grid_size, grid)
         return tokens + ops.cast(table, tokens.dtype)
 
-    def compute_output_shape(self, tokens_shape, like_shape=None):
+    def compute_output_shape(self, tokens_shape: tuple, like_shape: tuple | None = None) -> tuple:
         return tokens_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "grid_size": self.grid_size, "learned": self.learned}

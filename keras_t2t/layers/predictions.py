@@ -1,36 +1,45 @@
-"""The end of a classifier: its activation and the names of its classes."""
+"""The last layer of a classifier: its activation and the names of its classes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class Predictions(keras.layers.Activation):
-    """Turns logits into scores, and carries the names of the classes, so that a saved model knows them.
+    """Turns logits into scores, and stores the names of the classes so that they are saved with the model.
 
     Args:
-        activation: name or function of the activation; None for logits.
-        labels: names of the classes in the order of the logits, or None.
+        activation: Name of the activation, or a function. `None` returns the logits.
+        labels: Names of the classes in the order of the logits, or `None`.
 
-    Call arguments:
-        inputs: (..., classes).
+    Input shape:
+        `(..., classes)`.
 
-    Returns:
-        The same shape.
+    Output shape:
+        Same as the input shape.
 
     Raises:
-        ValueError: if there are not as many logits as labels.
+        ValueError: If the number of labels is not the number of logits.
+
+    Example:
+
+    >>> layer = keras_t2t.layers.Predictions("softmax", labels=["cat", "dog"])
+    >>> keras.ops.convert_to_numpy(layer(np.zeros((1, 2)))).tolist()
+    [[0.5, 0.5]]
+    >>> layer.labels
+    ('cat', 'dog')
     """
 
-    def __init__(self, activation="softmax", labels: Sequence[str] | None = None, **kwargs):
+    def __init__(self, activation: Any = "softmax", labels: Sequence[str] | None = None, **kwargs: Any):
         super().__init__(activation, **kwargs)
         self.labels = None if labels is None else tuple(labels)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         if self.labels is not None and input_shape[-1] != len(self.labels):
-            raise ValueError(f"Expected a label for each of {input_shape[-1]} classes; received {len(self.labels)}")
+            raise ValueError(f"Expected one label for each of {input_shape[-1]} classes; received: {len(self.labels)} labels")
         super().build(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "labels": self.labels}

@@ -1,5 +1,7 @@
 """The soft split: overlapping windows of a token grid, each flattened into one token."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -7,17 +9,23 @@ from keras_t2t.configs import check_soft_splits, token_grid
 from keras_t2t.layers.common import check_rank
 
 
-def extract_patches(x, kernel_size: int, strides: int):
-    """Returns the windows of `x` (B, H, W, C) that lie fully inside it, flattened in (row, column, channel) order.
+def extract_patches(x: Any, kernel_size: int, strides: int) -> Any:
+    """Returns the windows that lie fully inside `x`, each flattened in (row, column, channel) order.
 
-    The result has the shape (B, h, w, kernel_size * kernel_size * C) with h = (H - kernel_size) // strides + 1.
+    Args:
+        x: Tensor `(B, H, W, C)`.
+        kernel_size: Side of the square window.
+        strides: Step between windows.
+
+    Returns:
+        Tensor `(B, h, w, kernel_size * kernel_size * C)` with `h = (H - kernel_size) // strides + 1`.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         window, step = [1, kernel_size, kernel_size, 1], [1, strides, strides, 1]
         return tf.image.extract_patches(x, window, step, [1, 1, 1, 1], "VALID")
-    # Slices copy values exactly; the convolution behind `keras.ops.image.extract_patches` rounds on TPUs and recent GPUs.
+    # Slices copy values exactly. `keras.ops.image.extract_patches` is a convolution, which rounds on TPUs and recent GPUs.
     _, height, width, _ = ops.shape(x)
     rows, columns = height - kernel_size + 1, width - kernel_size + 1
     offsets = [(i, j) for i in range(kernel_size) for j in range(kernel_size)]
@@ -26,43 +34,49 @@ def extract_patches(x, kernel_size: int, strides: int):
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class SoftSplit(keras.Layer):
-    """Cuts a grid of tokens, or an image, into overlapping windows and flattens each into one longer token.
+    """Cuts a grid of tokens, or an image, into overlapping windows and flattens each window into one longer token.
 
-    Paper, section 3.1, "Soft split"; `nn.Unfold` in `models/t2t_vit.py` of the reference, whose windows are flattened in
-    (channel, row, column) order while these are in (row, column, channel) order.
+    Paper, section 3.1, "Soft split"; `nn.Unfold` in `models/t2t_vit.py` of the reference. The reference flattens windows in
+    (channel, row, column) order, and this layer in (row, column, channel) order.
 
     Args:
-        kernel_size: side of the square window, in tokens.
-        strides: step between windows, in tokens.
-        padding: zeros added on every side.
+        kernel_size: Side of the square window, in tokens.
+        strides: Step between windows, in tokens.
+        padding: Number of zeros added on each side.
 
-    Input:
-        (B, H, W, C), any dtype; H and W may differ and may be unknown when the model is built.
+    Input shape:
+        `(B, H, W, C)`, any dtype. H and W may differ, and may be unknown when the model is built.
 
-    Output:
-        (B, h, w, kernel_size * kernel_size * C) with h = floor((H + 2 * padding - kernel_size) / strides) + 1.
+    Output shape:
+        `(B, h, w, kernel_size * kernel_size * C)` with `h = (H + 2 * padding - kernel_size) // strides + 1`.
 
     Raises:
-        ValueError: for an input of another rank or too small for one window.
+        ValueError: If the arguments are invalid, or if the input has another rank or is too small for one window.
+
+    Example:
+
+    >>> images = keras.Input((224, 224, 3))
+    >>> keras_t2t.layers.SoftSplit(kernel_size=7, strides=4, padding=2)(images).shape
+    (None, 56, 56, 147)
     """
 
-    def __init__(self, kernel_size: int, strides: int, padding: int = 0, **kwargs):
+    def __init__(self, kernel_size: int, strides: int, padding: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
         ((self.kernel_size, self.strides, self.padding),) = check_soft_splits([(kernel_size, strides, padding)])
 
-    def call(self, x):
-        self.compute_output_shape(x.shape)  # refuses what does not fit
+    def call(self, x: Any) -> Any:
+        self.compute_output_shape(x.shape)  # checks the shape
         if self.padding:
             x = ops.pad(x, [(0, 0), (self.padding, self.padding), (self.padding, self.padding), (0, 0)])
         return extract_patches(x, self.kernel_size, self.strides)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         check_rank(self, input_shape, 4, "a token grid (batch, height, width, channels)")
         batch, height, width, channels = input_shape
         grid = token_grid([(self.kernel_size, self.strides, self.padding)], height, width)
         return (batch, *grid, self.kernel_size**2 * channels)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "kernel_size": self.kernel_size,

@@ -1,53 +1,63 @@
-"""What the two token attentions have in common: the block between two soft splits."""
+"""The base class of the two token attentions, which run between two soft splits."""
+
+from typing import Any
 
 import keras
 
-from keras_t2t.layers.common import check_rank, check_rate, inherited
+from keras_t2t.layers.common import check_rank, check_rate, sublayer_kwargs
 from keras_t2t.layers.fast_dense import FastDense
 from keras_t2t.layers.fast_layer_norm import FastLayerNorm
 from keras_t2t.layers.mlp import MLP
 
 
 class TokenAttention(keras.Layer):
-    """Shortens long tokens with attention whose shortcut is the value: x = v + projection(attention), then x + MLP(norm(x)).
+    """Shortens long tokens with attention. The shortcut comes from the values.
 
-    A subclass has four methods: `build_heads(input_shape)` creates the weights that the others use, `project_heads(x)`
-    returns the queries, keys and values, each (B, N, D), of the normalized tokens x (B, N, K), `apply_attention(queries, keys, values)` the
-    values (B, N, D) mixed by the attention of the queries to the keys, and `compute_weights(queries, keys)` the weights of that attention
-    (B, n, N), for as many queries (B, n, D) as are given.
+    Computes `x = values + projection(attention)`, then `x + mlp(norm(x))`.
+
+    A subclass implements four methods:
+
+    - `build_heads(input_shape)` creates the weights that the other three use.
+    - `project_heads(x)` returns the queries, keys and values `(B, N, D)` of normalized tokens `(B, N, K)`.
+    - `apply_attention(queries, keys, values)` returns the output `(B, N, D)` of the attention.
+    - `compute_weights(queries, keys)` returns the attention weights `(B, n, N)` of any number of queries `(B, n, D)`.
 
     Glossary of shapes:
-        B: batch; N: tokens; K: width of a token that comes from a soft split; D: `token_dim`.
+        B: batch; N: tokens; n: query tokens; K: width of a token after a soft split; D: `token_dim`.
+
+    Args:
+        token_dim: Width D of the head and of the output tokens.
+        drop_rate: Dropout rate after the attention projection and after the MLP. Used in training only.
     """
 
-    def __init__(self, token_dim: int = 64, drop_rate: float = 0.0, **kwargs):
+    def __init__(self, token_dim: int = 64, drop_rate: float = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
         check_rate(self, "drop_rate", drop_rate)
         self.token_dim = token_dim
         self.drop_rate = drop_rate
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         check_rank(self, input_shape, 3, "a sequence of tokens (batch, tokens, width)")
-        short = (*input_shape[:2], self.token_dim)
-        self.norm1 = FastLayerNorm(epsilon=1e-5, name="norm1", **inherited(self))
+        output_shape = self.compute_output_shape(input_shape)
+        self.norm1 = FastLayerNorm(epsilon=1e-5, name="norm1", **sublayer_kwargs(self))
         self.norm1.build(input_shape)
         self.build_heads(input_shape)
-        self.projection = FastDense(self.token_dim, name="projection", **inherited(self))
-        self.projection.build(short)
-        self.norm2 = FastLayerNorm(epsilon=1e-5, name="norm2", **inherited(self))
-        self.norm2.build(short)
-        self.mlp = MLP(self.token_dim, name="mlp", **inherited(self))
-        self.mlp.build(short)
-        self.dropout = keras.layers.Dropout(self.drop_rate, **inherited(self))
+        self.projection = FastDense(self.token_dim, name="projection", **sublayer_kwargs(self))
+        self.projection.build(output_shape)
+        self.norm2 = FastLayerNorm(epsilon=1e-5, name="norm2", **sublayer_kwargs(self))
+        self.norm2.build(output_shape)
+        self.mlp = MLP(self.token_dim, name="mlp", **sublayer_kwargs(self))
+        self.mlp.build(output_shape)
+        self.dropout = keras.layers.Dropout(self.drop_rate, **sublayer_kwargs(self))
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         queries, keys, values = self.project_heads(self.norm1(x))  # (B, N, D) each
-        mixed = self.projection(self.apply_attention(queries, keys, values))
-        x = values + self.dropout(mixed)
+        attention_output = self.projection(self.apply_attention(queries, keys, values))
+        x = values + self.dropout(attention_output)
         return x + self.dropout(self.mlp(self.norm2(x)))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (*input_shape[:2], self.token_dim)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "token_dim": self.token_dim, "drop_rate": self.drop_rate}

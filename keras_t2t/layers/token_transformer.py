@@ -1,42 +1,54 @@
 """The token transformer: full attention between two soft splits."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_t2t.layers.attention import attention_weights
-from keras_t2t.layers.common import inherited
+from keras_t2t.layers.common import sublayer_kwargs
 from keras_t2t.layers.fast_dense import FastDense
 from keras_t2t.layers.token_attention import TokenAttention
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class TokenTransformer(TokenAttention):
-    """Models the tokens between two soft splits with a transformer layer of one head.
+    """Models the tokens between two soft splits with a single-head transformer layer.
 
     Paper, section 3.1, "Re-structurization"; `models/token_transformer.py` of the reference. The scores are scaled by the width
-    of the *input* tokens, K, to the power -0.5, and the value is the shortcut of the attention.
+    K of the *input* tokens to the power -0.5. The values are the shortcut of the attention.
 
     Args:
-        token_dim: width D of the head and of the tokens that leave.
-        drop_rate: dropout of the attention's projection and of the MLP, in training. The published models have none.
+        token_dim: Width D of the head and of the output tokens.
+        drop_rate: Dropout rate after the attention projection and after the MLP. Used in training only. The published models
+            use none.
 
-    Input:
-        (B, N, K), K being the window times the channels of the soft split before.
+    Input shape:
+        `(B, N, K)`, where K is the window size times the channels of the preceding soft split.
 
-    Output:
-        (B, N, D). Time and memory grow with N * N.
+    Output shape:
+        `(B, N, D)`. Time and memory grow with `N * N`.
+
+    Raises:
+        ValueError: If `drop_rate` is not in [0, 1), or if the input is not a sequence of tokens.
+
+    Example:
+
+    >>> x = keras.Input((3136, 147))
+    >>> keras_t2t.layers.TokenTransformer(token_dim=64)(x).shape
+    (None, 3136, 64)
     """
 
-    def build_heads(self, input_shape):
+    def build_heads(self, input_shape: tuple) -> None:
         self.scale = input_shape[-1] ** -0.5
-        self.qkv = FastDense(3 * self.token_dim, name="qkv", use_bias=False, **inherited(self))
+        self.qkv = FastDense(3 * self.token_dim, name="qkv", use_bias=False, **sublayer_kwargs(self))
         self.qkv.build(input_shape)
 
-    def project_heads(self, x):
+    def project_heads(self, x: Any) -> tuple:
         return ops.split(self.qkv(x), 3, axis=-1)
 
-    def compute_weights(self, queries, keys):
+    def compute_weights(self, queries: Any, keys: Any) -> Any:
         return attention_weights(queries, keys, self.scale)
 
-    def apply_attention(self, queries, keys, values):
+    def apply_attention(self, queries: Any, keys: Any, values: Any) -> Any:
         return ops.matmul(self.compute_weights(queries, keys), values)

@@ -1,10 +1,12 @@
 """The T2T module: from an image to a grid of tokens through soft splits."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_t2t.configs import check_soft_splits, check_token_attention, token_grid
-from keras_t2t.layers.common import check_rank, inherited
+from keras_t2t.layers.common import check_rank, sublayer_kwargs
 from keras_t2t.layers.fast_dense import FastDense
 from keras_t2t.layers.soft_split import SoftSplit
 from keras_t2t.layers.token_performer import TokenPerformer
@@ -13,26 +15,32 @@ from keras_t2t.layers.token_transformer import TokenTransformer
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class TokensToToken(keras.Layer):
-    """Turns images into a grid of tokens step by step: soft split, token attention, back on the grid, and so on.
+    """Turns images into a grid of tokens in stages. Each stage is a soft split and a token attention, back on a grid.
 
     Paper, section 3.1; `T2T_module` in `models/t2t_vit.py` of the reference. The last soft split is followed by a projection.
 
     Args:
-        embed_dim: width of the tokens that leave.
-        token_attention: what models the tokens between two soft splits: `"performer"`, `"transformer"`, or `"convolution"`, a
-            dense layer, which together with its soft split is a convolution.
-        token_dim: width of the tokens between two soft splits.
-        soft_splits: (kernel, stride, padding) of each soft split.
-        drop_rate: dropout inside the token performers, in training.
+        embed_dim: Width of the output tokens.
+        token_attention: Layer between two soft splits: `"performer"`, `"transformer"`, or `"convolution"`, which is a dense
+            layer. Together with the soft split before it, a dense layer is a convolution.
+        token_dim: Width of the tokens between two soft splits.
+        soft_splits: `(kernel, stride, padding)` of each soft split.
+        drop_rate: Dropout rate inside the token performers. Used in training only.
 
-    Input:
-        (B, H, W, C); H and W may differ and may be unknown when the model is built.
+    Input shape:
+        `(B, H, W, C)`. H and W may differ, and may be unknown when the model is built.
 
-    Output:
-        (B, h, w, embed_dim), h and w as `keras_t2t.configs.token_grid` tells.
+    Output shape:
+        `(B, h, w, embed_dim)`, where `h, w = keras_t2t.configs.token_grid(soft_splits, H, W)`.
 
     Raises:
-        ValueError: for an unknown `token_attention`, soft splits that are none, and images too small for one token.
+        ValueError: If `token_attention` is unknown, if `soft_splits` are invalid, or if the images are too small for one token.
+
+    Example:
+
+    >>> images = keras.Input((224, 224, 3))
+    >>> keras_t2t.layers.TokensToToken(embed_dim=384)(images).shape
+    (None, 14, 14, 384)
     """
 
     def __init__(
@@ -42,7 +50,7 @@ class TokensToToken(keras.Layer):
         token_dim: int = 64,
         soft_splits: tuple = ((7, 4, 2), (3, 2, 1), (3, 2, 1)),
         drop_rate: float = 0.1,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         check_token_attention(token_attention)
@@ -53,19 +61,19 @@ class TokensToToken(keras.Layer):
         self.drop_rate = drop_rate
 
         self.splits = [
-            SoftSplit(*split, name=f"soft_split{i}", **inherited(self)) for i, split in enumerate(self.soft_splits, 1)
+            SoftSplit(*split, name=f"soft_split{i}", **sublayer_kwargs(self)) for i, split in enumerate(self.soft_splits, 1)
         ]
         self.attentions = [self._attention(name=f"attention{i}") for i in range(1, len(self.soft_splits))]
-        self.projection = FastDense(embed_dim, name="projection", **inherited(self))
+        self.projection = FastDense(embed_dim, name="projection", **sublayer_kwargs(self))
 
     def _attention(self, name):
         if self.token_attention == "performer":
-            return TokenPerformer(self.token_dim, self.drop_rate, name=name, **inherited(self))
+            return TokenPerformer(self.token_dim, self.drop_rate, name=name, **sublayer_kwargs(self))
         if self.token_attention == "transformer":
-            return TokenTransformer(self.token_dim, name=name, **inherited(self))
-        return FastDense(self.token_dim, name=name, **inherited(self))
+            return TokenTransformer(self.token_dim, name=name, **sublayer_kwargs(self))
+        return FastDense(self.token_dim, name=name, **sublayer_kwargs(self))
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         check_rank(self, input_shape, 4, "images (batch, height, width, channels)")
         channels = input_shape[-1]
         for split, attention in zip(self.splits, self.attentions, strict=False):
@@ -74,11 +82,15 @@ class TokensToToken(keras.Layer):
         self.channels = input_shape[-1]
         self.projection.build((input_shape[0], None, self.splits[-1].kernel_size ** 2 * channels))
 
-    def call(self, images):
+    def call(self, images: Any) -> Any:
         return self.stage_maps(images)[-1]
 
-    def stage_maps(self, images):
-        """Returns what every stage makes of images (B, H, W, C): maps (B, h, w, token_dim), the last (B, h, w, embed_dim)."""
+    def stage_maps(self, images: Any) -> list:
+        """Returns the output of every stage for images `(B, H, W, C)`.
+
+        Returns:
+            List of maps `(B, h, w, token_dim)`. The last one is the output of the layer, `(B, h, w, embed_dim)`.
+        """
         maps, x = [], images
         for split, attention in zip(self.splits, self.attentions, strict=False):
             x = split(x)  # (B, h, w, K)
@@ -88,11 +100,11 @@ class TokensToToken(keras.Layer):
             maps.append(x)
         return [*maps, self.projection(self.splits[-1](x))]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         batch, height, width, _ = input_shape
         return (batch, *token_grid(self.soft_splits, height, width), self.embed_dim)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "embed_dim": self.embed_dim,

@@ -6,13 +6,15 @@ from typing import Any
 import keras
 
 from keras_t2t.configs import is_count
+from keras_t2t.keras_internals import is_graph, run_graph
 from keras_t2t.layers import FastDense, Predictions
 from keras_t2t.layers.common import precise_dtype
-from keras_t2t.models.parts import HEAD, PREDICTIONS, config_of, head_of, returns_features
+from keras_t2t.models.graph import find_head
+from keras_t2t.models.parts import HEAD, PREDICTIONS, preprocessing_of
 
 
 def classify(
-    features: Any, classes: int, activation: Any = "softmax", labels: Sequence[str] | None = None, dtype: Any = None
+    features: Any, classes: Any, activation: Any = "softmax", labels: Sequence[str] | None = None, dtype: Any = None
 ) -> Any:
     """Adds a classifier to a functional model: features `(B, D)` to scores `(B, classes)`, in at least float32."""
     logits = FastDense(int(classes), name=HEAD, dtype=dtype)(features)
@@ -37,18 +39,33 @@ def replace_head(model: keras.Model, classes: int | Sequence[str], classifier_ac
         ValueError: If `classes` is neither a positive integer nor a list of distinct names, if `model` was not built by this
             package, or if it returns something else.
     """
-    config_of(model)  # raises unless built by keras_t2t
+    preprocessing_of(model)  # raises unless built by keras_t2t
     labels = None if is_count(classes) else _checked_names(classes)
-    head = head_of(model)
-    features = model.output if head is None else head.input
-    if head is None and not (returns_features(model) and len(features.shape) == 2):
-        raise ValueError(
-            "Expected a classifier, or a model that returns features (batch, channels), such as one built with "
-            f"`include_top=False, pooling='token'`; received a model with the output shape {model.output_shape}"
-        )
-    dtype = model.layers[-1].dtype_policy if head is None else head.dtype_policy
-    count = classes if labels is None else len(labels)
-    return keras.Model(model.input, classify(features, count, classifier_activation, labels, dtype), name=model.name)
+    features = _features(model)
+    dtype = model.layers[-1].dtype_policy if (head := find_head(model)) is None else head.dense.dtype_policy
+    outputs = classify(features, len(labels) if labels else classes, classifier_activation, labels, dtype)
+    return keras.Model(model.inputs[0], outputs, name=model.name)
+
+
+def _features(model):
+    """Returns the symbolic features `(B, D)` of a model: what enters its head, or what it returns if it has none."""
+    head = find_head(model)
+    if head is None:
+        if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+            raise ValueError(
+                "Expected a classifier, or a model that returns features (batch, channels), such as one built with "
+                f"`include_top=False, pooling='token'`; received a model with the output shape {model.output_shape}"
+            )
+        return model.outputs[0]
+    if all(not is_graph(layer) for layer in model.layers):
+        return head.features
+    # The head may be inside a nested model: call everything before it again, on the same inputs.
+    dropped = {id(operation) for operation in (head.dense, *head.layers_after)}
+
+    def call(operation, *args, **kwargs):
+        return args[0] if id(operation) in dropped else operation(*args, **kwargs)
+
+    return run_graph(model, model.inputs[0], call)
 
 
 def _checked_names(classes):

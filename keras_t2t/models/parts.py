@@ -4,7 +4,7 @@ No other file spells the name of a layer.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import keras
 
@@ -20,6 +20,7 @@ from keras_t2t.layers import (
     SqueezeExciteBlock,
     TokensToToken,
 )
+from keras_t2t.models.graph import find_head, layers_of
 from keras_t2t.preprocessing import ModelSpec, Preprocessing
 
 IMAGES = "images"
@@ -48,6 +49,20 @@ BLOCK_CLASSES = {
 """The class of each `T2TConfig.block`."""
 
 
+def block_kind(block: EncoderBlock) -> str:
+    """Returns the `T2TConfig.block` of an encoder block.
+
+    Raises:
+        ValueError: If its class is not one of `BLOCK_CLASSES`.
+    """
+    for kind, block_class in BLOCK_CLASSES.items():
+        if type(block) is block_class:
+            return kind
+    raise ValueError(
+        f"Expected a block of one of the classes {[c.__name__ for c in BLOCK_CLASSES.values()]}; received: {block!r}"
+    )
+
+
 def block_name(index: int) -> str:
     """Returns the name of an encoder block, counted from 0."""
     return f"{BLOCK}{index}"
@@ -58,15 +73,6 @@ def transition_name(index: int) -> str:
     return f"{TRANSITION}{index}"
 
 
-def layers_of(model: keras.Model) -> Iterator[keras.Layer]:
-    """Yields the layers of a model, and in the place of a nested model its layers."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from layers_of(layer)
-        else:
-            yield layer
-
-
 def is_transition(layer: keras.Layer) -> bool:
     """Returns whether a layer is the transition between two groups of densely connected blocks."""
     return isinstance(layer, FastDense) and layer.name.startswith(TRANSITION)
@@ -74,12 +80,8 @@ def is_transition(layer: keras.Layer) -> bool:
 
 def head_of(model: keras.Model) -> keras.Layer | None:
     """Returns the dense layer that computes the logits, or `None` if the model has no head."""
-    return next((layer for layer in model.layers if layer.name == HEAD), None)
-
-
-def returns_features(model: keras.Model) -> bool:
-    """Returns whether the last layer of a model is one that the constructors put there without a head."""
-    return model.layers[-1].name in (NORM, AVG_POOL, MAX_POOL, FEATURE_MAP)
+    head = find_head(model)
+    return None if head is None else head.dense
 
 
 def preprocessing_of(model: keras.Model) -> Preprocessing:
@@ -126,13 +128,10 @@ def spec_of(model: keras.Model) -> ModelSpec:
     Raises:
         ValueError: If the model was not built by this package.
     """
-    predictions = next((layer for layer in layers_of(model) if isinstance(layer, Predictions)), None)
-    activation = predictions and predictions.activation
-    outputs = {None: "features", keras.activations.linear: "logits", keras.activations.softmax: "probabilities"}
-    output = outputs.get(activation, "scores")
-    return ModelSpec(
-        preprocessing=preprocessing_of(model), normalizes=normalizes(model), output=output, labels=labels_of(model)
-    )
+    head = find_head(model)
+    activations = () if head is None else head.activations
+    kind = "features" if head is None else {(): "logits", ("softmax",): "probabilities"}.get(activations, "scores")
+    return ModelSpec(preprocessing=preprocessing_of(model), normalizes=normalizes(model), output=kind, labels=labels_of(model))
 
 
 def config_of(model: keras.Model) -> T2TConfig:

@@ -1,9 +1,10 @@
-"""Training with `model.fit`, from recipes."""
+"""Training from recipes, with `model.fit`."""
 
 from keras_t2t.errors import TrainingError
 from keras_t2t.training.distribution import make_strategy
 from keras_t2t.training.evaluation import EvaluationReport, evaluate
-from keras_t2t.training.recipes import RECIPES, Recipe, load_recipe
+from keras_t2t.training.recipe import Recipe
+from keras_t2t.training.recipes import RECIPES, load_recipe
 from keras_t2t.training.trainer import train
 
 __all__ = [

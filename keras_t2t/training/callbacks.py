@@ -1,4 +1,4 @@
-"""What happens between the epochs of a training: evaluation, state, records, progress."""
+"""Callbacks of a training run: evaluation, checkpoints, early stopping, and progress."""
 
 import contextlib
 import csv
@@ -6,6 +6,8 @@ import math
 import os
 import pathlib
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,14 +20,14 @@ from keras_t2t.training.checkpoints import last_state, save_state
 
 
 def averaged_values(model: keras.Model) -> list[np.ndarray]:
-    """Returns the weights of a model as `get_weights` does, with the moving average of those that have one."""
+    """Returns the weights of a model in the order of `get_weights`, as moving averages where there are any."""
     averages = {id(weight): average for weight, average in moving_averages(model.optimizer)}
     return [keras.ops.convert_to_numpy(averages.get(id(weight), weight).value) for weight in model.weights]
 
 
 @contextlib.contextmanager
-def averaged_weights(model: keras.Model):
-    """Puts the moving average into the model for a while; all processes have to."""
+def averaged_weights(model: keras.Model) -> Iterator[None]:
+    """Temporarily replaces the weights of a model with their moving averages. All processes must do this together."""
     pairs = moving_averages(model.optimizer)
     raw = [keras.ops.copy(weight.value) for weight, _ in pairs]
     for weight, average in pairs:
@@ -38,13 +40,21 @@ def averaged_weights(model: keras.Model):
 
 
 class Evaluation(keras.callbacks.Callback):
-    """Adds `val_...` to the logs of some epochs, and `ema_val_...` for the moving average of the weights."""
+    """Evaluates the model at regular intervals, and after the last epoch.
 
-    def __init__(self, batches, every: int, epochs: int):
+    The results are added to the logs as `val_...`, and as `ema_val_...` for the moving average of the weights.
+
+    Args:
+        batches: Validation data for `model.evaluate`.
+        every: Number of epochs between evaluations.
+        epochs: Total number of epochs.
+    """
+
+    def __init__(self, batches: tf.data.Dataset, every: int, epochs: int):
         super().__init__()
         self.batches, self.every, self.epochs = batches, every, epochs
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if (epoch + 1) % self.every and epoch + 1 != self.epochs:
             return
         model = self.model
@@ -58,20 +68,20 @@ class Evaluation(keras.callbacks.Callback):
 
 
 class State(keras.callbacks.Callback):
-    """Writes the state and the log after every epoch, and the best weights.
+    """Saves the training state and the logs after every epoch, and the best weights.
 
     Args:
-        folder: for `checkpoints/`, `log.csv`, `tensorboard/` and `best.weights.h5`.
-        history: the logs of the epochs before; those to come are appended.
-        final: the model for the best weights.
-        writes: whether this is the process that writes.
+        folder: Folder for `checkpoints/`, `log.csv`, `tensorboard/`, and `best.weights.h5`.
+        history: Logs of the epochs so far. The logs of each new epoch are appended.
+        inference_model: Model that the best weights are saved from.
+        writes: Whether this process writes files.
     """
 
-    def __init__(self, folder: pathlib.Path, history: list[dict], final: keras.Model, writes: bool = True):
+    def __init__(self, folder: pathlib.Path, history: list[dict], inference_model: keras.Model, writes: bool = True):
         super().__init__()
-        self.folder, self.history, self.final, self.writes = folder, history, final, writes
+        self.folder, self.history, self.inference_model, self.writes = folder, history, inference_model, writes
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         row = {"epoch": epoch + 1, "learning_rate": float(self.model.optimizer.learning_rate)}
         row.update({name: float(value) for name, value in logs.items()})
         best = max((accuracy_of(old) for old in self.history), default=-math.inf)
@@ -85,22 +95,22 @@ class State(keras.callbacks.Callback):
             write_log(self.folder / "log.csv", self.history)
             self._write_tensorboard(row)
             save_state(self.folder / "checkpoints", self.model, epoch + 1, self.history)
-        except (OSError, RuntimeError) as error:  # of the file system, of HDF5
+        except (OSError, RuntimeError) as error:  # HDF5 raises RuntimeError
             raise TrainingError(
-                f"Cannot write to {self.folder}: {error}. Make room there, then start the same command again; the last good "
-                f"checkpoint is {last_state(self.folder)}"
+                f"Cannot write to {self.folder}: {error}. Free some disk space, then run the same command again. "
+                f"The last good checkpoint is {last_state(self.folder)}"
             ) from error
 
     def _check_weights(self, epoch, row):
-        """The loss of a step comes before its update: the last one of an epoch shows in the weights only."""
+        """The loss is computed before the weights are updated, so it cannot reveal a bad last step of an epoch."""
         if not all(np.isfinite(value).all() for value in self.model.get_weights()):
             raise TrainingError(
                 f"The weights are not finite after epoch {epoch + 1}, learning rate {row['learning_rate']:.3g}. "
-                + last_good(self.folder)
+                + divergence_advice(self.folder)
             )
 
     def _write_tensorboard(self, row):
-        """Keras' own callback computes on the devices, which processes may only do together."""
+        """Replaces Keras' callback, which computes on the devices. With several processes, all of them would have to."""
         writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
         with writer.as_default(step=row["epoch"]):
             for name, value in row.items():
@@ -109,38 +119,48 @@ class State(keras.callbacks.Callback):
 
     def _save_best(self):
         temporary = self.folder / "best.part.weights.h5"
-        self.final.set_weights(averaged_values(self.model))
-        self.final.save_weights(temporary)
+        self.inference_model.set_weights(averaged_values(self.model))
+        self.inference_model.save_weights(temporary)
         os.replace(temporary, self.folder / "best.weights.h5")
 
 
 def accuracy_of(row: dict) -> float:
-    """Returns the validation accuracy of an epoch, that of the moving average if there is one; -inf if it was not evaluated."""
+    """Returns the validation accuracy of an epoch, preferably that of the moving average; -inf if there was no evaluation."""
     return row.get("ema_val_accuracy", row.get("val_accuracy", -math.inf))
 
 
 def stops_early(history: list[dict], patience: int) -> bool:
-    """Returns whether the last epoch was evaluated, and the best one is `patience` epochs or more before it; never for 0."""
+    """Returns whether training should stop: the last epoch was evaluated, and the best one is `patience` epochs before it.
+
+    Args:
+        history: Logs of all epochs so far.
+        patience: Number of epochs without improvement. 0 disables early stopping.
+    """
     if not patience or not history or accuracy_of(history[-1]) == -math.inf:
         return False
-    best = max(history, key=accuracy_of)  # the first of equals
+    best = max(history, key=accuracy_of)  # the first one of equals
     return history[-1]["epoch"] - best["epoch"] >= patience
 
 
 class StopWithoutImprovement(keras.callbacks.Callback):
-    """Ends a training as `stops_early` says; after `State`, which appends to `history`."""
+    """Stops training when `stops_early` says so. Must come after `State`, which appends to the history.
+
+    Args:
+        history: Logs of all epochs so far.
+        patience: Number of epochs without improvement.
+    """
 
     def __init__(self, history: list[dict], patience: int):
         super().__init__()
         self.history, self.patience = history, patience
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if stops_early(self.history, self.patience):
             self.model.stop_training = True
 
 
-def write_log(path: pathlib.Path, history: list[dict]):
-    """Writes the logs of all epochs as CSV, in one step."""
+def write_log(path: pathlib.Path, history: list[dict]) -> None:
+    """Writes the logs of all epochs as CSV. The file is replaced atomically."""
     temporary = path.with_suffix(".part")
     columns = list(dict.fromkeys(name for row in history for name in row))
     with temporary.open("w", newline="") as file:
@@ -151,37 +171,48 @@ def write_log(path: pathlib.Path, history: list[dict]):
 
 
 class StopWhenNotFinite(keras.callbacks.Callback):
-    """Ends the training at a loss that is no number.
+    """Ends training when the loss is not finite.
+
+    Args:
+        folder: Output folder of the training run.
+        steps: Number of steps in an epoch.
 
     Raises:
-        TrainingError: names the step, the learning rate, and the last state that is good.
+        TrainingError: If the loss is not finite. The message has the step, the learning rate, and the last good checkpoint.
     """
 
     def __init__(self, folder: pathlib.Path, steps: int):
         super().__init__()
         self.folder, self.steps = folder, steps
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch = epoch
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if not math.isfinite(logs["loss"]):
             rate = float(self.model.optimizer.learning_rate)
             raise TrainingError(
                 f"The loss is {logs['loss']} at step {self.epoch * self.steps + batch + 1} (epoch {self.epoch + 1}), learning "
-                f"rate {rate:.3g}. " + last_good(self.folder)
+                f"rate {rate:.3g}. " + divergence_advice(self.folder)
             )
 
 
-def last_good(folder: pathlib.Path) -> str:
-    """What to do after a training has diverged."""
-    return f"The last good checkpoint is {last_state(folder)}; try a lower learning rate or global_clipnorm, in another output folder"
+def divergence_advice(folder: pathlib.Path) -> str:
+    """Returns what to do after training has diverged."""
+    return (
+        f"The last good checkpoint is {last_state(folder)}. Try a lower learning rate or global_clipnorm in a new output folder"
+    )
 
 
 class Progress(keras.callbacks.Callback):
-    """A bar with images a second and the time that is left; on a pipe, a line for every epoch.
+    """Shows a progress bar with images per second and the remaining time. Without a terminal, prints one line per epoch.
 
-    `bar.stop()` ends it: Keras does not tell callbacks when a training ends with an error.
+    Call `bar.stop()` when training ends, because Keras does not notify callbacks when training ends with an error.
+
+    Args:
+        epochs: Total number of epochs.
+        steps: Number of steps in an epoch.
+        batch_size: Number of images in a step.
     """
 
     def __init__(self, epochs: int, steps: int, batch_size: int):
@@ -190,21 +221,21 @@ class Progress(keras.callbacks.Callback):
         columns = ("{task.description}", rich.progress.BarColumn(), "{task.fields[text]}", rich.progress.TimeRemainingColumn())
         self.bar = rich.progress.Progress(*columns)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         self.task = self.bar.add_task("training", total=self.epochs * self.steps, text="")
         if self.bar.console.is_terminal:
             self.bar.start()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch, self.start = epoch, time.perf_counter()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         rate = (batch + 1) * self.batch_size / (time.perf_counter() - self.start)
         self.rate = f"{rate:,.0f} images/s"
         text = f"loss {logs['loss']:.3f}, accuracy {logs['accuracy']:.3f}, {self.rate}"
-        done, name = self.epoch * self.steps + batch + 1, f"epoch {self.epoch + 1} of {self.epochs}"
-        self.bar.update(self.task, completed=done, description=name, text=text)
+        completed, description = self.epoch * self.steps + batch + 1, f"epoch {self.epoch + 1} of {self.epochs}"
+        self.bar.update(self.task, completed=completed, description=description, text=text)
 
-    def on_epoch_end(self, epoch, logs=None):
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in logs.items())
-        self.bar.console.print(f"epoch {epoch + 1} of {self.epochs}: {shown}, {self.rate}", soft_wrap=True, highlight=False)
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in logs.items())
+        self.bar.console.print(f"epoch {epoch + 1} of {self.epochs}: {metrics}, {self.rate}", soft_wrap=True, highlight=False)

@@ -1,4 +1,4 @@
-"""The state of a training on disk: written in one step, held to its checksums, the one before kept."""
+"""The state of a training run on disk: written atomically, protected by checksums, with the previous state as a backup."""
 
 import json
 import os
@@ -9,11 +9,18 @@ import warnings
 import keras
 import numpy as np
 
-KEPT = 2
+MAX_TO_KEEP = 2
 
 
-def save_state(folder: pathlib.Path, model: keras.Model, epochs: int, history: list[dict]):
-    """Writes weights, optimizer, moving average and random states after a number of epochs; removes all but the last two."""
+def save_state(folder: pathlib.Path, model: keras.Model, epochs: int, history: list[dict]) -> None:
+    """Saves the weights, the optimizer, the moving averages, and the random states. Only the last two states are kept.
+
+    Args:
+        folder: Folder of the checkpoints. It is created if needed.
+        model: Compiled model.
+        epochs: Number of finished epochs.
+        history: Logs of these epochs.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"epoch-{epochs:05d}.npz"
     arrays = {key: keras.ops.convert_to_numpy(variable.value) for key, variable in _variables(model).items()}
@@ -23,33 +30,38 @@ def save_state(folder: pathlib.Path, model: keras.Model, epochs: int, history: l
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    for old in _states(folder)[KEPT:]:
+    for old in _states(folder)[MAX_TO_KEEP:]:
         old.unlink()
 
 
 def restore_state(folder: pathlib.Path, model: keras.Model) -> tuple[int, list[dict]]:
-    """Puts a model and its optimizer into the newest state that can be read.
+    """Restores a model and its optimizer from the newest readable state.
+
+    Args:
+        folder: Folder of the checkpoints.
+        model: Compiled model.
 
     Returns:
-        The epochs that were finished, and the history; 0 and an empty one if there is no state.
+        The number of finished epochs and their logs; `(0, [])` if there is no state.
 
     Raises:
-        ValueError: if a state is of another model or optimizer.
+        ValueError: If the state is of a different model or optimizer.
     """
     for path in _states(folder):
         try:
             with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)  # reads and checks everything before anything is assigned
+                arrays = dict(file)  # reads and verifies everything before anything is assigned
             history = json.loads(arrays.pop("history").tobytes())
-        except Exception as error:  # of zip, numpy or JSON
-            warnings.warn(f"{path} is damaged and was not used ({error})", stacklevel=2)
+        except Exception as error:  # zip, NumPy, and JSON raise many kinds
+            warnings.warn(f"{path} is damaged and was skipped ({error})", stacklevel=2)
             continue
         variables = _variables(model)
-        wrong = list(set(arrays) ^ set(variables))
-        wrong += [key for key in set(arrays) & set(variables) if arrays[key].shape != tuple(variables[key].shape)]
-        if wrong:
+        mismatched = list(set(arrays) ^ set(variables))
+        mismatched += [key for key in set(arrays) & set(variables) if arrays[key].shape != tuple(variables[key].shape)]
+        if mismatched:
             raise ValueError(
-                f"{path} is the state of another training: {len(wrong)} of its variables differ, such as {sorted(wrong)[0]}"
+                f"{path} is from a different training run: {len(mismatched)} of its variables do not match, such as "
+                f"{sorted(mismatched)[0]}"
             )
         for key, variable in variables.items():
             variable.assign(arrays[key])
@@ -58,18 +70,18 @@ def restore_state(folder: pathlib.Path, model: keras.Model) -> tuple[int, list[d
 
 
 def _variables(model):
-    """All that a training changes, by number and path, without the counters that Keras puts into some names."""
+    """Returns all variables of a training run by index and path, without the counters that Keras adds to some names."""
     variables = [*model.variables, *model.optimizer.variables]
     paths = [re.sub(r"_\d+(?=/|$)", "", variable.path).replace("/", ".") for variable in variables]
     return {f"{i:05d} {path}": variable for i, (path, variable) in enumerate(zip(paths, variables, strict=True))}
 
 
 def last_state(output: pathlib.Path) -> str:
-    """Returns the path of the newest state of a training, or `"none"`."""
+    """Returns the path of the newest state of a training run, or `"none"`."""
     states = _states(output / "checkpoints")
     return str(states[0]) if states else "none"
 
 
 def _states(folder):
-    """The states in a folder, the newest first."""
+    """Returns the states in a folder, newest first."""
     return sorted((path for path in folder.glob("epoch-*.npz") if re.fullmatch(r"epoch-\d+\.npz", path.name)), reverse=True)

@@ -1,16 +1,19 @@
-"""Training on several devices or machines, on the engines of TensorFlow and JAX.
+"""Training on several devices or machines, with the distribution APIs of TensorFlow and JAX.
 
-None of this has been run on a TPU or on several GPUs yet, only on divided CPUs and on processes of one machine.
+None of this has been run on a TPU or on several GPUs yet, only on CPUs split into several devices and on several processes of
+one machine.
 """
 
 import contextlib
+from typing import Any
 
 import keras
 import numpy as np
 
 STRATEGIES = ("none", "mirrored", "tpu", "jax")
-LOST = ("ABORTED:", "CANCELLED:", "DEADLINE_EXCEEDED:", "INTERNAL:", "UNAVAILABLE:", "UNKNOWN:")
-SHUTDOWN_TIMEOUT = 10  # seconds that a process waits for the others when it ends
+LOST_CONNECTION_STATUSES = ("ABORTED:", "CANCELLED:", "DEADLINE_EXCEEDED:", "INTERNAL:", "UNAVAILABLE:", "UNKNOWN:")
+SHUTDOWN_TIMEOUT = 10
+"""Number of seconds that a process waits for the others when it ends."""
 
 
 def make_strategy(
@@ -19,37 +22,40 @@ def make_strategy(
     coordinator: str | None = None,
     processes: int | None = None,
     process: int | None = None,
-):
-    """Returns what divides batches over devices: a thing with a `scope()`; None for `"none"`.
+) -> Any:
+    """Returns a distribution strategy, which splits each batch across devices.
 
     Args:
-        strategy: `"none"`; on the TensorFlow backend `"mirrored"`, `tf.distribute.MirroredStrategy` over all devices of the
-            machine, or `"tpu"`, `tf.distribute.TPUStrategy`; on the JAX backend `"jax"`, `keras.distribution.DataParallel` over
-            all devices of all processes.
-        cpu_devices: divides the CPU into so many devices first, to try a strategy without accelerators. The backend must not
-            have been used before.
-        coordinator: HOST:PORT of the first process, where there are several, the same for all of them; `"auto"` on TPU pods and
-            under Slurm or MPI, where JAX finds out by itself. With `"jax"` only.
-        processes: how many processes there are.
-        process: the number of this one, from 0.
+        strategy: `"none"`; on the TensorFlow backend, `"mirrored"` (`tf.distribute.MirroredStrategy` on all devices of the
+            machine) or `"tpu"` (`tf.distribute.TPUStrategy`); on the JAX backend, `"jax"` (`keras.distribution.DataParallel` on
+            all devices of all processes).
+        cpu_devices: Number of devices to split the CPU into, to try a strategy without accelerators. Requires that the backend
+            has not been used yet.
+        coordinator: `HOST:PORT` of the first of several processes, the same for all of them. Use `"auto"` on TPU pods and under
+            Slurm or MPI, where JAX detects it. Only for `"jax"`.
+        processes: Number of processes.
+        process: Index of this process, starting at 0.
+
+    Returns:
+        An object with a `scope()` method, or `None` for `"none"`.
 
     Raises:
-        ValueError: if the strategy does not exist or does not go with the backend of Keras or the other arguments.
-        RuntimeError: if the backend was used before the CPU was to be divided.
+        ValueError: If the strategy does not exist, or does not match the Keras backend or the other arguments.
+        RuntimeError: If the CPU cannot be split because the backend has been used already.
     """
     if strategy not in STRATEGIES:
-        raise ValueError(f"Expected a strategy of {STRATEGIES}; received: {strategy!r}")
+        raise ValueError(f"Expected strategy to be one of {STRATEGIES}; received: strategy={strategy!r}")
     if strategy in ("none", "tpu") and cpu_devices:
-        raise ValueError("Only the strategies 'mirrored' and 'jax' divide the CPU into devices")
+        raise ValueError(f"Expected the strategy 'mirrored' or 'jax' to split the CPU; received: {strategy=}, {cpu_devices=}")
     if strategy != "jax" and (coordinator, processes, process) != (None, None, None):
-        raise ValueError(f"Several processes need the strategy 'jax'; received: {strategy!r}")
+        raise ValueError(f"Expected the strategy 'jax' for several processes; received: strategy={strategy!r}")
     keep_tensorflow_off_accelerators()
     if strategy == "none":
         return None
     needed = "jax" if strategy == "jax" else "tensorflow"
     if keras.backend.backend() != needed:
         raise ValueError(
-            f"The strategy {strategy!r} needs another backend of Keras than {keras.backend.backend()!r}: set "
+            f"Expected the Keras backend {needed!r} for the strategy {strategy!r}; received: {keras.backend.backend()!r}. Set "
             f"KERAS_BACKEND={needed}"
         )
     if strategy == "tpu":
@@ -57,8 +63,8 @@ def make_strategy(
     return _mirrored(cpu_devices) if strategy == "mirrored" else _jax(cpu_devices, coordinator, processes, process)
 
 
-def keep_tensorflow_off_accelerators():
-    """Where TensorFlow only reads images, on another backend, it must not take the memory of a GPU."""
+def keep_tensorflow_off_accelerators() -> None:
+    """Keeps TensorFlow from claiming GPU memory when it only reads images for another backend."""
     if keras.backend.backend() != "tensorflow":
         import tensorflow as tf
 
@@ -88,32 +94,32 @@ def _jax(cpu_devices, coordinator, processes, process):
     import jax
 
     if coordinator is None and (processes, process) != (None, None):
-        raise ValueError("Several processes need a coordinator, HOST:PORT of the first one")
+        raise ValueError(f"Expected a coordinator (HOST:PORT of the first process); received: {processes=}, {process=}")
     if coordinator not in (None, "auto") and (processes is None or process not in range(processes)):
         raise ValueError(
-            f"Expected how many processes there are, and the number of this one, from 0; received: {processes=}, {process=}"
+            f"Expected the number of processes and the index of this process, starting at 0; received: {processes=}, {process=}"
         )
     if cpu_devices:
         jax.config.update("jax_num_cpu_devices", cpu_devices)
     if coordinator is not None:
-        jax.config.update("jax_enable_recoverability", True)  # else JAX aborts a process as soon as another one ends
+        jax.config.update("jax_enable_recoverability", True)  # otherwise, JAX aborts a process as soon as another one ends
         address = None if coordinator == "auto" else coordinator
         jax.distributed.initialize(address, processes, process, shutdown_timeout_seconds=SHUTDOWN_TIMEOUT)
     return keras.distribution.DataParallel(auto_shard_dataset=False)
 
 
-def building_scope(strategy):
-    """Returns the context that a model and its optimizer are made in."""
+def building_scope(strategy: Any) -> contextlib.AbstractContextManager:
+    """Returns the context to build a model and its optimizer in."""
     return strategy.scope() if strategy else contextlib.nullcontext()
 
 
-def training_scope(strategy):
-    """Returns the context that `fit` runs in: JAX looks up the distribution there, TensorFlow finds it in the variables."""
+def training_scope(strategy: Any) -> contextlib.AbstractContextManager:
+    """Returns the context to call `fit` in. JAX needs the distribution there; TensorFlow finds it in the variables."""
     return strategy.scope() if isinstance(strategy, keras.distribution.DataParallel) else contextlib.nullcontext()
 
 
-def device_count(strategy) -> int:
-    """Returns over how many devices a strategy divides a batch."""
+def device_count(strategy: Any) -> int:
+    """Returns the number of devices that a strategy splits each batch across."""
     if strategy is None:
         return 1
     if isinstance(strategy, keras.distribution.DataParallel):
@@ -122,7 +128,7 @@ def device_count(strategy) -> int:
 
 
 def this_process() -> tuple[int, int]:
-    """Returns the number of this process, from 0, and how many there are."""
+    """Returns the index of this process, starting at 0, and the number of processes."""
     if keras.backend.backend() != "jax":
         return 0, 1
     import jax
@@ -131,20 +137,24 @@ def this_process() -> tuple[int, int]:
 
 
 def is_lost_connection(error: Exception) -> bool:
-    """Whether an error comes from another process that has ended; JAX tells by the status at the beginning of the text."""
-    return this_process()[1] > 1 and str(error).startswith(LOST)
+    """Returns whether an error means that another process has ended. JAX puts a status at the start of the message."""
+    return this_process()[1] > 1 and str(error).startswith(LOST_CONNECTION_STATUSES)
 
 
-def check_equal_everywhere(**values: int):
-    """Raises `ValueError` if processes have different values, which would leave them waiting for each other."""
+def check_equal_everywhere(**values: int) -> None:
+    """Checks that all processes have the same values. Otherwise, they would wait for each other forever.
+
+    Raises:
+        ValueError: If a value differs between processes.
+    """
     if this_process()[1] == 1:
         return
     from jax.experimental import multihost_utils
 
-    found = multihost_utils.process_allgather(np.array(list(values.values())))
-    for name, column in zip(values, found.T.tolist(), strict=True):
+    gathered = multihost_utils.process_allgather(np.array(list(values.values())))
+    for name, column in zip(values, gathered.T.tolist(), strict=True):
         if len(set(column)) > 1:
             raise ValueError(
-                f"Expected the same {name.replace('_', ' ')} in all processes; they have {column}. All need the same data and "
-                "the same output"
+                f"Expected the same {name.replace('_', ' ')} in all processes; received: {column}. All processes need the same "
+                "data and the same output folder"
             )

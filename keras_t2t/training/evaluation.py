@@ -1,4 +1,4 @@
-"""How good a classifier is: overall, for each class, and what it takes for what."""
+"""The accuracy of a classifier: overall, for each class, and as a confusion matrix."""
 
 import dataclasses
 import pathlib
@@ -16,13 +16,14 @@ from keras_t2t.runtime import Runtime
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationReport:
-    """What a classifier makes of labeled images.
+    """The results of evaluating a classifier on labeled images.
 
     Attributes:
-        classes: names of the classes.
-        confusion: int array (classes, classes): images of each class (row) that were taken for each class (column).
-        top5: part of the images whose class is among the five likeliest; None for five classes or fewer.
-        images_per_second: rate of the whole evaluation, reading and resizing included.
+        classes: Names of the classes.
+        confusion: Confusion matrix, an int array `(classes, classes)`: number of images by true class (row) and predicted
+            class (column).
+        top5: Fraction of images whose class is among the top five predictions; `None` for five classes or fewer.
+        images_per_second: Rate of the whole evaluation, including reading and resizing.
     """
 
     classes: tuple[str, ...]
@@ -32,12 +33,12 @@ class EvaluationReport:
 
     @property
     def top1(self) -> float:
-        """Part of the images that were taken for what they are."""
+        """Fraction of images classified correctly."""
         return self.confusion.trace() / self.confusion.sum()
 
     @property
     def class_accuracies(self) -> np.ndarray:
-        """The same for each class (classes,); nan for a class without images."""
+        """Fraction of images classified correctly in each class `(classes,)`; NaN for a class without images."""
         with np.errstate(invalid="ignore"):
             return self.confusion.diagonal() / self.confusion.sum(1)
 
@@ -45,16 +46,29 @@ class EvaluationReport:
 def evaluate(
     model: keras.Model | Runtime, source: ImageSource, batch_size: int = 64, preprocessing: Preprocessing | None = None
 ) -> EvaluationReport:
-    """Measures the accuracy of a classifier. Classes are matched by name if the names are the same, otherwise by index.
+    """Measures the accuracy of a classifier.
+
+    Classes are matched by name if the model and the images have the same names. Otherwise, they are matched by index.
 
     Args:
-        model: A classifier built by this package, or an exported one opened by `keras_t2t.open_exported`.
-        source: The labeled images.
+        model: A classifier built by `keras_t2t`, or an exported model opened with `keras_t2t.open_exported`.
+        source: Labeled images.
         batch_size: Number of images in a batch.
-        preprocessing: How to resize and crop instead of `keras_t2t.preprocessing_of(model)`.
+        preprocessing: How to resize and crop the images. Defaults to `keras_t2t.preprocessing_of(model)`.
+
+    Returns:
+        An `EvaluationReport`.
 
     Raises:
-        ValueError: If the model was not built by this package, or if it does not have as many classes as the source.
+        ValueError: If the model was not built by `keras_t2t`, or if the number of classes differs from that of the source.
+
+    Example:
+
+    >>> model = keras_t2t.T2TViTTiny32(weights="cifar10")
+    >>> images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), "uint8")
+    >>> source = keras_t2t.data.from_arrays(images, [0, 1, 2, 3], keras_t2t.labels_of(model))
+    >>> keras_t2t.training.evaluate(model, source).confusion.shape
+    (10, 10)
     """
     runtime = model if isinstance(model, Runtime) else keras_runtime(model)
     spec, count = runtime.spec, len(source.classes)
@@ -64,7 +78,7 @@ def evaluate(
     for views, targets in evaluation_batches(source, preprocessing or spec.preprocessing, batch_size).as_numpy_iterator():
         scores = runtime.run(as_input(views, spec, runtime.input_dtype))
         if scores.shape[-1] != count:
-            raise ValueError(f"The model has {scores.shape[-1]} classes and the data have {count}")
+            raise ValueError(f"Expected a model with {count} classes, like the data; received: {scores.shape[-1]} classes")
         scores = scores[:, order]
         labels = np.argmax(targets, -1)
         np.add.at(confusion, (labels, scores.argmax(-1)), 1)
@@ -73,19 +87,19 @@ def evaluate(
     return EvaluationReport(source.classes, confusion, in_top5 / len(source) if count > 5 else None, len(source) / seconds)
 
 
-def draw_confusion(report: EvaluationReport, path: pathlib.Path):
-    """Draws the confusion matrix as a PNG: each row as parts of its class."""
+def draw_confusion(report: EvaluationReport, path: pathlib.Path) -> None:
+    """Saves the confusion matrix as a PNG, with each row as fractions of its class."""
     count = len(report.classes)
     figure = new_figure(*(min(max(4, 0.45 * count + 2.5), 16),) * 2)
     axes = figure.subplots()
-    parts = report.confusion / np.maximum(report.confusion.sum(1, keepdims=True), 1)
-    image = axes.imshow(parts, cmap="cividis", vmin=0, vmax=1)
+    fractions = report.confusion / np.maximum(report.confusion.sum(1, keepdims=True), 1)
+    image = axes.imshow(fractions, cmap="cividis", vmin=0, vmax=1)
     if count <= 30:
         axes.set_xticks(range(count), report.classes, rotation=60, ha="right")
         axes.set_yticks(range(count), report.classes)
-        for row, column in np.argwhere(parts >= 0.005):
-            color = "black" if parts[row, column] > 0.5 else "white"
-            axes.text(column, row, f"{100 * parts[row, column]:.0f}", ha="center", va="center", color=color, fontsize=8)
-    axes.set(xlabel="taken for", ylabel="is")
-    figure.colorbar(image, shrink=0.7, label="part of the class")
+        for row, column in np.argwhere(fractions >= 0.005):
+            color = "black" if fractions[row, column] > 0.5 else "white"
+            axes.text(column, row, f"{100 * fractions[row, column]:.0f}", ha="center", va="center", color=color, fontsize=8)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    figure.colorbar(image, shrink=0.7, label="fraction of the true class")
     figure.savefig(path, dpi=120)

@@ -1,4 +1,4 @@
-"""The optimizers and the learning rate schedule of the recipes."""
+"""The optimizers and the learning rate schedule of a recipe."""
 
 import re
 from typing import Any
@@ -6,28 +6,29 @@ from typing import Any
 import keras
 
 from keras_t2t.keras_internals import LayerwiseUpdates
-from keras_t2t.layers import EncoderBlock
-from keras_t2t.models import parts
-from keras_t2t.training.recipes import Recipe
+from keras_t2t.models.graph import layers_of, stage_indices
+from keras_t2t.models.parts import head_of
+from keras_t2t.training.recipe import Recipe
 
-NOT_DECAYED = r"(^|/)(bias|gamma|beta|token|table|scale\d?)$"  # paths of weights
+NOT_DECAYED = r"(^|/)(bias|gamma|beta|token|table|scale\d?)$"
+"""Pattern of the paths of weights that are not decayed."""
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class LayerwiseAdamW(LayerwiseUpdates, keras.optimizers.AdamW):
-    """AdamW with learning rates by layer and a moving average that warms up; see `LayerwiseUpdates`."""
+    """AdamW with a learning rate for each layer and a moving average that warms up. See `LayerwiseUpdates`."""
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class LayerwiseSGD(LayerwiseUpdates, keras.optimizers.SGD):
-    """SGD with momentum, learning rates by layer and a moving average that warms up; see `LayerwiseUpdates`."""
+    """SGD with momentum, a learning rate for each layer, and a moving average that warms up. See `LayerwiseUpdates`."""
 
 
 def make_schedule(recipe: Recipe, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Returns the learning rate over the steps of a training: linear warm-up, cosine, and then the final rate.
+    """Returns the learning rate schedule of a recipe: linear warm-up, cosine decay, then the final rate.
 
     Args:
-        recipe: The recipe.
+        recipe: Recipe with the epochs and the learning rates.
         steps: Number of steps in an epoch.
     """
     peak = recipe.learning_rate
@@ -45,16 +46,16 @@ def make_schedule(recipe: Recipe, steps: int) -> keras.optimizers.schedules.Lear
 
 
 def make_optimizer(recipe: Recipe, model: keras.Model, schedule: Any) -> keras.optimizers.Optimizer:
-    """Returns the optimizer of a recipe for a model.
+    """Returns the optimizer of a recipe.
 
     Args:
-        recipe: The recipe.
-        model: The model to train.
-        schedule: The learning rate, a number or a schedule.
+        recipe: Recipe with the settings of the optimizer.
+        model: Model to train.
+        schedule: Learning rate, as a number or a schedule.
     """
     floor = recipe.final_learning_rate if recipe.shared_final_lr else 0.0
     multipliers = layer_lr_multipliers(model, recipe.backbone_lr_multiplier, recipe.layer_decay)
-    if floor:  # the multipliers hold at the peak, and vanish at the floor
+    if floor:  # multipliers apply in full at the peak rate and not at all at the floor
         peak = recipe.learning_rate
         multipliers = {path: (peak * value - floor) / (peak - floor) for path, value in multipliers.items()}
     steps = recipe.gradient_accumulation_steps
@@ -77,18 +78,20 @@ def make_optimizer(recipe: Recipe, model: keras.Model, schedule: Any) -> keras.o
 
 
 def layer_lr_multipliers(model: keras.Model, backbone_lr_multiplier: float, layer_decay: float) -> dict[str, float]:
-    """Returns the learning rate of each trainable weight as a multiple of the head's, by path, where it is not 1.
+    """Returns the learning rates of trainable weights relative to that of the head.
 
     Args:
-        model: A classifier built by this package.
-        backbone_lr_multiplier: Multiplier of everything but the head.
-        layer_decay: Multiplier of each block relative to the next one.
+        model: Classifier built by `keras_t2t`.
+        backbone_lr_multiplier: Multiplier of everything except the head.
+        layer_decay: Multiplier of each block, relative to the next block.
+
+    Returns:
+        Multipliers by path of the weight. Weights with a multiplier of 1 are left out.
     """
-    stages = [layer for layer in model.layers if isinstance(layer, EncoderBlock) or layer.name == parts.NORM]
-    multipliers, passed = {}, 0
-    for layer in model.layers:
-        passed += layer in stages
-        is_head = layer is parts.head_of(model)
-        multiplier = 1.0 if is_head else backbone_lr_multiplier * layer_decay ** (len(stages) - passed)
+    passed, head = stage_indices(model), head_of(model)
+    multipliers = {}
+    for layer in layers_of(model):
+        stages_left = max(passed.values()) - passed[id(layer)]
+        multiplier = 1.0 if layer is head else backbone_lr_multiplier * layer_decay**stages_left
         multipliers.update({weight.path: multiplier for weight in layer.trainable_weights if multiplier != 1.0})
     return multipliers

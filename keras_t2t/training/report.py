@@ -1,15 +1,17 @@
-"""What a training leaves for people: the learning curves and the model card."""
+"""The learning curves and the model card of a training run."""
 
 import pathlib
+from collections.abc import Mapping
 
+from keras_t2t.data import ImageSource
 from keras_t2t.figures import new_figure
-from keras_t2t.training.recipes import Recipe
+from keras_t2t.training.recipe import Recipe
 
 
-def draw_curves(history: list[dict], path: pathlib.Path):
-    """Draws loss, accuracy and learning rate over the epochs as a PNG."""
+def draw_curves(history: list[dict], path: pathlib.Path) -> None:
+    """Saves a plot of the loss, the accuracy, and the learning rate of all epochs as a PNG."""
     figure = new_figure(11, 3.6)
-    panels = {
+    panels: dict[str, dict[str, str | None]] = {
         "loss": {"loss": "training", "val_loss": "validation", "ema_val_loss": "validation, averaged weights"},
         "accuracy": {"accuracy": "training", "val_accuracy": "validation", "ema_val_accuracy": "validation, averaged weights"},
         "learning rate": {"learning_rate": None},
@@ -26,29 +28,36 @@ def draw_curves(history: list[dict], path: pathlib.Path):
     figure.savefig(path, dpi=120)
 
 
-def model_card(recipe: Recipe, sources: dict, history: list[dict], command: str) -> str:
-    """Returns the model card as Markdown: what it is, how it was made, and what it reached."""
+def model_card(recipe: Recipe, sources: Mapping[str, ImageSource], history: list[dict], command: str) -> str:
+    """Returns the model card of a training run as Markdown.
+
+    Args:
+        recipe: Recipe of the run.
+        sources: Images by split: `"train"`, and one more that the model was evaluated on.
+        history: Logs of all epochs.
+        command: Command that trained the model.
+    """
     last = history[-1]
-    figures = [f"| {name} | {last[name]:.4f} |" for name in last if name.startswith(("val_", "ema_val_"))]
+    metrics = [f"| {name} | {last[name]:.4f} |" for name in last if name.startswith(("val_", "ema_val_"))]
     held_out = next(split for split in sources if split != "train")
     counts = ", ".join(f"{len(source):,} in {split}" for split, source in sources.items())
     lines = [
         f"# {recipe.model} on {len(sources['train'].classes)} classes",
         "",
-        f"Made by `{command}`.",
+        f"Trained with `{command}`.",
         "",
         f"- Images: {counts}; {recipe.image_size}x{recipe.image_size} pixels, normalized inside the model.",
         f"- Classes: {', '.join(sources['train'].classes)}.",
         f"- Epochs: {last['epoch']:.0f} of {recipe.total_epochs}.",
-        "- `model.keras` has the moving average of the weights."
+        "- `model.keras` contains the moving average of the weights."
         if recipe.ema_momentum
-        else "- `model.keras` has the weights of the last step.",
+        else "- `model.keras` contains the weights of the last step.",
         "",
-        "| after the last epoch | |",
+        "| Metric | After the last epoch |",
         "|---|---|",
-        *figures,
+        *metrics,
         "",
-        f"Figures are of the images in {held_out}; `ema_` marks those of averaged weights.",
+        f"The metrics are measured on the {held_out} images. The prefix `ema_` marks those of the averaged weights.",
         "",
         "## Recipe",
         "",

@@ -1,4 +1,4 @@
-"""From a checkpoint to the weights of a model: check everything, then assign."""
+"""Loading a checkpoint into a model: everything is checked before any weight changes."""
 
 import dataclasses
 import os
@@ -19,17 +19,18 @@ from keras_t2t.weights.reading import read_checkpoint
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What `load_checkpoint` did; `str` puts it in a line.
+    """What `load_checkpoint` did. `str` gives a one-line summary.
 
     Attributes:
-        source: path of the file, or "a mapping".
-        entry: the entry of a training state that was used, such as `"state_dict_ema"`; None if the weights stood at the top.
-        prefixes: prefixes that were taken off the names, such as `"module."`.
-        layout: whose names the weights have: `"authors"`, `"openmmlab"` or `"keras"`.
-        loaded: number of weights that were loaded.
-        resized: the weights that were resized: the position table, or none.
-        skipped: entries of the checkpoint that were not loaded: a head, because the model has none or `skip_head` asked for it,
-            and the second copies of all weights that OpenMMLab's moving average leaves.
+        source: Path of the file, or `"a mapping"`.
+        entry: Entry of the training state that was used, such as `"state_dict_ema"`, or `None` if the weights were at the top
+            level.
+        prefixes: Prefixes that were stripped from the names, such as `"module."`.
+        layout: Naming scheme of the weights: `"authors"`, `"openmmlab"` or `"keras"`.
+        loaded: Number of weights that were loaded.
+        resized: Names of the weights that were resized: the position table, or none.
+        skipped: Names of the entries that were not loaded: those of the head, if the model has none or `skip_head` is set, and
+            the duplicates of all weights that OpenMMLab's moving average adds.
     """
 
     source: str
@@ -40,11 +41,11 @@ class LoadReport:
     resized: tuple[str, ...]
     skipped: tuple[str, ...]
 
-    def __str__(self):
+    def __str__(self) -> str:
         text = f"{self.loaded} weights from {self.source}"
         text += f", entry {self.entry}" if self.entry else ""
         text += f", prefix {' '.join(self.prefixes)}" if self.prefixes else ""
-        text += f", in the layout of {self.layout}"
+        text += f", layout {self.layout}"
         text += f"; resized {', '.join(self.resized)}" if self.resized else ""
         return text + (f"; skipped {', '.join(self.skipped)}" if self.skipped else "")
 
@@ -56,35 +57,39 @@ def load_checkpoint(
     skip_head: bool = False,
     position_grid: tuple[int, int] | None = None,
 ) -> LoadReport:
-    """Loads a checkpoint into a model of this package.
+    """Loads a checkpoint into a model.
 
-    All entries are checked before any weight changes. The entries of the head are skipped if the model has no head. A position
-    table of another grid is resized to the model's, as the reference does for fine-tuning at another image size.
+    All entries are checked before any weight changes. If the model has no head, the entries of the head are skipped. If the
+    position table has another grid, it is resized to that of the model, as the reference implementation does for fine-tuning at
+    another image size.
 
-    Reading needs no PyTorch and runs nothing that is in the file.
+    Reading needs no PyTorch, and executes no code in the file.
 
     Args:
-        model: a model with a T2T-ViT or the plain ViT of this package.
-        source: a file of `torch.save`, `.safetensors`, `.npz`, `.weights.h5` or `.keras`, or a mapping of names to arrays: in
-            the layout of the authors (for the plain ViT also that of timm and DeiT), of OpenMMLab, or of Keras; bare or in a
-            training state, of which `state_dict_ema` is used before `state_dict`, `model` and `net`; with or without the
-            prefixes `module.` and `backbone.`; of any floating point type.
-        skip_head: whether to leave the head of the model as it is, for a checkpoint of other classes.
-        position_grid: (rows, columns) of the source's position table. None stands for that in a `.keras` file, or the one
-            grid that fits its length: that of the model or a square, as the published tables are.
+        model: T2T-ViT or plain ViT built by this package.
+        source: Path of a file saved by `torch.save` or of a `.safetensors`, `.npz`, `.weights.h5` or `.keras` file, or a
+            mapping of names to arrays. The weights can have the layout of the authors (for the plain ViT, also that of timm and
+            DeiT), of OpenMMLab or of Keras, any floating-point dtype, and the prefixes `module.` and `backbone.`. They can be
+            in a training state, where `state_dict_ema` is preferred to `state_dict`, `model` and `net`.
+        skip_head: Whether to leave the head of the model unchanged, for a checkpoint with other classes.
+        position_grid: `(rows, columns)` of the position table in the checkpoint. `None` means the grid in a `.keras` file, or
+            else the only grid that fits the length of the table: that of the model or a square, as in the published files.
 
     Returns:
-        What was loaded.
+        A report of what was loaded.
 
     Raises:
-        CheckpointError: a `ValueError`, if the file is damaged or of an unknown format, or if entries are missing, unexpected,
-            of another shape, or a position table of a grid that is not known; all are listed.
-        ValueError: if the model is of another kind.
-        OSError: if the file cannot be opened.
+        CheckpointError: If the file is damaged or in an unknown format; if entries are missing, unexpected or of the wrong
+            shape; or if the grid of the position table is unknown. The message lists all mismatches. A `CheckpointError` is a
+            `ValueError`.
+        ValueError: If the model was not built by this package, or if `position_grid` is invalid.
+        OSError: If the file cannot be opened.
     """
     config = config_of(model)
     if position_grid is not None and not (len(position_grid) == 2 and all(map(is_count, position_grid))):
-        raise ValueError(f"`position_grid` should be (rows, columns). Received: position_grid={position_grid!r}")
+        raise ValueError(
+            f"Invalid value for position_grid; expected (rows, columns), two positive integers; received: {position_grid=!r}"
+        )
     checkpoint = read_checkpoint(source)
     position_grid = position_grid or checkpoint.position_grid
     layers = {layer.name: layer for layer in model.layers}
@@ -95,23 +100,29 @@ def load_checkpoint(
         fit = match(checkpoint.arrays, config, positions.grid_size, channels, classes, position_grid)
     except CheckpointError as error:
         raise CheckpointError(
-            f"The checkpoint does not fit the model {model.name!r}; nothing was loaded from {checkpoint.source}:\n{error}"
+            f"The checkpoint does not fit the model {model.name!r}. No weights were loaded from {checkpoint.source}. "
+            f"Mismatches:\n{error}"
         ) from None
     weights = _weights_by_path(layers[name] for name in {row.target.split("/")[0] for row in fit.rows})
-    arrays, resized = checkpoint.arrays, ()
+    arrays, resized = checkpoint.arrays, []
     if fit.position_grid != positions.grid_size:
         row = next(row for row in fit.rows if row.target == POSITIONS)
         table = arrays[row.source].reshape(arrays[row.source].shape[-2:]).astype("float32")
         table = keras.ops.convert_to_numpy(resize_positions(table, fit.position_grid, positions.grid_size))
-        arrays, resized = {**arrays, row.source: table.reshape(row.shape)}, (row.source,)
+        arrays, resized = {**arrays, row.source: table.reshape(row.shape)}, [row.source]
     for row in fit.rows:
         weights[row.target].assign(row.convert(arrays[row.source]))
-    skipped = (*checkpoint.skipped, *fit.skipped)
     return LoadReport(
-        checkpoint.source, checkpoint.entry, checkpoint.prefixes, fit.layout, len(fit.rows), resized, tuple(skipped)
+        source=checkpoint.source,
+        entry=checkpoint.entry,
+        prefixes=checkpoint.prefixes,
+        layout=fit.layout,
+        loaded=len(fit.rows),
+        resized=tuple(resized),
+        skipped=(*checkpoint.skipped, *fit.skipped),
     )
 
 
 def _weights_by_path(layers):
-    """The weights of layers by their path from the layer on, whatever the model was built inside of."""
+    """Returns weights by their path from the layer on, without the name scopes in which the model was built."""
     return {layer.name + weight.path.removeprefix(layer.path): weight for layer in layers for weight in layer.weights}

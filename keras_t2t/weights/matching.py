@@ -1,8 +1,8 @@
-"""Holding the entries of a checkpoint to what a model expects: names, shapes, and the grid of the position table."""
+"""Matching a checkpoint against a model: names, shapes, and the grid of the position table."""
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import numpy as np
 
@@ -14,13 +14,13 @@ from keras_t2t.weights.names import LAYOUTS, POSITIONS, Row, name_map
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """A checkpoint that fits.
+    """How a checkpoint fits a model.
 
     Attributes:
-        layout: the layout of its names, one of `LAYOUTS`.
-        rows: a row for every weight to load.
-        position_grid: (rows, columns) of its position table.
-        skipped: its entries that were not to be loaded.
+        layout: Layout of the names, one of `LAYOUTS`.
+        rows: One row per weight to load.
+        position_grid: `(rows, columns)` of the checkpoint's position table.
+        skipped: Names of the entries that are not loaded.
     """
 
     layout: str
@@ -37,20 +37,23 @@ def match(
     classes: int | None = 1000,
     position_grid: tuple[int, int] | None = None,
 ) -> Match:
-    """Returns how a checkpoint fits a model.
+    """Matches a checkpoint against a model.
 
     Args:
-        arrays: the entries of the checkpoint.
-        config: the model.
-        grid_size: (rows, columns) of the model's tokens.
-        channels: channels of the model's images.
-        classes: outputs of the model's head. None if there is no head to load: entries of one are then skipped.
-        position_grid: (rows, columns) of the checkpoint's position table, None for the one grid that fits: that of the model
-            or a square.
+        arrays: Entries of the checkpoint.
+        config: Configuration of the model.
+        grid_size: `(rows, columns)` of the model's tokens.
+        channels: Number of channels of the model's images.
+        classes: Number of outputs of the model's head. With `None`, no head is loaded and its entries are skipped.
+        position_grid: `(rows, columns)` of the checkpoint's position table. `None` means the only grid that fits: that of the
+            model or a square.
+
+    Returns:
+        How the checkpoint fits.
 
     Raises:
-        CheckpointError: if entries are missing, unexpected, of another shape or no numbers, or if the grid of the position
-            table is not known; all of them are listed.
+        CheckpointError: If entries are missing, unexpected, not numeric or of the wrong shape, or if the grid of the position
+            table is unknown. The message lists all of them.
     """
 
     def name_map_of(layout, classes):
@@ -62,19 +65,20 @@ def match(
     skipped = sorted(head.intersection(arrays)) if classes is None else []
     positions = next(row for row in rows if row.target == POSITIONS)
     if layout == "keras" and position_grid is None and positions.shape == getattr(arrays.get(positions.source), "shape", None):
-        position_grid = grid_size  # most likely a file of this very model
-    grid = _grid_of(arrays.get(positions.source), positions, grid_size, position_grid)
-    _check(rows, {name: array for name, array in arrays.items() if name not in skipped}, grid)
+        position_grid = grid_size  # most likely saved from the same model
+    grid = _find_grid(arrays.get(positions.source), positions, grid_size, position_grid)
+    if problems := _problems(rows, {name: array for name, array in arrays.items() if name not in skipped}, grid):
+        raise CheckpointError("\n".join(problems))
     return Match(layout, rows, grid, skipped)
 
 
-def layout_of(names, config: T2TConfig) -> str:
-    """Returns the one of `LAYOUTS` that most of the names are of."""
+def layout_of(names: Container[str], config: T2TConfig) -> str:
+    """Returns the member of `LAYOUTS` that most of the names belong to."""
     return max(LAYOUTS, key=lambda layout: sum(row.source in names for row in name_map(config, 2, classes=1, layout=layout)))
 
 
-def _grid_of(table, row, grid_size, position_grid):
-    """Returns the grid of a position table, the class token's entry first, or None if it cannot be known."""
+def _find_grid(table, row, grid_size, position_grid):
+    """Returns the grid of a position table that starts with the class token's entry, or `None` if it is unknown."""
     if table is None or table.ndim != len(row.shape):
         return None
     *batch, length, width = table.shape
@@ -88,30 +92,32 @@ def _grid_of(table, row, grid_size, position_grid):
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _check(rows, arrays, grid):
-    """Raises with all that does not fit between the rows and the entries."""
+def _problems(rows, arrays, grid):
+    """Returns one line per mismatch between the rows and the entries."""
     expected = {row.source: row for row in rows}
     problems = [f"  missing: {name} {row.shape}" for name, row in expected.items() if name not in arrays]
     problems += [f"  unexpected: {name} {array.shape}" for name, array in arrays.items() if name not in expected]
-    for name in (name for name in expected if name in arrays):
-        array, row = arrays[name], expected[name]
+    other_head = False
+    for name, row in expected.items():
+        if name not in arrays:
+            continue
+        array = arrays[name]
+        wrong_shape = f"  wrong shape: {name} expected {row.shape}, received {array.shape}"
         if row.target == POSITIONS and grid is None:
-            hint = " of a grid that is not known: name it with load_checkpoint(..., position_grid=(rows, columns))"
-            hint = hint if array.shape[-1:] == row.shape[-1:] else ""
-            problems.append(f"  mis-shaped: {name} expected {row.shape}, received {array.shape}{hint}")
+            hint = ", whose grid is unknown; pass position_grid=(rows, columns) to load_checkpoint"
+            problems.append(wrong_shape + (hint if array.shape[-1:] == row.shape[-1:] else ""))
         elif row.target != POSITIONS and array.shape != row.shape:
-            problems.append(f"  mis-shaped: {name} expected {row.shape}, received {array.shape}")
+            problems.append(wrong_shape)
+            other_head = other_head or row.target.startswith(f"{HEAD}/")
         elif not _is_real(array.dtype):
-            problems.append(f"  not numbers: {name}")
-    if any(
-        arrays[name].shape != row.shape
-        for name, row in expected.items()
-        if name in arrays and row.target.startswith(f"{HEAD}/")
-    ):
-        problems.append("  for other classes: load_checkpoint(..., skip_head=True), or keras_t2t.replace_head afterwards")
-    if problems:
-        raise CheckpointError("\n".join(problems))
+            problems.append(f"  not numeric: {name}")
+    if other_head:
+        problems.append(
+            "If the checkpoint has other classes, pass skip_head=True to load_checkpoint, or build the model with as many "
+            "classes as the checkpoint has, load it, and call keras_t2t.replace_head."
+        )
+    return problems
 
 
-def _is_real(dtype) -> bool:
+def _is_real(dtype):
     return dtype.kind in "fiu" or dtype.name == "bfloat16"

@@ -1,11 +1,11 @@
-"""Which entry of a checkpoint is which weight of ours: pure functions from a configuration to rows.
+"""The map from the entries of a checkpoint to the weights of a model, computed from its configuration.
 
-The layouts, each without the prefixes that `read_checkpoint` strips:
+Checkpoints come in these layouts, here without the prefixes that `read_checkpoint` strips:
 
-- `"authors"`: the names of the reference implementation (https://github.com/yitu-opensource/T2T-ViT, `models/`). For the plain
-  ViT these are also the names of timm and DeiT, from which it came.
-- `"openmmlab"`: the names of MMClassification and MMPretrain (https://github.com/open-mmlab/mmpretrain, `models/backbones/`).
-- `"keras"`: the places in a `.weights.h5` file of Keras 3.
+- `"authors"`: Names of the reference implementation (https://github.com/yitu-opensource/T2T-ViT, `models/`). The plain
+  ViT comes from timm, so timm and DeiT use the same names for it.
+- `"openmmlab"`: Names of MMClassification and MMPretrain (https://github.com/open-mmlab/mmpretrain, `models/backbones/`).
+- `"keras"`: Paths in a `.weights.h5` file of Keras 3.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ POSITIONS = f"{parts.POSITION_EMBEDDING}/table"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One entry of a checkpoint and the weight it goes to.
+    """One entry of a checkpoint and the weight that it belongs to.
 
     Attributes:
-        source: name of the entry.
-        shape: shape of the entry, in PyTorch layout.
-        target: path of the weight, layer name first.
-        axes: the order in which the weight has the axes of the entry.
-        view: shape in which to see the entry before its axes are reordered, where that is not `shape`.
+        source: Name of the entry.
+        shape: Shape of the entry, in PyTorch layout.
+        target: Path of the weight, starting with the layer name.
+        axes: Permutation of the entry's axes that gives the weight.
+        view: Shape to which the entry is reshaped before its axes are permuted, or `None` for `shape`.
     """
 
     source: str
@@ -42,7 +42,7 @@ class Row:
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
-        """Shape of the weight: a matrix where the entry has a convolution's axes, a vector where it has a window's."""
+        """Shape of the weight: a matrix for a convolution kernel, a vector for parameters of a flattened window."""
         sizes = [(self.view or self.shape)[axis] for axis in self.axes]
         if self.target.endswith(("/gamma", "/beta", "/scale", "/scale1", "/scale2")):
             return (math.prod(sizes),)
@@ -51,7 +51,7 @@ class Row:
         return tuple(sizes)
 
     def convert(self, array: np.ndarray) -> np.ndarray:
-        """Returns the weight, in float32."""
+        """Returns the weight for the value of the entry, in float32."""
         array = np.asarray(array).reshape(self.view or self.shape).transpose(self.axes)
         return array.astype("float32").reshape(self.weight_shape)
 
@@ -59,14 +59,14 @@ class Row:
 def name_map(
     config: T2TConfig, positions: int, channels: int = 3, classes: int | None = 1000, layout: str = "authors"
 ) -> list[Row]:
-    """Returns a row for every entry of a checkpoint.
+    """Returns one row per entry of a checkpoint.
 
     Args:
-        config: the model.
-        positions: length of the position table, the class token's entry included.
-        channels: channels of the images.
-        classes: outputs of the head, or None without a head.
-        layout: one of `LAYOUTS`.
+        config: Configuration of the model.
+        positions: Length of the position table, including the class token's entry.
+        channels: Number of channels of the images.
+        classes: Number of outputs of the head, or `None` for a model without a head.
+        layout: One of `LAYOUTS`.
     """
     rows = [
         Row("cls_token", (1, 1, config.embed_dim), f"{parts.CLASS_TOKEN}/token", (0, 1, 2)),
@@ -83,33 +83,34 @@ def name_map(
 
 
 def _openmmlab_name(name):
-    for ours, theirs in (
+    for pattern, replacement in (
         (r"^blocks\.", "encoder."),
         (r"\.norm(\d)\.", r".ln\1."),
         (r"\.mlp\.(fc1|0)\.", ".ffn.layers.0.0."),
         (r"\.mlp\.(fc2|2)\.", ".ffn.layers.1."),
         (r"^head\.", "head.layers.head."),
     ):
-        name = re.sub(ours, theirs, name)
+        name = re.sub(pattern, replacement, name)
     return name
 
 
 _H5_CLASSES = {parts.TRANSITION: "fast_dense", parts.HEAD: "fast_dense", parts.NORM: "fast_layer_norm"}
-"""The class in snake case of the layers whose names differ from it."""
+"""Class names, in snake case, of the layers that are not named after their class."""
 
 
 def _keras_row(config, row):
-    """The place of a weight in a `.weights.h5` file: layers by class and index, weights by index."""
+    """Returns a row whose source is a path in a `.weights.h5` file: layers by class and index, weights by index."""
     layer, *inner, weight = row.target.split("/")
-    name, number = re.fullmatch(r"(.*?)(\d*)", layer).groups()
+    name = layer.rstrip("0123456789")
+    index = len(config.group_depths) - 1 if layer == parts.HEAD else int(layer.removeprefix(name) or 0)
     block = "encoder_block" if config.block == "standard" else f"{config.block}_block"
     class_name = {**_H5_CLASSES, parts.BLOCK: block}.get(name, name)
-    places = [h5_group(class_name, len(config.group_depths) - 1 if layer == parts.HEAD else int(number or 0))]
+    groups = [h5_group(class_name, index)]
     if inner and (attention := re.fullmatch(r"attention(\d)", inner[0])) and layer == parts.TOKENS_TO_TOKEN:
-        kind = "fast_dense" if config.token_attention == "convolution" else f"token_{config.token_attention}"
-        places += ["attentions", h5_group(kind, int(attention[1]) - 1)]
+        class_name = "fast_dense" if config.token_attention == "convolution" else f"token_{config.token_attention}"
+        groups += ["attentions", h5_group(class_name, int(attention[1]) - 1)]
         inner = inner[1:]
-    source = "/".join([*places, *inner, h5_weight(1 if weight in ("bias", "beta", "scale2") else 0)])
+    source = "/".join([*groups, *inner, h5_weight(1 if weight in ("bias", "beta", "scale2") else 0)])
     return Row(source, row.weight_shape, row.target, tuple(range(len(row.weight_shape))))
 
 
@@ -160,7 +161,7 @@ def _unfolded_vector(source, target, kernel, channels):
 
 
 def _unfolded(source, target, kernel, channels, outputs, bias=True):
-    """A dense layer over a soft split, whose windows PyTorch flattens in (channel, row, column) order."""
+    """Returns the rows of a dense layer on a soft split. PyTorch flattens its windows in (channel, row, column) order."""
     shape, view = (outputs, channels * kernel**2), (outputs, channels, kernel, kernel)
     rows = [Row(f"{source}.weight", shape, f"{target}/kernel", (2, 3, 1, 0), view)]
     return [*rows, _vector(f"{source}.bias", f"{target}/bias", outputs)] if bias else rows
@@ -187,7 +188,7 @@ def _token_attention(config, i, kernel, channels):
 
 
 def _encoder(config):
-    """The blocks and the transitions between groups, which the checkpoints number in one list."""
+    """Returns the rows of blocks and of transitions between groups, which share one numbering in checkpoints."""
     rows, block, widths = [], 0, iter(config.block_widths)
     for group, depth in enumerate(config.group_depths):
         if group:

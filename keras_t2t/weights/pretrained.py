@@ -1,7 +1,7 @@
-"""Weights that have names, on this machine: shipped, or fetched once, verified, and kept in the cache of Keras.
+"""Pretrained weights by name: shipped with the package, or downloaded once, verified, and kept in the Keras cache.
 
-The cache never holds a file that was not verified: a download gets its name only after that, in one step, so that any number of
-processes can start at once; at worst they fetch the same file twice.
+A download is verified before it is moved to its place in the cache, in one atomic step. Any number of processes can start at
+once; at worst, they download the same file twice.
 """
 
 import os
@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 import warnings
+from typing import Any
 
 import keras
 
@@ -20,127 +21,168 @@ from keras_t2t.weights.matching import match
 from keras_t2t.weights.reading import read_checkpoint
 from keras_t2t.weights.registry import MIRROR, PretrainedWeights
 
-TIMEOUT = 30  # seconds without a byte from the server
+TIMEOUT = 30  # seconds to wait for the next bytes from the server
+TEMPORARY = ".temporary-"  # prefix of folders for unfinished files
+KEEP_TEMPORARY = 86_400  # seconds until a folder left behind by a killed process is removed
 
 
 def load_pretrained(model: keras.Model, weights: PretrainedWeights) -> LoadReport:
-    """Loads pretrained weights into a model, from the cache if they are there.
+    """Loads pretrained weights into a model.
 
     Args:
-        model: The model, with a head for the classes of `weights` or without a head.
-        weights: The weights.
+        model: Model with a head for the classes of `weights`, or without a head.
+        weights: The weights. They are downloaded unless they ship with the package or are in the cache.
+
+    Returns:
+        What was loaded.
 
     Raises:
-        DownloadError: If they are not cached and cannot be downloaded, or if the download is not the published file.
-        CheckpointError: If they do not fit the model.
+        DownloadError: If the weights cannot be downloaded or cached, or if the download is not the published file.
+        CheckpointError: If the weights do not fit the model.
     """
     return load_checkpoint(model, weights.path or fetch(weights))
 
 
 def cache_folder() -> pathlib.Path:
-    """Where published weights are kept: `models/keras_t2t` in the folder that the environment variable `KERAS_HOME` names."""
+    """Returns the folder for downloaded weights.
+
+    This is `models/keras_t2t` in the folder that the environment variable `KERAS_HOME` names, by default `~/.keras`.
+    """
     home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
     return pathlib.Path(home).expanduser().absolute() / "models" / "keras_t2t"
 
 
-def fetch(source: PretrainedWeights) -> pathlib.Path:
-    """Returns the verified file of published weights, downloaded if it is not in the cache.
+def fetch(weights: PretrainedWeights) -> pathlib.Path:
+    """Returns the path of the published file in the cache, after downloading it if needed.
+
+    Args:
+        weights: Published weights.
+
+    Returns:
+        Path of the verified file.
 
     Raises:
-        DownloadError: if it cannot be fetched or kept, or is not what was published.
+        DownloadError: If the file cannot be downloaded or cached, or if the download is not the published file.
     """
-    path, cached = cache_folder() / source.file, ""
+    path, note = cache_folder() / weights.file, ""
     if path.exists():
-        if (problem := _problem(source, path)) is None:
-            _record(source, path)
+        problem = _find_problem(weights, path)
+        if problem is None:
+            _record_digest(weights, path)
             return path
-        cached = f". The file of that name there was not used: {problem}"
+        note = f" The file in the cache was not used: {problem}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path.parent)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".downloading-") as folder:
-            temporary = pathlib.Path(folder, source.file)
-            _download(source, temporary)
-            if problem := _problem(source, temporary):
-                raise DownloadError(f"The file from {source.url} is not the one that was published: {problem}")
-            _record(source, temporary)
-            os.replace(temporary, path)
+        _download_verified(weights, path)
     except DownloadError as error:
-        raise DownloadError(f"{error}{cached}") from error.__cause__
+        raise DownloadError(f"{error}{note}") from error.__cause__
     except OSError as error:
-        raise DownloadError(f"Cannot keep {source.file} in {path.parent}: {error}. Set KERAS_HOME to another folder") from error
+        raise DownloadError(
+            f"Cannot write {weights.file} to {path.parent}: {error}. Free some disk space, or set the environment variable "
+            f"KERAS_HOME to another folder.{note}"
+        ) from error
     return path
 
 
-def _download(source, path):
+def _download_verified(weights, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_old_temporary_folders(path.parent)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=TEMPORARY) as folder:
+        temporary = pathlib.Path(folder, weights.file)
+        _download(weights, temporary)
+        if problem := _find_problem(weights, temporary):
+            raise DownloadError(
+                f"The file downloaded from {weights.url} is not the published one. Try again, or set the environment variable "
+                f"{MIRROR} to the URL of another mirror. Details: {problem}"
+            )
+        _record_digest(weights, temporary)
+        os.replace(temporary, path)
+
+
+def _download(weights, path):
     import pooch
     import requests
 
     try:
-        pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=TIMEOUT)(source.url, str(path), None)
-    except (requests.RequestException, ValueError) as error:  # pooch reads numbers in the answer of the server
+        pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=TIMEOUT)(weights.url, str(path), None)
+    except (requests.RequestException, ValueError) as error:  # pooch parses numbers in the server's response
         raise DownloadError(
-            f"Cannot download {source.file} from {source.url}: {error}. With network access elsewhere, put the file into "
-            f"{cache_folder()} by hand, or name a mirror with the environment variable {MIRROR}"
+            f"Cannot download {weights.file} from {weights.url}: {error}. If this machine is offline, download the file "
+            f"elsewhere and copy it to {cache_folder()}, or set the environment variable {MIRROR} to the URL of a mirror."
         ) from error
 
 
-def _sweep(folder):
-    """Removes what processes that were killed have left, a day later."""
-    for path in folder.glob(".*ing-*"):
-        if time.time() - path.stat().st_mtime > 86_400:
+def _remove_old_temporary_folders(parent):
+    for path in parent.glob(f"{TEMPORARY}*"):
+        if time.time() - path.stat().st_mtime > KEEP_TEMPORARY:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _problem(source, path):
-    """Returns what is wrong with a file of published weights, or `None`."""
-    if source.size not in (None, path.stat().st_size):
-        return f"it has {path.stat().st_size} bytes, not {source.size}"
-    if source.digest is not None:
-        algorithm, digest = source.digest.split(":")
-        found = _digest(path, algorithm)
-        if not found.startswith(digest):
-            return f"its {algorithm} digest is {found}, not {digest}"
-        if _is_whole(source):
+def _find_problem(weights, path):
+    """Returns why a file is not the published one, or `None` if it is."""
+    size = path.stat().st_size
+    if weights.size not in (None, size):
+        return f"Its size is {size} bytes; expected {weights.size}."
+    if weights.digest is not None:
+        algorithm, expected = weights.digest.split(":")
+        digest = _digest_of(path, algorithm)
+        if not digest.startswith(expected):
+            return f"Its {algorithm} digest is {digest}; expected {expected}."
+        if _has_full_digest(weights):
             return None
-    record = _record_path(source)
+    record = _record_path(weights)
     if record.exists():
-        found, recorded = _digest(path, "sha256"), record.read_text().strip()
-        changed = f"its sha256 digest is {found}, not {recorded}, which {record} has recorded when the file was first used"
-        return None if found == recorded else changed
+        digest, expected = _digest_of(path, "sha256"), record.read_text().strip()
+        if digest == expected:
+            return None
+        return (
+            f"Its sha256 digest is {digest}; expected {expected}, which was recorded when the file was first used. If the "
+            f"publisher has replaced the file, delete {record}."
+        )
+    return _find_mismatch(weights, path)
+
+
+def _find_mismatch(weights, path):
+    """Returns how the names and shapes in a file differ from those of the model, or `None`."""
+    config = VARIANTS[weights.variant].config
+    grid: Any = token_grid(config.soft_splits, *weights.preprocessing.image_size)
     try:
-        config = VARIANTS[source.variant].config
-        grid = token_grid(config.soft_splits, *source.preprocessing.image_size)
-        match(read_checkpoint(path).arrays, config, grid, classes=source.classes)
+        arrays = read_checkpoint(path).arrays
     except CheckpointError as error:
-        return str(error).replace(str(path), "it")
+        return str(error).replace(str(path), weights.file)
+    try:
+        match(arrays, config, grid, classes=weights.classes)
+    except CheckpointError as error:
+        return f"Its names or shapes do not fit the model:\n{error}"
     return None
 
 
-def _is_whole(source):
-    """Whether the published digest is a whole one, and not just its first digits."""
-    return source.digest is not None and len(source.digest) > 64
+def _has_full_digest(weights):
+    """Returns whether the full digest was published, rather than its first digits."""
+    return weights.digest is not None and len(weights.digest) > 64
 
 
-def _record_path(source):
-    """Where the digest of a file that was published without a whole one is kept from its first use on."""
-    return cache_folder() / f"{source.file}.sha256"
+def _record_path(weights):
+    return cache_folder() / f"{weights.file}.sha256"
 
 
-def _record(source, path):
-    """Keeps the digest of a file, if it was published without a whole one and is used for the first time."""
-    record = _record_path(source)
-    if _is_whole(source) or record.exists():
+def _record_digest(weights, path):
+    """Records the digest of a file on first use, unless its full digest was published."""
+    record = _record_path(weights)
+    if _has_full_digest(weights) or record.exists():
         return
     try:
-        with tempfile.TemporaryDirectory(dir=record.parent, prefix=".recording-") as folder:
-            pathlib.Path(folder, "sha256").write_text(_digest(path, "sha256"))
+        with tempfile.TemporaryDirectory(dir=record.parent, prefix=TEMPORARY) as folder:
+            pathlib.Path(folder, "sha256").write_text(_digest_of(path, "sha256"))
             os.replace(pathlib.Path(folder, "sha256"), record)
     except OSError as error:
-        warnings.warn(f"The digest of {source.file} could not be recorded ({error})", stacklevel=5)
+        warnings.warn(
+            f"Cannot record the digest of {weights.file}: {error}. The file is used, but later changes to it will go "
+            "unnoticed.",
+            stacklevel=5,
+        )
 
 
-def _digest(path, algorithm):
-    import pooch  # takes 0.2 seconds
+def _digest_of(path, algorithm):
+    import pooch  # takes 0.2 seconds to import
 
     return pooch.file_hash(str(path), algorithm)

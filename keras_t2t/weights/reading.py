@@ -1,9 +1,10 @@
-"""Reading a checkpoint of any supported format into a flat mapping of names to arrays."""
+"""Reading a checkpoint in any supported format into arrays by name."""
 
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +14,15 @@ from keras_t2t.weights.formats.arrays import read_npz, read_safetensors
 from keras_t2t.weights.formats.keras_file import layer_configs, read_h5, read_keras
 from keras_t2t.weights.formats.torch_file import read_torch_file
 
-# Where a training state keeps its weights, the most wanted first: the moving average of the weights, then the weights.
+READERS: dict[str, Callable[[pathlib.Path], dict[str, np.ndarray]]] = {
+    ".safetensors": read_safetensors,
+    ".npz": read_npz,
+    ".h5": read_h5,
+    ".keras": read_keras,
+}
+# Where a training state keeps its weights. The moving average is preferred to the weights themselves.
 ENTRIES = ("state_dict_ema", "state_dict", "model", "net")
-PREFIXES = ("module.", "backbone.")  # of DistributedDataParallel, of OpenMMLab
+PREFIXES = ("module.", "backbone.")  # added by DistributedDataParallel and by OpenMMLab
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,14 +30,14 @@ class Checkpoint:
     """The weights in a file or a mapping.
 
     Attributes:
-        source: path of the file, or "a mapping".
-        entry: the entry of the training state that was used; None if the weights stood at the top.
-        arrays: the weights by name, without the prefixes `module.` and `backbone.`.
-        prefixes: those of the prefixes that were there.
-        skipped: second copies of weights, which OpenMMLab's moving average leaves under the name `ema_` and the weight's with
+        source: Path of the file, or `"a mapping"`.
+        entry: Entry of the training state that was used, or `None` if the weights were at the top level.
+        arrays: Weights by name, without the prefixes `module.` and `backbone.`.
+        prefixes: Prefixes that were stripped.
+        skipped: Names of duplicate weights. OpenMMLab's moving average adds them as `ema_` plus the name of the weight with
             underscores; the weight itself is the average.
-        position_grid: `(rows, columns)` of the position table, if the file says so.
-        preprocessing: How images are prepared for the saved model, if the file says so.
+        position_grid: `(rows, columns)` of the position table, if the file tells.
+        preprocessing: How images are prepared for the saved model, if the file tells.
     """
 
     source: str
@@ -43,16 +50,20 @@ class Checkpoint:
 
 
 def read_checkpoint(source: str | os.PathLike | Mapping) -> Checkpoint:
-    """Reads the weights of a checkpoint.
+    """Reads the weights in a checkpoint.
 
     Args:
-        source: a mapping, as `torch.load` returns it, or the path of a `.safetensors`, `.npz`, `.weights.h5` or `.keras` file,
-            or, under any other name, of a file of `torch.save`.
+        source: Mapping of names to arrays or tensors, such as `torch.load` returns, or path of a file. Files ending in
+            `.safetensors`, `.npz`, `.h5` (Keras' `.weights.h5`) or `.keras` are read as such, all others as files of
+            `torch.save`.
+
+    Returns:
+        The weights.
 
     Raises:
-        CheckpointError: if the file is damaged or of another format, or if there are no weights in it.
-        OSError: if the file cannot be opened.
-        ImportError: for `.safetensors` if the library safetensors is not installed.
+        CheckpointError: If the file is damaged or in another format, or if it has no weights.
+        OSError: If the file cannot be opened.
+        ImportError: If the file is a `.safetensors` file and safetensors is not installed.
     """
     if isinstance(source, Mapping):
         return _unwrap(source, "a mapping")
@@ -62,21 +73,22 @@ def read_checkpoint(source: str | os.PathLike | Mapping) -> Checkpoint:
             f"received: source of type {type(source).__name__}"
         )
     path = pathlib.Path(source)
-    readers = {".safetensors": read_safetensors, ".npz": read_npz, ".h5": read_h5, ".keras": read_keras}
-    if path.suffix not in readers:
+    if path.suffix not in READERS:
         return _unwrap(read_torch_file(path), str(path))
-    path.open("rb").close()  # the libraries raise all sorts of errors for a file that is not there
+    path.open("rb").close()  # a missing file raises the usual error, whatever library reads it
     try:
-        checkpoint = _unwrap(readers[path.suffix](path), str(path))
+        checkpoint = _unwrap(READERS[path.suffix](path), str(path))
         return dataclasses.replace(checkpoint, **_saved_settings(path)) if path.suffix == ".keras" else checkpoint
     except (ImportError, CheckpointError):
         raise
-    except Exception as error:  # as many kinds as there are libraries
-        raise CheckpointError(f"Cannot read {path}: it is damaged or no {path.suffix} file ({error})") from error
+    except Exception as error:  # each library has its own exceptions
+        raise CheckpointError(
+            f"Cannot read {path}: it is damaged or not a valid {path.suffix} file ({error}). Save or download it again."
+        ) from error
 
 
 def _saved_settings(path):
-    """Returns the grid of positions and the preprocessing in the model of a `.keras` file, `None` where it is not clear."""
+    """Returns the position grid and the preprocessing in a `.keras` file, each `None` if there is not exactly one."""
     grids = [tuple(layer["grid_size"]) for layer in layer_configs(path, "PositionEmbedding")]
     records = [Preprocessing(**layer["preprocessing"]) for layer in layer_configs(path, "ImageNormalization")]
     return {
@@ -86,14 +98,17 @@ def _saved_settings(path):
 
 
 def _unwrap(content, source):
-    """Finds the weights in what a file holds and strips the prefixes of their names."""
+    """Finds the weights in the content of a file and strips the prefixes from their names."""
     entry, weights = None, content
     if isinstance(content, Mapping):
         entry = next((name for name in ENTRIES if _has_arrays(content.get(name))), None)
         weights = content if entry is None else content[entry]
     if not _has_arrays(weights):
-        found = f"the entries {', '.join(map(str, weights))}"[:200] if isinstance(weights, Mapping) else type(weights).__name__
-        raise CheckpointError(f"Found no weights in {source}: expected arrays by name, bare or under {ENTRIES}; found: {found}")
+        found = f"entries {', '.join(map(str, weights))}"[:200] if isinstance(weights, Mapping) else type(weights).__name__
+        raise CheckpointError(
+            f"Found no weights in {source}. Expected arrays by name, at the top level or in one of the entries {ENTRIES}; "
+            f"received: {found}"
+        )
     copies = {"ema_" + str(name).replace(".", "_") for name in weights}
     arrays, prefixes = {}, []
     for name, value in weights.items():
@@ -104,22 +119,25 @@ def _unwrap(content, source):
             short = short.removeprefix(prefix)
             prefixes.append(prefix)
         if short in arrays:
-            raise CheckpointError(f"{source} has the weight {short} twice, with and without a prefix of {PREFIXES}")
-        arrays[short] = _as_array(value)
+            raise CheckpointError(
+                f"The weight {short} is in {source} twice, with and without a prefix ({' or '.join(PREFIXES)}). "
+                "Remove one of them."
+            )
+        arrays[short] = _to_numpy(value)
     skipped = tuple(str(name) for name in weights if name in copies)
     return Checkpoint(source, entry, arrays, tuple(dict.fromkeys(prefixes)), skipped)
 
 
-def _has_arrays(value) -> bool:
+def _has_arrays(value):
     return isinstance(value, Mapping) and any(_is_array(item) for item in value.values())
 
 
-def _is_array(value) -> bool:
+def _is_array(value):
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
-def _as_array(value) -> np.ndarray:
-    """An array of numpy, of PyTorch or of another library; what is no array becomes one without numbers."""
+def _to_numpy(value: Any) -> np.ndarray:
+    """Converts an array of any library. Other objects become an array that is not numeric."""
     if not _is_array(value):
         return np.empty((), object)
     value = value.detach().cpu() if hasattr(value, "detach") else value

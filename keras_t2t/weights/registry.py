@@ -21,19 +21,19 @@ _CIFAR = Preprocessing(crop_fraction=1.0, interpolation="bilinear", mean=CIFAR_M
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainedWeights:
-    """One file of weights: published by others, or shipped with the package.
+    """A file of pretrained weights, published by others or shipped with the package.
 
     Attributes:
         variant: The model, a key of `configs.VARIANTS`.
-        name: What users call these weights.
+        name: Name of the weights, such as `"imagenet"`, unique within the variant.
         file: Name of the file.
-        base_url: Address of the folder that has the file; empty if the file ships with the package.
-        top1: Top-1 accuracy in percent, on ImageNet's validation set or on the test set of `dataset`.
+        base_url: URL of the folder with the file; empty if the file ships with the package.
+        top1: Top-1 accuracy in percent, on the validation set of ImageNet or the test set of another `dataset`.
         top5: Top-5 accuracy in percent, or `None` if it was not published.
         dataset: Dataset whose classes the head has: `"imagenet"`, `"cifar10"` or `"cifar100"`.
         preprocessing: How images were prepared when the accuracy was measured.
-        size: Bytes of the file, or `None` if that was not published.
-        digest: Algorithm and hexadecimal digest of the file, or the start of it; `None` if it was not published.
+        size: Size of the file in bytes, or `None` if it was not published.
+        digest: Digest of the file as `"ALGORITHM:HEXADECIMAL"`, in full or its first digits, or `None` if it was not published.
         license: License of the weights.
     """
 
@@ -66,12 +66,12 @@ class PretrainedWeights:
 
     @property
     def url(self) -> str:
-        """Address of the file, on the mirror that the environment variable `KERAS_T2T_WEIGHTS_URL` names if it is set."""
+        """URL of the file, on the mirror in the environment variable `KERAS_T2T_WEIGHTS_URL` if it is set."""
         return f"{(os.environ.get(MIRROR) or self.base_url).rstrip('/')}/{self.file}"
 
     @property
     def verified_by(self) -> str:
-        """How a download is verified, in words."""
+        """What a download is verified by, for display."""
         if self.digest is None:
             return "names and shapes"
         algorithm, digest = self.digest.split(":")
@@ -142,11 +142,11 @@ SHIPPED_WEIGHTS: tuple[PretrainedWeights, ...] = (
         license="Apache-2.0",
     ),
 )
-"""Weights that ship with the package. This project measured their accuracy: see the model cards in `saved_models/`."""
+"""Weights that ship with the package. Their accuracy was measured by this project; see the model cards in `saved_models/`."""
 
 
 def pretrained_weights_of(variant: str | None) -> dict[str, PretrainedWeights]:
-    """Returns the pretrained weights of a variant by name."""
+    """Returns the pretrained weights of a variant by name. For `None` or an unknown variant, there are none."""
     return {weights.name: weights for weights in PUBLISHED_WEIGHTS + SHIPPED_WEIGHTS if weights.variant == variant}
 
 
@@ -154,7 +154,10 @@ def list_models(pretrained: bool = False) -> list[str]:
     """Returns the names of the models, as the command line takes them.
 
     Args:
-        pretrained: Whether to list the pretrained weights as `VARIANT:WEIGHTS` instead of the variants.
+        pretrained: Whether to list the pretrained weights, as `VARIANT:WEIGHTS`, instead of the variants.
+
+    Returns:
+        The names.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""A model of every kind with seeded parameters, and the same in plain numpy."""
+"""One model of every kind with seeded parameters, and its plain NumPy counterpart."""
 
 import numpy as np
 import pytest
@@ -12,11 +12,12 @@ SIZE = (31, 46)
 
 @pytest.fixture(params=SMALL_CONFIGS, scope="session")
 def pair(request):
-    """A classifier of 5 classes for images of 31x46 pixels, the same in numpy, and the kind of its configuration."""
+    """A classifier with 5 classes for 31x46 images, its NumPy counterpart, and the kind of its configuration."""
     return (*model_and_numpy(request.param), request.param)
 
 
 def model_and_numpy(kind, size=SIZE, **kwargs):
+    """Builds a model and its NumPy counterpart with the same parameters."""
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS[kind])
     parameters = seeded_parameters(config, size, classes=5)
     arguments = {"input_shape": (*size, 3), "classes": 5, "include_preprocessing": False, **kwargs}
@@ -30,7 +31,7 @@ def images():
     return np.random.default_rng(5).standard_normal((3, *SIZE, 3)).astype("float32")
 
 
-def spread(weights, seed=0):
-    """Random attention of the shape `weights`, rows of which sum to 1."""
-    rows = np.random.default_rng(seed).exponential(size=weights) ** 3
+def random_attention(shape, seed=0):
+    """Returns random attention weights. Their rows sum to 1."""
+    rows = np.random.default_rng(seed).exponential(size=shape) ** 3
     return rows / rows.sum(-1, keepdims=True)

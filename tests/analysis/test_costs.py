@@ -15,26 +15,26 @@ on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reas
 
 
 def profiled(model):
-    """Floating point operations by type, as TensorFlow's profiler counts them in the graph of one image."""
+    """Returns floating point operations by type, as TensorFlow's profiler counts them in the graph for one image."""
     import tensorflow as tf
 
     function = tf.function(lambda images: model(images, training=False))
     graph = function.get_concrete_function(tf.TensorSpec((1, *model.input_shape[1:]))).graph
     options = tf.compat.v1.profiler.ProfileOptionBuilder(tf.compat.v1.profiler.ProfileOptionBuilder.float_operation())
-    counted = tf.compat.v1.profiler.profile(graph, cmd="op", options=options.with_empty_output().build())
-    counts, left = {}, list(counted.children)
-    while left:
-        node = left.pop()
+    root = tf.compat.v1.profiler.profile(graph, cmd="op", options=options.with_empty_output().build())
+    counts, remaining = {}, list(root.children)
+    while remaining:
+        node = remaining.pop()
         counts[node.name] = node.float_ops
-        left += node.children
-    assert sum(counts.values()) == counted.total_float_ops
+        remaining += node.children
+    assert sum(counts.values()) == root.total_float_ops
     return counts
 
 
 @on_tensorflow
 @pytest.mark.parametrize("variant", ["t2t_vit_7", "t2t_vit_14", "t2t_vit_24", "t2t_vit_t_14"])
-def test_tensorflow_counts_the_same(variant):
-    """An operation of a matrix product is two: multiplication and addition. The rest acts on single numbers."""
+def test_matches_the_tensorflow_profiler(variant):
+    """The profiler counts a multiply-accumulate as two operations. All other operations are elementwise."""
     model = variant_model(variant)
     counts = profiled(model)
     products = counts["MatMul"] + counts["BatchMatMulV2"]
@@ -43,7 +43,7 @@ def test_tensorflow_counts_the_same(variant):
     assert 0.004 < others / products < 0.014  # norms, softmax, GELU, biases, residual connections
 
 
-def test_stages_of_every_kind(pair):
+def test_stages_match_the_matrix_products(pair):
     model, numpy_model, _ = pair
     counted = cost(model)
     assert counted.parameters == model.count_params()
@@ -59,8 +59,8 @@ def test_stages_of_every_kind(pair):
     assert counted.largest_bytes == 4 * max(p.outputs for stage in products.values() for p in stage)
 
 
-def test_attention_by_hand():
-    """The transformer's first stage has 10 x 15 tokens of 10 channels; the blocks have 20 tokens, 3 heads, 18 channels."""
+def test_attention_matches_a_count_by_hand():
+    """The first stage has 10x15 tokens with 10 channels. The blocks have 29 tokens with 18 channels, and 3 heads."""
     model, numpy_model = model_and_numpy("transformer")
     by_name = {stage.name: stage for stage in cost(model).stages}
     rows, columns = 4, 7
@@ -69,37 +69,37 @@ def test_attention_by_hand():
     assert by_name["tokens_to_token"].attention_macs == 2 * 150**2 * 10
     assert by_name["tokens_to_token"].largest_bytes == 4 * 150**2
     assert by_name["block0"].attention_macs == 2 * tokens**2 * 18
-    assert by_name["block1"].attention_macs == 2 * tokens * 18  # the class token alone
+    assert by_name["block1"].attention_macs == 2 * tokens * 18  # only the class token
     assert by_name["block0"].weight_macs == tokens * (4 * 18**2 + 2 * 18 * 36)
     assert by_name["head"].weight_macs == 18 * 5 and by_name["head"].trainable == 18 * 5 + 5
 
 
-def test_other_sizes_and_precision():
+def test_other_image_sizes_and_mixed_precision():
     model, numpy_model = model_and_numpy("performer", dtype="mixed_float16")
-    free = keras_t2t.T2TViT(numpy_model.config, include_top=False)
-    large = cost(free, (46, 61, 3))
+    any_size = keras_t2t.T2TViT(numpy_model.config, include_top=False)
+    large = cost(any_size, (46, 61, 3))
     products = matrix_products(numpy_model.config, (46, 61), 3, 0)
     assert large.multiply_accumulates == sum(p.multiply_accumulates for stage in products.values() for p in stage)
     products = matrix_products(numpy_model.config, (31, 46), 3, 5, True)
-    assert cost(model).activation_bytes == sum(  # the performer's own stay float32
+    assert cost(model).activation_bytes == sum(  # performers stay in float32
         (4 if p.attention and name == "tokens_to_token" else 2) * p.outputs for name in products for p in products[name]
     )
     model.get_layer("tokens_to_token").trainable = False
     assert cost(model).stages[0].trainable == 0
     with pytest.raises(ValueError, match=r"Expected input_shape=\(height, width, 3\) for .*; received: input_shape=None"):
-        cost(free)
+        cost(any_size)
     with pytest.raises(ValueError, match=r"received: input_shape=\(31, 46, 4\)"):
         cost(model, (31, 46, 4))
 
 
-def test_layers_behind_the_body():
-    body, _ = model_and_numpy("performer", include_top=False, pooling="token")
-    hidden = keras.layers.Dense(7, name="hidden")(body.output)
-    model = keras.Model(body.input, keras.layers.Dense(4, name="head")(hidden))
-    assert cost(model).multiply_accumulates == cost(body).multiply_accumulates + 18 * 7 + 7 * 4
+def test_layers_on_top_of_the_backbone():
+    backbone, _ = model_and_numpy("performer", include_top=False, pooling="token")
+    hidden = keras.layers.Dense(7, name="hidden")(backbone.output)
+    model = keras.Model(backbone.input, keras.layers.Dense(4, name="head")(hidden))
+    assert cost(model).multiply_accumulates == cost(backbone).multiply_accumulates + 18 * 7 + 7 * 4
     grid, _ = model_and_numpy("performer", include_top=False)
     model = keras.Model(grid.input, keras.layers.Conv2D(4, 1, name="mask")(grid.output))
-    with pytest.raises(ValueError, match="others cannot be counted; received: mask, a Conv2D"):
+    with pytest.raises(ValueError, match=r"Expected layers of keras_t2t, .* received: layer 'mask' of type Conv2D"):
         cost(model)
 
 
@@ -114,41 +114,41 @@ def test_growth():
 
 
 @pytest.mark.parametrize("variant", [name for name, known in VARIANTS.items() if known.authors_gmacs])
-def test_the_authors_count_all_products(variant):
-    row = reconcile(variant)
-    difference = abs(row.authors - row.products)
-    if variant == "t2t_vit_24":  # 13.8 G in their table, where their 15.0 G with a transformer leaves 13.7 G
+def test_authors_count_all_matrix_products(variant):
+    counts = reconcile(variant)
+    difference = abs(counts.authors - counts.products)
+    if variant == "t2t_vit_24":  # their table has 13.8 G, but their 15.0 G with a transformer implies 13.7 G
         assert 0.05e9 < difference < 0.15e9
         transformer = reconcile("t2t_vit_t_24")
-        assert round((transformer.authors - transformer.products + row.products) / 1e9, 1) == 13.7
+        assert round((transformer.authors - transformer.products + counts.products) / 1e9, 1) == 13.7
     else:
         assert difference <= 0.05e9
 
 
 @pytest.mark.parametrize("variant", [name for name, known in VARIANTS.items() if known.openmmlab_gmacs])
-def test_openmmlab_leaves_out_attention_and_counts_norms(variant):
-    row = reconcile(variant)
-    assert round(row.weights_and_norms / 1e9, 2) == round(row.openmmlab / 1e9, 2)
-    assert row.class_token < row.products
+def test_openmmlab_counts_norms_but_not_attention(variant):
+    counts = reconcile(variant)
+    assert round(counts.weights_and_norms / 1e9, 2) == round(counts.openmmlab / 1e9, 2)
+    assert counts.class_token < counts.products
 
 
-def test_norms_are_those_of_the_layers():
-    model, rows = variant_model("t2t_vit_t_14"), reconcile("t2t_vit_t_14")
+def test_norm_outputs_match_the_layers():
+    model, counts = variant_model("t2t_vit_t_14"), reconcile("t2t_vit_t_14")
     module = model.get_layer("tokens_to_token")
-    inside = sum(
+    module_outputs = sum(
         n * (attention.norm1.gamma.shape[0] + 64) for n, attention in zip((56**2, 28**2), module.attentions, strict=True)
     )
-    backbone = sum(
+    encoder_outputs = sum(
         197 * layer.gamma.shape[0] for layer in model._flatten_layers() if type(layer).__name__ == "FastLayerNorm"
     ) - 197 * sum(layer.gamma.shape[0] for attention in module.attentions for layer in (attention.norm1, attention.norm2))
     stages = matrix_products(VARIANTS["t2t_vit_t_14"].config).values()
     weights = sum(p.multiply_accumulates for stage in stages for p in stage if not p.attention)
-    assert rows.weights_and_norms == weights + 2 * (inside + backbone)
+    assert counts.weights_and_norms == weights + 2 * (module_outputs + encoder_outputs)
 
 
-def test_latency_is_the_time_of_one_image():
+def test_latency():
     model, _ = model_and_numpy("patches")
     assert 0 < latency(model, seconds=0.01) < 5
-    free = keras_t2t.T2TViT(keras_t2t.config_of(model), include_top=False)
+    any_size = keras_t2t.T2TViT(keras_t2t.config_of(model), include_top=False)
     with pytest.raises(ValueError, match=r"Expected input_shape=\(height, width, 3\) for .*, which takes images of any size"):
-        latency(free)
+        latency(any_size)

@@ -8,15 +8,15 @@ from tests.analysis.conftest import SIZE, model_and_numpy
 from tests.conftest import relative_error
 
 
-def test_maps_are_those_of_the_model_in_numpy(pair, images):
+def test_maps_match_numpy(pair, images):
     model, numpy_model, _ = pair
     count = len(numpy_model.config.soft_splits) - 1
     maps = feature_maps(model, images, blocks=["block1"], batch_size=2)
     assert set(maps) == {"final", "block1", *(f"stage{i + 1}" for i in range(count))}
     for i, image in enumerate(images):
         _, _, stages = numpy_model.tokens(image)
-        for number, stage in enumerate(stages, 1):
-            values = maps[f"stage{number}"][i]
+        for index, stage in enumerate(stages, 1):
+            values = maps[f"stage{index}"][i]
             assert relative_error(values.reshape(-1, values.shape[-1]), stage) < 1e-5
         tokens, grid = numpy_model.encode(image)
         assert maps["final"].shape[1:3] == grid
@@ -24,8 +24,8 @@ def test_maps_are_those_of_the_model_in_numpy(pair, images):
 
 
 @pytest.mark.parametrize("kind", ["performer", "dense", "ghost", "squeeze_excite"])
-def test_maps_of_blocks(kind, images):
-    """The norm after the last block makes the last map of it."""
+def test_block_maps(kind, images):
+    """The final norm turns the map of the last block into the final map."""
     model, _ = model_and_numpy(kind)
     last = [layer.name for layer in model.layers if layer.name.startswith("block")][-1]
     maps = feature_maps(model, images, blocks=[last, "block0"])
@@ -33,7 +33,7 @@ def test_maps_of_blocks(kind, images):
     assert relative_error(keras.ops.convert_to_numpy(model.get_layer("norm")(maps[last])), maps["final"]) < 1e-5
 
 
-def test_published_strides_for_images_of_any_size():
+def test_strides_of_a_published_variant():
     pyramid = feature_pyramid(keras_t2t.T2TViT7(weights=None), blocks=["block2"])
     maps = pyramid(np.zeros((2, 64, 96, 3)))
     assert {name: tuple(values.shape) for name, values in maps.items()} == {
@@ -44,7 +44,7 @@ def test_published_strides_for_images_of_any_size():
     }
 
 
-def test_can_be_saved_and_trained_and_leaves_the_model_alone(tmp_path, images):
+def test_saving_and_training_do_not_change_the_model(tmp_path, images):
     model, _ = model_and_numpy("performer")
     before = model.predict(images, verbose=0)
     pyramid = feature_pyramid(model)
@@ -53,16 +53,16 @@ def test_can_be_saved_and_trained_and_leaves_the_model_alone(tmp_path, images):
     expected = feature_maps(model, images, blocks=())
     for name, values in loaded.predict(images, verbose=0).items():
         np.testing.assert_allclose(values, expected[name], rtol=1e-4, atol=1e-5)
-    trained = keras.Model(pyramid.input, keras.layers.GlobalAveragePooling2D()(pyramid.output["final"]))
-    trained.compile("sgd", "mse")
+    regressor = keras.Model(pyramid.input, keras.layers.GlobalAveragePooling2D()(pyramid.output["final"]))
+    regressor.compile("sgd", "mse")
     kernel = pyramid.get_layer("tokens_to_token").weights[2]
     old = np.array(kernel)
-    trained.fit(images, np.ones((3, 18)), verbose=0)
+    regressor.fit(images, np.ones((3, 18)), verbose=0)
     assert np.abs(np.array(kernel) - old).max() > 0
     np.testing.assert_array_equal(model.predict(images, verbose=0), before)
 
 
-def test_normalization_and_precision_come_along():
+def test_keeps_normalization_and_dtype():
     config = keras_t2t.config_of(model_and_numpy("transformer")[0])
     model = keras_t2t.T2TViT(config, include_top=False, input_shape=(*SIZE, 3), dtype="mixed_float16")
     images = np.random.default_rng(0).uniform(0, 255, (1, *SIZE, 3))
@@ -73,8 +73,10 @@ def test_normalization_and_precision_come_along():
     )
 
 
-def test_refuses(images):
-    with pytest.raises(ValueError, match=r"Expected some of the blocks \['block0', 'block1'\]; received: blocks=\['block7'\]"):
+def test_invalid_arguments_raise(images):
+    with pytest.raises(
+        ValueError, match=r"Expected a subset of the blocks \['block0', 'block1'\]; received: blocks=\['block7'\]"
+    ):
         feature_pyramid(model_and_numpy("patches")[0], ["block7"])
     with pytest.raises(ValueError, match="Expected a model built by keras_t2t"):
         feature_pyramid(keras.Sequential([keras.Input((31, 46, 3)), keras.layers.Flatten()]))

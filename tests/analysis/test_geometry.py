@@ -8,20 +8,20 @@ from tests.numpy_t2t import unfold
 
 
 @pytest.mark.parametrize("kind", SMALL_CONFIGS)
-def test_a_token_lies_at_the_mean_of_its_windows(kind):
-    """Splits a map of positions, wide enough that padding does not matter in the middle, and takes means of the windows."""
+def test_centers_are_the_means_of_the_windows(kind):
+    """Splits a map of positions and averages each window. In the middle of the map, padding has no effect."""
     splits = SMALL_CONFIGS[kind]["soft_splits"]
     rows, columns = token_centers(splits, (241, 190))
-    places = np.stack(np.meshgrid(np.arange(241.0), np.arange(190.0), indexing="ij"), -1)
+    positions = np.stack(np.meshgrid(np.arange(241.0), np.arange(190.0), indexing="ij"), -1)
     for split in splits:
-        windows, grid = unfold(places, *split)
-        places = windows.reshape(*grid, 2, -1).mean(-1)
+        windows, grid = unfold(positions, *split)
+        positions = windows.reshape(*grid, 2, -1).mean(-1)
     inner = (slice(4, -4), slice(4, -4))
-    np.testing.assert_allclose(places[..., 0][inner], np.broadcast_to(rows[:, None], grid)[inner])
-    np.testing.assert_allclose(places[..., 1][inner], np.broadcast_to(columns, grid)[inner])
+    np.testing.assert_allclose(positions[..., 0][inner], np.broadcast_to(rows[:, None], grid)[inner])
+    np.testing.assert_allclose(positions[..., 1][inner], np.broadcast_to(columns, grid)[inner])
 
 
-def test_published_variants():
+def test_centers_of_published_variants():
     rows, columns = token_centers(VARIANTS["t2t_vit_14"].config.soft_splits, (224, 160))
     np.testing.assert_array_equal(rows, 16 * np.arange(14) + 1)
     np.testing.assert_array_equal(columns, 16 * np.arange(10) + 1)
@@ -39,7 +39,7 @@ def test_distances():
     np.testing.assert_allclose(distances(centers), expected)
 
 
-def test_a_plane_stays_a_plane_between_the_centers_and_is_level_beyond():
+def test_interpolation_is_linear_between_centers_and_constant_beyond():
     centers = np.array([1.0, 5.0, 9.0]), np.array([2.0, 4.0])
     plane = 3 * centers[0][:, None] - 2 * centers[1]
     pixels = to_pixels(np.stack([plane, 0 * plane]), centers, (12, 7))

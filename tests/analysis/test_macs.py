@@ -1,4 +1,4 @@
-"""The count from the configuration is that of the matrix products in TensorFlow's graph of the model."""
+"""Compares the counts derived from the configuration with the matrix products in the TensorFlow graph of the model."""
 
 import math
 
@@ -11,11 +11,11 @@ from keras_t2t.analysis.macs import matrix_products
 from keras_t2t.configs import VARIANTS
 from tests.conftest import SMALL_CONFIGS
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="counts in a graph of TensorFlow")
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="inspects a TensorFlow graph")
 
 
-def products_in_the_graph(model):
-    """The numbers in the result of every matrix product of the graph, and how many products each is the sum of."""
+def graph_products(model):
+    """Returns the number of output elements and the inner dimension of every matrix product in the graph."""
     import tensorflow as tf
 
     function = tf.function(lambda images: model(images, training=False))
@@ -29,30 +29,30 @@ def products_in_the_graph(model):
     return products
 
 
-def count_in_the_graph(model):
-    return sum(outputs * inner for outputs, inner in products_in_the_graph(model))
+def graph_macs(model):
+    return sum(outputs * inner for outputs, inner in graph_products(model))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variants(variant):
     model = keras_t2t.T2TViT(variant, include_top=False, pooling="avg", input_shape=(224, 224, 3))
     counts = multiply_accumulates(VARIANTS[variant].config)
-    assert count_in_the_graph(model) + counts["head"] == sum(counts.values())
+    assert graph_macs(model) + counts["head"] == sum(counts.values())
     assert counts["head"] == VARIANTS[variant].config.feature_dim * 1000
 
 
 @pytest.mark.parametrize("name", SMALL_CONFIGS)
-def test_odd_sizes(name):
+def test_odd_image_sizes(name):
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS[name])
     model = keras_t2t.T2TViT(config, include_top=False, pooling="avg", input_shape=(31, 46, 2))
-    assert count_in_the_graph(model) == sum(multiply_accumulates(config, (31, 46), 2, 0).values())
+    assert graph_macs(model) == sum(multiply_accumulates(config, (31, 46), 2, 0).values())
 
 
 @pytest.mark.parametrize("include_top", [True, False])
 @pytest.mark.parametrize("name", SMALL_CONFIGS)
-def test_every_product_one_by_one(name, include_top):
+def test_every_single_product(name, include_top):
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS[name])
     model = keras_t2t.T2TViT(config, include_top, input_shape=(31, 46, 2), classes=7 if include_top else None)
     stages = matrix_products(config, (31, 46), 2, 7 if include_top else 0, class_token_only=include_top)
-    counted = [(product.outputs, product.inner) for products in stages.values() for product in products if product.outputs]
-    assert sorted(counted) == sorted(products_in_the_graph(model))
+    expected = [(product.outputs, product.inner) for products in stages.values() for product in products if product.outputs]
+    assert sorted(expected) == sorted(graph_products(model))

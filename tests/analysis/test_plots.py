@@ -1,4 +1,4 @@
-"""Pictures are files of the size asked for, no text of which is cut off. How they look was looked at."""
+"""Plots have the requested size and show the right data, without clipped or overlapping titles."""
 
 import dataclasses
 import itertools
@@ -28,24 +28,24 @@ from tests.analysis.conftest import SIZE, model_and_numpy
 
 @pytest.fixture
 def saved(monkeypatch, tmp_path):
-    """Where a picture goes; when it is saved, all that is drawn has to lie within it, and no title over another."""
-    plain = matplotlib.figure.Figure.savefig
+    """Path for a plot. Saving checks that everything lies inside the figure and that no two titles overlap."""
+    original = matplotlib.figure.Figure.savefig
 
     def savefig(figure, path, **kwargs):
-        plain(figure, path, **kwargs)
+        original(figure, path, **kwargs)
         box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
         assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.02, (box, width, height)
         titles = [axes.title.get_window_extent() for axes in figure.axes if axes.get_title()]
-        assert not any(one.overlaps(other) for one, other in itertools.combinations(titles, 2))
-        drawn.update({axes.get_title().replace("\n", " "): axes for axes in figure.axes})
+        assert not any(first.overlaps(second) for first, second in itertools.combinations(titles, 2))
+        panels_by_title.update({axes.get_title().replace("\n", " "): axes for axes in figure.axes})
 
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", savefig)
-    drawn.clear()
+    panels_by_title.clear()
     return tmp_path / "picture.png"
 
 
-drawn = {}
-"""The panels of the last picture by their titles."""
+panels_by_title = {}
+"""The axes of the most recent plots by title."""
 
 
 def pixels_of(path):
@@ -57,10 +57,10 @@ def pixels_of(path):
 @pytest.mark.parametrize("kind", ["performer", "patches"])
 def test_overlays(kind, saved, images):
     model, numpy_model = model_and_numpy(kind)
-    panels = attention_panels(model, images[:1], "a long name of a class")
-    stages = ["stage1, from the center", "stage2, from the center"] if kind == "performer" else []
+    panels = attention_panels(model, images[:1], "a long class name")
+    stages = ["stage1, center token", "stage2, center token"] if kind == "performer" else []
     heads = [f"block1, head {i}" for i in range(3)]
-    assert list(panels) == ["evidence for a long name of a class", "rollout of the class token", *stages, *heads]
+    assert list(panels) == ["evidence for a long class name", "attention rollout, class token", *stages, *heads]
     assert {values.shape for values in panels.values()} == {SIZE}
     numpy_model.logits(images[0])
     last = list(numpy_model.weights.values())[-1]
@@ -68,23 +68,25 @@ def test_overlays(kind, saved, images):
     expected = to_pixels(last[2, 0, 1:].reshape(*map(len, centers)), centers, SIZE)
     np.testing.assert_allclose(panels["block1, head 2"], expected, rtol=1e-4, atol=1e-6)
     rollout = attention_rollout(model, images[:1])[0, 0, 1:].reshape(*map(len, centers))
-    np.testing.assert_allclose(panels["rollout of the class token"], to_pixels(rollout, centers, SIZE), rtol=1e-5)
+    np.testing.assert_allclose(panels["attention rollout, class token"], to_pixels(rollout, centers, SIZE), rtol=1e-5)
     for i, title in enumerate(stages, 1):
-        places = token_centers(numpy_model.config.soft_splits[:i], SIZE)
-        weights = attention_maps(model, images[:1], f"stage{i}")[f"stage{i}"][0, 0, 0].reshape(*map(len, places))
-        np.testing.assert_allclose(panels[title], to_pixels(weights, places, SIZE), rtol=1e-5)
+        stage_centers = token_centers(numpy_model.config.soft_splits[:i], SIZE)
+        weights = attention_maps(model, images[:1], f"stage{i}")[f"stage{i}"][0, 0, 0].reshape(*map(len, stage_centers))
+        np.testing.assert_allclose(panels[title], to_pixels(weights, stage_centers, SIZE), rtol=1e-5)
     draw_overlays(np.full((*SIZE, 3), 200), panels, saved, "title")
     assert pixels_of(saved).shape[1] == round(4 * 2.4 * 110)
     for title, values in panels.items():
-        np.testing.assert_array_equal(drawn[title].images[1].get_array(), values)
-    with pytest.raises(ValueError, match=r"Expected one image, \(1, H, W, C\); received: \(3, 31, 46, 3\)"):
+        np.testing.assert_array_equal(panels_by_title[title].images[1].get_array(), values)
+    with pytest.raises(
+        ValueError, match=r"Expected one image of shape \(1, H, W, C\); received: images of shape \(3, 31, 46, 3\)"
+    ):
         attention_panels(model, images)
 
 
-def test_long_titles_are_broken(saved):
-    title = "evidence for a class with a name of many words, more than there is room for"
+def test_long_titles_are_wrapped(saved):
+    title = "evidence for a class with a name of many words, more than fit on one line"
     draw_overlays(np.full((*SIZE, 3), 200), {title: np.zeros(SIZE), title + "!": np.zeros(SIZE)}, saved)
-    assert {title, title + "!"} < set(drawn)
+    assert {title, title + "!"} < set(panels_by_title)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -92,10 +94,11 @@ def test_features(channels, saved, images):
     maps = feature_maps(model_and_numpy("dense")[0], images[:1])
     block = {"block0": maps["block0"][0]}
     draw_features(np.full((*SIZE, channels), 90), block, saved, "title")
-    most = np.argsort(-block["block0"].var((0, 1)))[:6]
-    assert [title for title in drawn if title] == [f"channel {channel}" for channel in most]
-    for channel in most:
-        np.testing.assert_array_equal(drawn[f"channel {channel}"].images[0].get_array(), block["block0"][..., channel])
+    highest = np.argsort(-block["block0"].var((0, 1)))[:6]
+    assert [title for title in panels_by_title if title] == [f"channel {channel}" for channel in highest]
+    for channel in highest:
+        (image,) = panels_by_title[f"channel {channel}"].images
+        np.testing.assert_array_equal(image.get_array(), block["block0"][..., channel])
     draw_features(np.full((*SIZE, channels), 90), {name: values[0] for name, values in maps.items()}, saved, "title")
     assert pixels_of(saved).shape[1] == round(7 * 1.7 * 110)
 
@@ -107,13 +110,13 @@ def test_comparison(saved, images):
     draw_comparison(results, saved)
     assert pixels_of(saved).shape[1] == round(12.5 * 110)
     for result in results:
-        (image,) = drawn[result.name].images
+        (image,) = panels_by_title[result.name].images
         np.testing.assert_array_equal(image.get_array(), result.redundancy.cka)
-        (line,) = (line for line in drawn["cosine between heads"].lines if line.get_label() == result.name)
+        (line,) = (line for line in panels_by_title["cosine similarity of heads"].lines if line.get_label() == result.name)
         np.testing.assert_array_equal(line.get_ydata(), result.redundancy.by_block()["cosine"])
     named = [dataclasses.replace(results[0], name=f"{i} {results[0].name}") for i in range(6)]
     draw_comparison(named, saved)
-    with pytest.raises(ValueError, match="Expected at most 6 models in one picture; received 8"):
+    with pytest.raises(ValueError, match="Expected at most 6 models; received: 8 models"):
         draw_comparison(results * 4, saved)
 
 
@@ -123,16 +126,16 @@ def test_growth(latencies, saved):
     counts = growth(VARIANTS["t2t_vit_14"].config, sizes)
     draw_growth(sizes, counts, saved, latencies)
     for kind, (macs, largest) in counts.items():
-        panels = {"multiply-accumulates (G)": macs / 1e9, "largest matrix, float32 (MiB)": largest * 4 / 2**20}
+        panels = {"multiply-accumulates (billions)": macs / 1e9, "largest activation, float32 (MiB)": largest * 4 / 2**20}
         for title, values in panels.items():
-            (line,) = (line for line in drawn[title].lines if line.get_label() == kind)
+            (line,) = (line for line in panels_by_title[title].lines if line.get_label() == kind)
             np.testing.assert_allclose(line.get_ydata(), values)
     if latencies:
-        assert drawn["measured time, one image (s)"].lines[0].get_xydata().tolist() == [[112, 0.1], [1024, 3.0]]
+        assert panels_by_title["latency, one image (s)"].lines[0].get_xydata().tolist() == [[112, 0.1], [1024, 3.0]]
     assert pixels_of(saved).shape[1] == round((12 if latencies else 8.2) * 110)
 
 
 def test_without_matplotlib(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r'Pictures need matplotlib: pip install "keras-t2t\[plots\]"'):
+    with pytest.raises(ImportError, match=r'Plots need matplotlib: pip install "keras-t2t\[plots\]"'):
         draw_growth((112,), {}, tmp_path / "x.png")

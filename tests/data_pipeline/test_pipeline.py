@@ -1,4 +1,4 @@
-"""Batches are a pure function of seed and epoch, and evaluation sees every image once."""
+"""Training batches depend only on the seed and the epoch; evaluation covers every image once."""
 
 import dataclasses
 
@@ -31,68 +31,68 @@ def batches(count, augmentation=PLAIN, size=(16, 12), **kwargs):
     return [(images.numpy(), targets.numpy()) for images, targets in dataset.take(count)]
 
 
-def test_an_epoch_has_every_image_at_most_once_with_its_own_label():
+def test_an_epoch_has_each_image_at_most_once_with_its_label():
     epoch = batches(4)
     images, targets = (np.concatenate(parts) for parts in zip(*epoch, strict=True))
-    numbers = [int(np.flatnonzero((image == IMAGES).all((1, 2, 3)))[0]) for image in images]
-    assert len(set(numbers)) == 20
-    np.testing.assert_array_equal(targets.argmax(1), np.array(numbers) % 5)
+    indices = [int(np.flatnonzero((image == IMAGES).all((1, 2, 3)))[0]) for image in images]
+    assert len(set(indices)) == 20
+    np.testing.assert_array_equal(targets.argmax(1), np.array(indices) % 5)
     np.testing.assert_array_equal(targets.sum(1), 1)
 
 
-def test_an_interrupted_training_sees_what_it_would_have_seen():
-    through, resumed = batches(12, Augmentation(), seed=4), batches(8, Augmentation(), seed=4, first_epoch=1)
-    for (images, targets), (again, same) in zip(through[4:], resumed, strict=True):
-        np.testing.assert_array_equal(images, again)
-        np.testing.assert_array_equal(targets, same)
-    assert not np.array_equal(through[0][0], through[4][0])
-    assert not np.array_equal(through[0][0], batches(1, Augmentation(), seed=5)[0][0])
+def test_resumed_training_sees_the_same_batches():
+    uninterrupted, resumed = batches(12, Augmentation(), seed=4), batches(8, Augmentation(), seed=4, first_epoch=1)
+    for (images, targets), (resumed_images, resumed_targets) in zip(uninterrupted[4:], resumed, strict=True):
+        np.testing.assert_array_equal(images, resumed_images)
+        np.testing.assert_array_equal(targets, resumed_targets)
+    assert not np.array_equal(uninterrupted[0][0], uninterrupted[4][0])
+    assert not np.array_equal(uninterrupted[0][0], batches(1, Augmentation(), seed=5)[0][0])
 
 
-def test_fewer_images_than_a_batch_are_refused():
-    with pytest.raises(DataError, match="at least one batch of 5 images for each of 5 processes; found 23"):
+def test_rejects_fewer_images_than_a_batch():
+    with pytest.raises(DataError, match="at least one batch of 5 images for each of 5 processes; found 23 images"):
         batches(1, shard=(0, 5))
 
 
-def test_all_augmentations_together():
+def test_all_augmentations_combined():
     images, targets = batches(1, Augmentation(), size=(24, 20))[0]
     assert images.shape == (5, 24, 20, 3) and images.dtype == np.float32
     assert images.min() >= 0 and images.max() <= 255
     np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-5)
 
 
-def test_shards_share_an_epoch_and_change_each_image_as_one_process_would():
-    alone = dataclasses.replace(Augmentation(), mixup=0.0, cutmix=0.0)
-    whole = {image.tobytes() for images, _ in batches(4, alone) for image in images}
-    shards = [batches(2, alone, shard=(i, 2)) for i in range(2)]
+def test_shards_split_an_epoch_and_augment_images_like_one_process():
+    unmixed = dataclasses.replace(Augmentation(), mixup=0.0, cutmix=0.0)
+    whole = {image.tobytes() for images, _ in batches(4, unmixed) for image in images}
+    shards = [batches(2, unmixed, shard=(i, 2)) for i in range(2)]
     seen = [{image.tobytes() for images, _ in shard for image in images} for shard in shards]
     assert len(seen[0] | seen[1]) == 20
     assert seen[0] | seen[1] == whole
 
 
-def test_evaluation_sees_every_image_once_in_order():
+def test_evaluation_has_each_image_once_in_order():
     dataset = evaluation_batches(SOURCE, WHOLE, 5)
     images, targets = (np.concatenate(parts) for parts in zip(*dataset.as_numpy_iterator(), strict=True))
     np.testing.assert_array_equal(images, IMAGES)
     np.testing.assert_array_equal(targets.argmax(1), SOURCE.labels)
 
 
-def test_padded_evaluation_gives_every_process_the_same_batches_and_the_right_mean():
+def test_padded_evaluation_has_equal_batch_counts_and_the_right_mean():
     values, batch_counts = [], []
-    for number in range(3):  # 8, 8 and 7 images in 2 batches of 5 each
-        padded = list(padded_evaluation_batches(SOURCE, WHOLE, 5, shard=(number, 3)).as_numpy_iterator())
+    for index in range(3):  # 8, 8 and 7 images in 2 batches of 5 each
+        padded = list(padded_evaluation_batches(SOURCE, WHOLE, 5, shard=(index, 3)).as_numpy_iterator())
         batch_counts.append([len(weights) for _, _, weights in padded])
         values += [np.concatenate([images.mean((1, 2, 3)) * weights for images, _, weights in padded])]
         seen = np.concatenate([targets.argmax(1)[weights > 0] for _, targets, weights in padded])
-        np.testing.assert_array_equal(seen, SOURCE.labels[number::3])
+        np.testing.assert_array_equal(seen, SOURCE.labels[index::3])
     assert batch_counts == [[5, 5]] * 3
     np.testing.assert_allclose(np.mean(values), IMAGES.mean(), rtol=1e-5)
 
 
-def test_the_cache_holds_decoded_images_of_one_size(tmp_path):
-    for number, image in enumerate(IMAGES[:6]):
-        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
-        PIL.Image.fromarray(image).save(tmp_path / "ab"[number % 2] / f"{number}.png")
+def test_cached_decodes_images_of_one_size(tmp_path):
+    for index, image in enumerate(IMAGES[:6]):
+        (tmp_path / "ab"[index % 2]).mkdir(exist_ok=True)
+        PIL.Image.fromarray(image).save(tmp_path / "ab"[index % 2] / f"{index}.png")
     source = from_folder(tmp_path)["train"]
     pixels = cached(source)
     assert not pixels.from_files
@@ -101,5 +101,5 @@ def test_the_cache_holds_decoded_images_of_one_size(tmp_path):
     assert cached(pixels) is pixels
     PIL.Image.fromarray(IMAGES[7][:9]).save(tmp_path / "a" / "8.png")
     PIL.Image.fromarray(IMAGES[7][:9]).save(tmp_path / "a" / "9.png")
-    with pytest.raises(DataError, match="Only images of one size can be cached"):
+    with pytest.raises(DataError, match="Expected images of one size, as caching requires; received: 2 sizes"):
         cached(from_folder(tmp_path)["train"])

@@ -1,4 +1,4 @@
-"""One image for evaluation: geometry, grays, and the resize of PIL."""
+"""Reading and preparing one image: geometry, grayscale files, and agreement with Pillow."""
 
 import pathlib
 
@@ -11,8 +11,8 @@ from keras_t2t.data import read_view
 from keras_t2t.preprocessing import Preprocessing
 
 
-def photograph(height, width):
-    """Something smooth with edges, in three colors."""
+def smooth_picture(height, width):
+    """Returns a picture with smooth areas and edges, in three channels."""
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / 9 + i) * np.cos(y / 7 - i) + ((x // 31 + y // 23 + i) % 2) for i in range(3)]
     return np.clip(127 + 60 * np.stack(waves, -1), 0, 255).astype("uint8")
@@ -20,15 +20,15 @@ def photograph(height, width):
 
 @pytest.mark.parametrize(("height", "width"), [(500, 375), (301, 640), (90, 97)])
 @pytest.mark.parametrize(("size", "crop"), [((224, 224), 0.9), ((384, 384), 1.0), ((64, 64), 0.875)])
-def test_the_resize_is_that_of_pil(height, width, size, crop, tmp_path):
-    PIL.Image.fromarray(photograph(height, width)).save(tmp_path / "x.png")
+def test_resizing_agrees_with_pillow(height, width, size, crop, tmp_path):
+    PIL.Image.fromarray(smooth_picture(height, width)).save(tmp_path / "x.png")
     pixels = read_view(tmp_path / "x.png", Preprocessing(image_size=size, crop_fraction=crop))
     assert pixels.dtype == np.uint8
-    assert np.abs(pixels - view_of_pil(tmp_path / "x.png", size, crop)).mean() < 0.5
+    assert np.abs(pixels - pillow_view(tmp_path / "x.png", size, crop)).mean() < 0.5
 
 
-def view_of_pil(path, size, crop):
-    """The same view made by PIL, as timm makes it."""
+def pillow_view(path, size, crop):
+    """Returns the same view made by Pillow, the way timm makes it."""
     image = PIL.Image.open(path)
     short = int(size[0] / crop)
     scale = short / min(image.size)
@@ -39,26 +39,26 @@ def view_of_pil(path, size, crop):
 
 @pytest.mark.parametrize(("size", "crop"), [((224, 224), 0.9), ((384, 384), 1.0), ((64, 64), 0.875)])
 @pytest.mark.parametrize("name", ["china.jpg", "flower.jpg"])
-def test_real_photographs_are_as_pil_decodes_and_resizes_them(name, size, crop):
+def test_decoding_and_resizing_of_photos_agree_with_pillow(name, size, crop):
     path = pathlib.Path(sklearn.datasets.__file__).parent / "images" / name  # 640x427, of scikit-learn
-    difference = np.abs(read_view(path, Preprocessing(image_size=size, crop_fraction=crop)) - view_of_pil(path, size, crop))
+    difference = np.abs(read_view(path, Preprocessing(image_size=size, crop_fraction=crop)) - pillow_view(path, size, crop))
     assert difference.mean() < 0.5
 
 
-def test_a_size_that_is_no_square_covers_the_image(tmp_path):
-    PIL.Image.fromarray(photograph(100, 300)).save(tmp_path / "x.png")
+def test_a_size_that_is_not_square_is_covered(tmp_path):
+    PIL.Image.fromarray(smooth_picture(100, 300)).save(tmp_path / "x.png")
     assert read_view(tmp_path / "x.png", Preprocessing(image_size=(64, 48))).shape == (64, 48, 3)
 
 
-def test_grays_become_rgb(tmp_path):
-    gray = photograph(64, 64)[..., 0]
+def test_grayscale_files_become_rgb(tmp_path):
+    gray = smooth_picture(64, 64)[..., 0]
     PIL.Image.fromarray(gray).save(tmp_path / "x.png")
     np.testing.assert_array_equal(
         read_view(tmp_path / "x.png", Preprocessing(image_size=(64, 64), crop_fraction=1.0)), np.stack([gray] * 3, -1)
     )
 
 
-def test_other_files_are_refused(tmp_path):
+def test_files_that_are_not_images(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"x\.jpg: expected a JPEG, PNG, BMP, GIF or WebP image"):
         read_view(tmp_path / "x.jpg", Preprocessing())

@@ -1,4 +1,4 @@
-"""Folders, arrays, and datasets of TensorFlow Datasets: what is found, how it is split, and what is refused."""
+"""Folders, arrays, and TensorFlow Datasets: what is found, how it is split, and which errors are raised."""
 
 import os
 
@@ -18,7 +18,7 @@ from keras_t2t.data import (
     from_tfds,
     without_bad_files,
 )
-from keras_t2t.data.check import data_errors_named, other_files
+from keras_t2t.data.check import explain_data_errors, other_files
 from keras_t2t.data.decoding import decode
 from keras_t2t.data.sources import SUFFIXES
 
@@ -26,18 +26,18 @@ COUNTS = {"daisy": 10, "rose": 3, "tulip": 25}
 
 
 def write_images(folder, counts=COUNTS, size=(9, 7)):
-    """Writes one-colored images; the red of each is its number within the class."""
+    """Writes images of a single color, whose red value is the index within the class."""
     for name, count in counts.items():
         (folder / name).mkdir(parents=True)
-        for number in range(count):
-            PIL.Image.new("RGB", size, (number, 0, 0)).save(folder / name / f"{number:03d}.png")
+        for index in range(count):
+            PIL.Image.new("RGB", size, (index, 0, 0)).save(folder / name / f"{index:03d}.png")
 
 
 def files(source):
     return [os.path.relpath(path, os.path.commonpath(list(source.images))) for path in source.images]
 
 
-def test_a_folder_without_split_holds_out_a_part_of_every_class(tmp_path):
+def test_a_folder_without_splits_holds_out_a_fraction_of_every_class(tmp_path):
     write_images(tmp_path)
     sources = from_folder(tmp_path, validation_fraction=0.2, seed=3)
     assert sources["train"].classes == sources["val"].classes == ("daisy", "rose", "tulip")
@@ -53,7 +53,7 @@ def test_a_folder_without_split_holds_out_a_part_of_every_class(tmp_path):
 
 
 @pytest.mark.parametrize(("names", "expected"), [(("train", "val", "test"), (38, 20, 6)), (("train", "test"), (38, 6, 6))])
-def test_a_folder_with_split(names, expected, tmp_path):
+def test_a_folder_with_splits(names, expected, tmp_path):
     for name, scale in zip(names, (1, 0.5, 0.2) if len(names) == 3 else (1, 0.2), strict=True):
         write_images(tmp_path / name, {label: max(1, round(count * scale)) for label, count in COUNTS.items()})
     sources = from_folder(tmp_path)
@@ -62,7 +62,7 @@ def test_a_folder_with_split(names, expected, tmp_path):
     assert lengths[0] == expected[0]
 
 
-def test_what_no_one_can_train_on_is_refused(tmp_path):
+def test_rejects_unusable_folders(tmp_path):
     with pytest.raises(DataError, match=r"there is no folder .*none"):
         from_folder(tmp_path / "none")
     with pytest.raises(DataError, match="found 0 subfolders"):
@@ -79,29 +79,29 @@ def test_what_no_one_can_train_on_is_refused(tmp_path):
     write_images(tmp_path, {"lily": 1})
     os.rmdir(tmp_path / "rose") if not list((tmp_path / "rose").iterdir()) else os.remove(tmp_path / "rose" / "notes.txt")
     os.rmdir(tmp_path / "rose")
-    with pytest.raises(DataError, match="two or more images of every class, to hold one out; 'lily' has 1"):
+    with pytest.raises(DataError, match="two or more images in every class, to hold one out; 'lily' has 1"):
         from_folder(tmp_path)
 
 
-def test_splits_have_the_same_classes(tmp_path):
+def test_rejects_splits_with_different_classes(tmp_path):
     write_images(tmp_path / "train", {"daisy": 1, "rose": 1})
     write_images(tmp_path / "val", {"daisy": 1, "tulip": 1})
     with pytest.raises(DataError, match=r"same classes in .*train and .*val; only in one of them: \['rose', 'tulip'\]"):
         from_folder(tmp_path)
 
 
-def test_arrays():
+def test_from_arrays():
     images = np.zeros((4, 5, 6, 3), "uint8")
     assert from_arrays(images, [[0], [1], [1], [2]]).classes == ("0", "1", "2")
     with pytest.raises(DataError, match="4 images and 3 labels"):
         from_arrays(images, [0, 1, 2])
     with pytest.raises(DataError, match="labels from 0 to 1; received: -1 to 2"):
         from_arrays(images, [0, 1, 2, -1], ["a", "b"])
-    with pytest.raises(DataError, match=r"Expected images \(N, H, W, 3\) or \(N, H, W, 1\); received: \(4, 5, 6\)"):
+    with pytest.raises(DataError, match=r"Expected images of shape \(N, H, W, 3\) or \(N, H, W, 1\); received: \(4, 5, 6\)"):
         from_arrays(images[..., 0], [0, 1, 2, 3])
 
 
-def test_every_order_has_every_image_once_and_shards_share_them():
+def test_every_order_has_each_image_once_and_shards_split_them():
     source = from_arrays(np.arange(11, dtype="uint8").reshape(11, 1, 1, 1), np.arange(11))
 
     def order(seed, shard=(0, 1)):
@@ -116,14 +116,14 @@ def test_every_order_has_every_image_once_and_shards_share_them():
     assert sorted(halves[0] + halves[1]) == sorted(first[:10])
 
 
-def test_bad_files_are_found_and_left_out(tmp_path):
+def test_bad_files_are_found_and_dropped(tmp_path):
     write_images(tmp_path)
-    photograph = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype="uint8"))
+    photo = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype="uint8"))
     for name, mode in [("cmyk.jpg", "CMYK"), ("gray.jpg", "L"), ("palette.png", "P"), ("alpha.png", "RGBA"), ("bit.png", "1")]:
-        photograph.convert(mode).save(tmp_path / "rose" / name)
-    photograph.save(tmp_path / "rose" / "animated.gif", save_all=True, append_images=[photograph.rotate(90)])
+        photo.convert(mode).save(tmp_path / "rose" / name)
+    photo.save(tmp_path / "rose" / "animated.gif", save_all=True, append_images=[photo.rotate(90)])
     PIL.Image.fromarray(np.arange(12, dtype="uint16").reshape(3, 4) * 5000).save(tmp_path / "rose" / "sixteen.png")
-    photograph.save(tmp_path / "whole.jpg")
+    photo.save(tmp_path / "whole.jpg")
     (tmp_path / "rose" / "broken.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:600])
     (tmp_path / "rose" / "empty.png").touch()
     (tmp_path / "tulip" / "text.jpeg").write_text("no image")
@@ -151,17 +151,17 @@ def test_bad_files_are_found_and_left_out(tmp_path):
         ("lossless.webp", "RGB", {"lossless": True}),
     ],
 )
-def test_files_of_every_kind_become_the_colors_that_pil_sees(name, mode, options, tmp_path):
+def test_all_formats_are_decoded_like_pillow(name, mode, options, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (13, 22, 3), dtype="uint8")
     image = PIL.Image.fromarray(pixels)
     image = image.quantize(5) if name == "few.bmp" else image.convert(mode)
     image.save(tmp_path / name, **options)
     assert (tmp_path / name).suffix in SUFFIXES
-    seen = cached(IndexedSource(np.array([str(tmp_path / name)]), np.zeros(1, int), ("a",))).images
-    np.testing.assert_array_equal(seen[0], np.asarray(PIL.Image.open(tmp_path / name).convert("RGB")))
+    decoded = cached(IndexedSource(np.array([str(tmp_path / name)]), np.zeros(1, int), ("a",))).images
+    np.testing.assert_array_equal(decoded[0], np.asarray(PIL.Image.open(tmp_path / name).convert("RGB")))
 
 
-def test_the_first_picture_of_an_animation_and_sixteen_bits(tmp_path):
+def test_decodes_the_first_frame_of_animations_and_16_bit_files(tmp_path):
     red, blue = (PIL.Image.new("RGB", (7, 5), color) for color in ((200, 10, 20), (10, 20, 200)))
     red.save(tmp_path / "red.gif", save_all=True, append_images=[blue])
     levels = np.arange(15, dtype="uint16").reshape(3, 5) * 4000
@@ -171,33 +171,36 @@ def test_the_first_picture_of_an_animation_and_sixteen_bits(tmp_path):
     np.testing.assert_array_equal(sixteen, np.repeat((levels // 256)[..., None], 3, -1))
 
 
-def test_files_that_are_no_images_by_their_names(tmp_path):
+def test_other_files_are_found_by_their_suffix(tmp_path):
     write_images(tmp_path, {"daisy": 2, "rose": 2})
-    for name in ("daisy/photograph.TIF", "rose/notes.txt", "rose/.hidden"):
+    for name in ("daisy/photo.TIF", "rose/notes.txt", "rose/.hidden"):
         (tmp_path / name).touch()
-    assert [os.path.relpath(path, tmp_path) for path in other_files(tmp_path)] == ["daisy/photograph.TIF", "rose/notes.txt"]
+    assert [os.path.relpath(path, tmp_path) for path in other_files(tmp_path)] == ["daisy/photo.TIF", "rose/notes.txt"]
 
 
-def test_labels_of_a_stream_outside_of_the_classes():
+def test_rejects_stream_labels_out_of_range():
     source = from_arrays(np.zeros((5, 8, 8, 3), "uint8"), [0, 1, 0, 1, 1], ["a", "b"])
     for offset in (-1, 1):
         dataset = source.elements(None).map(lambda image, label, offset=offset: (image, label + offset))
         stream = StreamSource(dataset, 5, ("a", "b"))
         for seed in (None, [1, 2]):
-            with pytest.raises(DataError, match="Expected labels from 0 to 1; some are outside"), data_errors_named(stream):
+            with (
+                pytest.raises(DataError, match="Expected labels from 0 to 1; some are out of range"),
+                explain_data_errors(stream),
+            ):
                 list(stream.elements(seed))
 
 
-def test_a_class_of_bad_files_is_refused(tmp_path):
+def test_rejects_a_class_with_only_bad_files(tmp_path):
     write_images(tmp_path, {"daisy": 3})
     (tmp_path / "rose").mkdir()
-    for number in range(5):
-        (tmp_path / "rose" / f"{number}.jpg").touch()
-    with pytest.raises(DataError, match=r"No image of \['rose'\] can be read"):
+    for index in range(5):
+        (tmp_path / "rose" / f"{index}.jpg").touch()
+    with pytest.raises(DataError, match=r"at least one readable image in every class; found none in \['rose'\]"):
         without_bad_files(from_folder(tmp_path)["train"])
 
 
-def test_tensorflow_datasets(tmp_path):
+def test_from_tfds(tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
 
     class TinyShapes(tfds.core.GeneratorBasedBuilder):
@@ -211,26 +214,26 @@ def test_tensorflow_datasets(tmp_path):
             return {"train": self._generate_examples(7), "test": self._generate_examples(3)}
 
         def _generate_examples(self, count):
-            for number in range(count):
-                yield number, {"image": np.full((5, 6, 3), number, "uint8"), "label": number % 2}
+            for index in range(count):
+                yield index, {"image": np.full((5, 6, 3), index, "uint8"), "label": index % 2}
 
     sources = from_tfds("tiny_shapes", tmp_path)
     assert {split: len(source) for split, source in sources.items()} == {"val": 3, "train": 7, "test": 3}
     assert sources["train"].classes == ("disc", "square")
     elements = [(int(tf.io.decode_image(image)[0, 0, 0]), int(label)) for image, label in sources["train"].elements(None)]
-    assert sorted(elements) == [(number, number % 2) for number in range(7)]
-    assert cached(sources["train"]) is sources["train"]  # a stream is left as it is
+    assert sorted(elements) == [(index, index % 2) for index in range(7)]
+    assert cached(sources["train"]) is sources["train"]  # streams are returned as they are
     shuffled = [[int(tf.io.decode_image(i)[0, 0, 0]) for i, _ in sources["train"].elements([4, epoch])] for epoch in (0, 1, 0)]
     assert shuffled[0] == shuffled[2] != shuffled[1]
     assert sorted(shuffled[1]) == list(range(7))
     shards = [list(sources["train"].elements([4, 0], (i, 2)).as_numpy_iterator()) for i in range(2)]
-    assert [len(shard) for shard in shards] == [3, 3]  # the odd one is left out, so that all have equally many
+    assert [len(shard) for shard in shards] == [3, 3]  # one image is dropped, so that both shards have the same number
     assert len({bytes(image) for shard in shards for image, _ in shard}) == 6
     with pytest.raises(DataError, match="Cannot prepare the dataset 'no_such_dataset' of TensorFlow Datasets: "):
         from_tfds("no_such_dataset", tmp_path)
 
 
-def test_tensorflow_datasets_without_a_split_or_classes(tmp_path):
+def test_from_tfds_without_a_validation_split_or_classes(tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
 
     class TinyFlowers(tfds.core.GeneratorBasedBuilder):
@@ -248,8 +251,8 @@ def test_tensorflow_datasets_without_a_split_or_classes(tmp_path):
             return {"train": self._generate_examples()}
 
         def _generate_examples(self):
-            for number in range(20):
-                yield number, {"image": np.full((5, 6, 3), number, "uint8"), "label": "ab"[number % 2]}
+            for index in range(20):
+                yield index, {"image": np.full((5, 6, 3), index, "uint8"), "label": "ab"[index % 2]}
 
     sources = from_tfds("tiny_flowers/classes", tmp_path, validation_fraction=0.3)
     seen = {
@@ -258,5 +261,7 @@ def test_tensorflow_datasets_without_a_split_or_classes(tmp_path):
     }
     assert {split: len(source) for split, source in sources.items()} == {"train": 14, "val": 6}
     assert len(seen["train"]) == 14 and seen["train"] | seen["val"] == set(range(20))
-    with pytest.raises(DataError, match=r"images with labels of classes; 'tiny_flowers/texts' has \['image', 'label'\]"):
+    with pytest.raises(
+        DataError, match=r"images with class labels; 'tiny_flowers/texts' has the features \['image', 'label'\]"
+    ):
         from_tfds("tiny_flowers/texts", tmp_path)

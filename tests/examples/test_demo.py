@@ -1,4 +1,4 @@
-"""The demo names its photographs and learns digits, for one epoch here."""
+"""The demo classifies its sample photos and learns digits in one epoch."""
 
 import re
 
@@ -13,11 +13,11 @@ def test_demo(tmp_path, capsys):
     output = capsys.readouterr().out
     rows = re.findall(r"^  (\w+)\.jpg +(\w+) +([\d.]+)%", output, re.MULTILINE)
     model = keras_t2t.T2TViTTiny32(weights="cifar10")
-    images = keras_t2t.data.load_images(demo.PHOTOGRAPHS, model)
-    for path, scores, (name, seen, likelihood) in zip(demo.PHOTOGRAPHS, model(images), rows, strict=True):
-        # Which of them it takes for what they are, tests/weights/test_registry.py says.
-        assert (name, seen) == (path.stem, keras_t2t.labels_of(model)[np.argmax(scores)])
-        assert abs(float(likelihood) - 100 * np.max(scores)) < 0.1
+    images = keras_t2t.data.load_images(demo.PHOTOS, model)
+    for path, scores, (name, label, probability) in zip(demo.PHOTOS, model(images), rows, strict=True):
+        # tests/weights/test_registry.py checks which of them are correct.
+        assert (name, label) == (path.stem, keras_t2t.labels_of(model)[np.argmax(scores)])
+        assert abs(float(probability) - 100 * np.max(scores)) < 0.1
     assert len(rows) == 10
-    assert float(re.search(r"Held-out digits read correctly: ([\d.]+)%", output)[1]) >= 30
+    assert float(re.search(r"Held-out digits classified correctly: ([\d.]+)%", output)[1]) >= 30
     assert (tmp_path / "model.keras").exists()

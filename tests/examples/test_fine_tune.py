@@ -1,4 +1,4 @@
-"""The fine-tuning example on two colors, which a small model tells apart at once."""
+"""The fine-tuning example learns to distinguish two colors."""
 
 import re
 
@@ -13,11 +13,11 @@ def test_fine_tune(tmp_path, capsys):
     rng = np.random.default_rng(0)
     for name, color in {"blue": (10, 20, 200), "red": (200, 10, 20)}.items():
         (tmp_path / "colors" / name).mkdir(parents=True)
-        for number in range(30):
+        for index in range(30):
             image = np.clip(rng.normal(color, 20, (32, 32, 3)), 0, 255).astype("uint8")
-            PIL.Image.fromarray(image).save(tmp_path / "colors" / name / f"{number}.png")
+            PIL.Image.fromarray(image).save(tmp_path / "colors" / name / f"{index}.png")
     arguments = ["--output", str(tmp_path / "run"), "--model", "t2t_vit_tiny_32", "--weights", "none", "--epochs", "6"]
     fine_tune.main([str(tmp_path / "colors"), *arguments])
     output = capsys.readouterr().out
-    assert float(re.search(r"knows blue, red; held-out accuracy ([\d.]+)%", output)[1]) >= 75
+    assert float(re.search(r"with the classes blue, red\nHeld-out accuracy ([\d.]+)%", output)[1]) >= 75
     assert keras.models.load_model(tmp_path / "run" / "model.keras").output_shape == (None, 2)

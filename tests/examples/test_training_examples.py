@@ -1,4 +1,4 @@
-"""The examples of training, in a reduced form: drawn pictures, one epoch."""
+"""The training examples run on synthetic images for a few epochs."""
 
 import os
 import pathlib
@@ -16,25 +16,25 @@ from examples import cifar10, imagenet
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
-def draw(folder, splits=("train", "test"), count=12):
+def write_images(folder, splits=("train", "test"), count=12):
     rng = np.random.default_rng(0)
     for split in splits:
         for name, color in {"blue": (10, 20, 200), "red": (200, 10, 20)}.items():
             (folder / split / name).mkdir(parents=True)
-            for number in range(count):
+            for index in range(count):
                 image = np.clip(rng.normal(color, 20, (32, 32, 3)), 0, 255).astype("uint8")
-                PIL.Image.fromarray(image).save(folder / split / name / f"{number}.png")
+                PIL.Image.fromarray(image).save(folder / split / name / f"{index}.png")
 
 
 def test_cifar10(tmp_path, capsys):
-    draw(tmp_path / "data")
+    write_images(tmp_path / "data")
     arguments = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "run"), "--batch-size", "8"]
     cifar10.main([*arguments, "--epochs", "3", "1"])
     assert "Test accuracy " in capsys.readouterr().out
     small, large = (keras.models.load_model(tmp_path / run / "model.keras") for run in ("run-24", "run"))
     assert small.input_shape[1:3] == (24, 24) and large.input_shape[1:3] == (32, 32)
     before, after = (np.ravel(model.get_layer("block4").mlp.fc2.kernel) for model in (small, large))
-    assert 0.9 < np.corrcoef(before, after)[0, 1] < 1  # the second training went on from the first
+    assert 0.9 < np.corrcoef(before, after)[0, 1] < 1  # the second run started from the first
 
 
 def test_imagenet(tmp_path, capsys):
@@ -51,22 +51,22 @@ def test_imagenet(tmp_path, capsys):
             return {"train": self._generate_examples(16), "validation": self._generate_examples(6)}
 
         def _generate_examples(self, count):
-            for number in range(count):
+            for index in range(count):
                 pixels = np.zeros((40, 52, 3), "uint8")
-                pixels[..., 2 * (1 - number % 2)] = 200
-                yield number, {"image": pixels, "label": number % 2}
+                pixels[..., 2 * (1 - index % 2)] = 200
+                yield index, {"image": pixels, "label": index % 2}
 
     data = ["--data", "tfds:tiny_colors", "--data-dir", str(tmp_path / "tfds")]
     imagenet.main(
         [*data, "--output", str(tmp_path / "run"), "--model", "t2t_vit_tiny_32", "--epochs", "1", "--batch-size", "8"]
     )
-    assert "of the moving average" in capsys.readouterr().out
+    assert "moving average" in capsys.readouterr().out
     assert "seed: 0" in (tmp_path / "run" / "recipe.yaml").read_text()
     assert keras.models.load_model(tmp_path / "run" / "model.keras").output_shape == (None, 2)
 
 
 def test_several_machines(tmp_path):
-    draw(tmp_path, ["data"])
+    write_images(tmp_path, ["data"])
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
         coordinator = f"localhost:{listener.getsockname()[1]}"

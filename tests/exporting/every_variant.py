@@ -1,8 +1,8 @@
-"""Exports every variant in every format, square, not square and at 384 pixels. The tests do so with one model of a kind.
+"""Exports every variant to every format, with square and other images and at 384 pixels. The tests use small models instead.
 
     python -m tests.exporting.every_variant [VARIANT ...]
 
-Blocks are cut to two; weights are seeded. `export` itself compares and raises; a line for each says how far they differ.
+Models have two blocks and seeded weights. `export` raises if a file differs too much; the differences are printed.
 """
 
 import dataclasses

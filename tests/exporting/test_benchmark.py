@@ -1,4 +1,4 @@
-"""Measuring models in processes of their own."""
+"""Benchmarks of models in separate processes."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from tests.conftest import SMALL_CONFIGS
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """One small model in every form."""
+    """A small model in every format."""
     model = keras_t2t.T2TViT(keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"]), input_shape=(31, 23, 3), classes=5)
     folder = tmp_path_factory.mktemp("models")
     model.save(folder / "small.keras")
@@ -30,30 +30,30 @@ def files(tmp_path_factory):
     [("small.tflite", "LiteRT"), ("small.onnx", "ONNX Runtime"), ("saved", "TensorFlow"), ("small.keras", "TensorFlow")],
 )
 def test_measure(files, name, runtime):
-    found = benchmark.measure(files / name, batches=(3, 5), seconds=0.01, threads=1)
-    assert (found.path, found.runtime, list(found.throughput)) == (files / name, runtime, [3, 5])
+    measured = benchmark.measure(files / name, batches=(3, 5), seconds=0.01, threads=1)
+    assert (measured.path, measured.runtime, list(measured.throughput)) == (files / name, runtime, [3, 5])
     written = [file for file in ((files / name).rglob("*") if name == "saved" else [files / name]) if file.is_file()]
-    assert found.size == sum(len(file.read_bytes()) for file in written) > 0
-    assert 0 < found.latency < 10
-    # TensorFlow alone takes more than a runtime and this model do together.
-    assert (found.memory > 300 * 2**20) == (runtime == "TensorFlow")
+    assert measured.size == sum(len(file.read_bytes()) for file in written) > 0
+    assert 0 < measured.latency < 10
+    # TensorFlow alone takes more memory than another runtime together with this model.
+    assert (measured.memory > 300 * 2**20) == (runtime == "TensorFlow")
 
 
 @pytest.mark.parametrize("name", ["small.tflite", "small.onnx"])
-def test_the_figure_of_a_runtime_is_free_of_tensorflow(files, name):
-    """The child imports nothing but numpy and the runtime."""
+def test_memory_does_not_include_tensorflow(files, name):
+    """The process imports nothing but numpy and the runtime."""
     program = f"{benchmark.START}; import json; print(json.dumps(list(sys.modules)))"
     command = [sys.executable, "-c", program, benchmark.PROGRAM, files / name, 1, 0.0, 2]
-    answer = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
-    figures, modules = answer.splitlines()
-    assert json.loads(figures)["memory"] > 0
+    output = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
+    measurement, modules = output.splitlines()
+    assert json.loads(measurement)["memory"] > 0
     imported = {module.split(".")[0] for module in json.loads(modules)}
     assert "numpy" in imported
     assert imported.isdisjoint({"tensorflow", "keras"})
 
 
-def test_latency_and_throughput_are_of_the_same_times(tmp_path):
-    """A runtime that takes 20 ms a call and 10 ms an image."""
+def test_latency_and_throughput(tmp_path):
+    """With a fake runtime that takes 20 ms per call plus 10 ms per image."""
     for folder in ("", "exporting"):
         (tmp_path / folder).mkdir(exist_ok=True)
     (tmp_path / "timing.py").write_bytes((benchmark.PROGRAM.parents[1] / "timing.py").read_bytes())
@@ -70,28 +70,28 @@ def test_latency_and_throughput_are_of_the_same_times(tmp_path):
     program = tmp_path / "exporting" / "measure_child.py"
     program.write_bytes(benchmark.PROGRAM.read_bytes())
     command = [sys.executable, "-c", benchmark.START, str(program), "model.onnx", "1", "0.5", "8"]
-    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert 0.03 <= found["latency"] < 0.1
-    assert 8 / 0.2 < found["throughput"][0] <= 8 / 0.1
+    measured = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert 0.03 <= measured["latency"] < 0.1
+    assert 8 / 0.2 < measured["throughput"][0] <= 8 / 0.1
 
 
-def test_refusals(files, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"There is no .*absent\.onnx"):
+def test_invalid_arguments_and_files(files, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no file or folder .*absent\.onnx"):
         benchmark.measure(tmp_path / "absent.onnx")
     (tmp_path / "damaged.onnx").write_bytes(b"not a model" * 100)
     with pytest.raises(ValueError, match=r"Cannot load .*damaged\.onnx: "):
         benchmark.measure(tmp_path / "damaged.onnx")
-    with pytest.raises(ValueError, match=r"Expected positive batch sizes; received: \(0,\)"):
+    with pytest.raises(ValueError, match=r"Expected positive batch sizes; received: batches=\(0,\)"):
         benchmark.measure(files / "small.onnx", batches=(0,))
 
 
-def test_a_process_that_dies_is_told_of(files, monkeypatch):
+def test_the_error_says_why_a_process_died(files, monkeypatch):
     monkeypatch.setattr(benchmark, "START", "import sys; sys.exit('killed')")
     with pytest.raises(RuntimeError, match=r"The process that measured .*small\.onnx died: killed"):
         benchmark.measure(files / "small.onnx")
 
 
-def test_the_picture_has_a_color_for_each_runtime(tmp_path):
+def test_chart_has_a_color_for_each_runtime(tmp_path):
     first = benchmark.Measurement(tmp_path / "a.tflite", "LiteRT", 10_000_000, 0.02, {8: 50.0}, 2**28)
     second = benchmark.Measurement(tmp_path / "b.onnx", "ONNX Runtime", 40_000_000, 0.04, {8: 25.0}, 2**29)
     benchmark.draw([first, second], tmp_path / "bars.png")
@@ -99,5 +99,5 @@ def test_the_picture_has_a_color_for_each_runtime(tmp_path):
     colors = [np.array([int(code[i : i + 2], 16) for i in (1, 3, 5)]) for code in PALETTE[:4]]
     areas = [(pixels == color).all(-1).sum() for color in colors]
     assert areas[0] > 1000 and areas[1] > 1000 and areas[2] == areas[3] == 0
-    # Latency, memory and size of the first are 1/2, 1/2 and 1/4 of the second's, its rate twice the second's.
+    # The first has 1/2, 1/2 and 1/4 of the latency, memory and size of the second, and twice its throughput.
     assert areas[0] / areas[1] == pytest.approx((0.5 + 0.5 + 0.25 + 1) / (1 + 1 + 1 + 0.5), rel=0.1)

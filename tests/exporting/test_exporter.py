@@ -1,4 +1,4 @@
-"""Exported files, run by their own runtimes, against the model; what they consist of; what is refused."""
+"""Exported files in their own runtimes against the model, their operations, and the errors of `export`."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ from keras_t2t.exporting.samples import images_for
 from keras_t2t.inference import probabilities
 from keras_t2t.models import spec_of
 from tests.conftest import SMALL_CONFIGS, relative_error
-from tests.inference.test_optimize import photographs, small_model
+from tests.inference.test_optimize import difficult_images, small_model
 
 FORMATS = {"tflite": "model.tflite", "onnx": "model.onnx", "saved_model": "model"}
 
@@ -34,7 +34,7 @@ def shipped():
 @pytest.mark.parametrize("kind", SMALL_CONFIGS)
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_kind_of_model_in_every_format(kind, format, tmp_path):
-    """Not square; `python -m tests.exporting.every_variant` does the same for the variants at their own sizes."""
+    """With images that are not square. `python -m tests.exporting.every_variant` tests the variants at their own sizes."""
     model = small_model(kind, classes=7)
     path = tmp_path / FORMATS[format]
     report = keras_t2t.export(model, path)
@@ -42,7 +42,7 @@ def test_every_kind_of_model_in_every_format(kind, format, tmp_path):
     assert not any(":" in op for op in report.ops)
     runtime = open_exported(path)
     assert runtime.input_shape == (1 if format == "tflite" else None, 31, 23, 3)
-    images = photographs(31, 23, 3)
+    images = difficult_images(31, 23, 3)
     expected, received = (comparable(x, runtime.spec.output) for x in (model.predict(images, verbose=0), runtime.run(images)))
     assert runtime.spec == spec_of(model)
     assert relative_error(received, expected) < 1e-4
@@ -69,19 +69,19 @@ def test_the_same_model_gives_the_same_bytes(format, shipped, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("quantize", "part", "agreement"), [("float16", 0.52, 1.0), ("int8", 0.32, 0.9), ("full_int8", 0.34, 0.9)]
+    ("quantize", "fraction", "agreement"), [("float16", 0.52, 1.0), ("int8", 0.32, 0.9), ("full_int8", 0.34, 0.9)]
 )
-def test_tflite_of_fewer_bits(quantize, part, agreement, shipped, tmp_path):
-    whole = keras_t2t.export(shipped, tmp_path / "whole.tflite")
+def test_quantized_tflite(quantize, fraction, agreement, shipped, tmp_path):
+    exact = keras_t2t.export(shipped, tmp_path / "exact.tflite")
     calibration = assets.folder("images") if quantize == "full_int8" else None
-    report = keras_t2t.export(shipped, tmp_path / "small.tflite", quantize=quantize, calibration=calibration)
-    assert report.size < part * whole.size
+    report = keras_t2t.export(shipped, tmp_path / "quantized.tflite", quantize=quantize, calibration=calibration)
+    assert report.size < fraction * exact.size
     assert report.agreement >= agreement
-    assert whole.difference < 1e-5 < report.difference
+    assert exact.difference < 1e-5 < report.difference
 
 
-def test_the_delicate_parts_stay_float(shipped, tmp_path):
-    """Quantized by measured ranges are the products of the encoder blocks: 4, and 5 for the class token. Nothing else is."""
+def test_sensitive_operations_stay_in_float32(shipped, tmp_path):
+    """Only the products of the encoder blocks use measured ranges: 4 in each block, 5 in the block of the class token."""
     path = tmp_path / "model.tflite"
     ops = keras_t2t.export(shipped, path, quantize="full_int8", calibration=assets.folder("images")).ops
     assert ops["QUANTIZE"] == ops["DEQUANTIZE"] == 4 * 4 + 5
@@ -91,22 +91,22 @@ def test_the_delicate_parts_stay_float(shipped, tmp_path):
     interpreter.allocate_tensors()
     details = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
     filters = [details[op["inputs"][1]] for op in interpreter._get_ops_details() if op["op_name"] == "CONV_2D"]
-    assert [np.dtype(detail["dtype"]).name for detail in filters] == 4 * ["float32"] + ["int8"]  # four with a norm
+    assert [np.dtype(detail["dtype"]).name for detail in filters] == 4 * ["float32"] + ["int8"]  # four belong to a norm
     for op in interpreter._get_ops_details():
         if op["op_name"] in ("EXP", "DIV", "RSQRT", "MEAN", "SOFTMAX", "BATCH_MATMUL"):
             assert {np.dtype(details[i]["dtype"]).name for i in op["outputs"]} == {"float32"}, op["op_name"]
 
 
 def test_onnx_int8(shipped, tmp_path):
-    whole = keras_t2t.export(shipped, tmp_path / "whole.onnx")
-    report = keras_t2t.export(shipped, tmp_path / "small.onnx", quantize="int8")
-    assert report.size < 0.4 * whole.size
+    exact = keras_t2t.export(shipped, tmp_path / "exact.onnx")
+    report = keras_t2t.export(shipped, tmp_path / "quantized.onnx", quantize="int8")
+    assert report.size < 0.4 * exact.size
     assert report.agreement >= 0.9
     assert report.ops["MatMulInteger"] == 25
     assert not any(":" in op for op in report.ops)
 
 
-def test_onnx_is_fused_and_has_its_opset(shipped, tmp_path):
+def test_onnx_has_fused_operations_of_opset_20(shipped, tmp_path):
     import onnx
 
     ops = keras_t2t.export(shipped, tmp_path / "model.onnx").ops
@@ -123,31 +123,31 @@ def test_uint8_images(format, shipped, tmp_path):
     assert open_exported(path).input_dtype == "uint8"
 
 
-def test_a_batch_of_tflite(shipped, tmp_path):
+def test_tflite_batch_size(shipped, tmp_path):
     path = tmp_path / "model.tflite"
     keras_t2t.export(shipped, path, batch_size=4)
     runtime = open_exported(path)
     assert runtime.input_shape == (4, 32, 32, 3)
-    images = images_for(shipped)  # ten: the last batch is filled up
+    images = images_for(shipped)  # ten images, so the last batch has to be padded
     np.testing.assert_allclose(runtime.run(images), shipped.predict(images, verbose=0), atol=1e-5)
 
 
 def test_features_and_logits(tmp_path):
     features = small_model("performer", include_top=False)
     keras_t2t.export(features, tmp_path / "features.onnx")
-    images = photographs(31, 23, 3)
+    images = difficult_images(31, 23, 3)
     received = open_exported(tmp_path / "features.onnx").run(images)
     assert relative_error(received, features.predict(images, verbose=0)) < 1e-5
     logits = small_model("transformer", classes=7, classifier_activation=None, include_preprocessing=False)
     assert keras_t2t.export(logits, tmp_path / "logits.tflite").difference < 1e-4
 
 
-def test_an_optimized_model_is_exported_as_it_is(tmp_path):
+def test_optimized_model_is_exported_unchanged(tmp_path):
     optimized = keras_t2t.optimize_for_inference(small_model("ghost", classes=7))
     assert keras_t2t.export(optimized, tmp_path / "model.tflite").difference < 1e-4
 
 
-def test_labels_travel_with_the_file(shipped, tmp_path):
+def test_labels_are_in_the_file(shipped, tmp_path):
     labels = keras_t2t.labels_of(shipped)
     for name in FORMATS.values():
         keras_t2t.export(shipped, tmp_path / name)
@@ -157,28 +157,28 @@ def test_labels_travel_with_the_file(shipped, tmp_path):
     assert open_exported(tmp_path / "model.onnx").spec.labels is None
 
 
-def test_plain_tensorflow_classifies_files(shipped, tmp_path):
-    """In a process without this package, which gets the bytes of JPEG files."""
+def test_plain_tensorflow_classifies_jpeg_files(shipped, tmp_path):
+    """In a process that does not import this package."""
     keras_t2t.export(shipped, tmp_path / "model")
     files = sorted(assets.folder("images").glob("*.jpg"))
     program = """
 import json, sys, tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
-answer = model.signatures["classify"](encoded=tf.constant([open(path, "rb").read() for path in sys.argv[2:]]))
+outputs = model.signatures["classify"](encoded=tf.constant([open(path, "rb").read() for path in sys.argv[2:]]))
 assert not any(name.startswith("keras_t2t") for name in sys.modules)
-print(json.dumps([[label.decode() for label in row] for row in answer["labels"].numpy().tolist()]))
-print(json.dumps(answer["scores"].numpy().tolist()))
+print(json.dumps([[label.decode() for label in row] for row in outputs["labels"].numpy().tolist()]))
+print(json.dumps(outputs["scores"].numpy().tolist()))
 """
     command = [sys.executable, "-c", program, str(tmp_path / "model"), *map(str, files)]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.splitlines()
-    labels, scores = json.loads(answer[0]), np.array(json.loads(answer[1]))
+    output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.splitlines()
+    labels, scores = json.loads(output[0]), np.array(json.loads(output[1]))
     expected = shipped.predict(images_for(shipped), verbose=0)
     order = np.argsort(-expected, axis=1)[:, :5]
     assert labels == [[keras_t2t.labels_of(shipped)[i] for i in row] for row in order]
     np.testing.assert_allclose(scores, np.take_along_axis(expected, order, 1), atol=1e-5)
 
 
-def test_a_fine_tuned_model_loaded_from_a_file(shipped, tmp_path):
+def test_fine_tuned_model_loaded_from_a_file(shipped, tmp_path):
     keras_t2t.replace_head(shipped, ["left", "right"]).save(tmp_path / "model.keras")
     model = keras.saving.load_model(tmp_path / "model.keras")
     keras_t2t.export(model, tmp_path / "model.onnx")
@@ -188,22 +188,34 @@ def test_a_fine_tuned_model_loaded_from_a_file(shipped, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"path": "model.pb"}, ValueError, "Expected a format of saved_model, tflite, onnx; received: format=None for"),
+        ({"path": "model.pb"}, ValueError, "Expected format to be one of saved_model, tflite, onnx; received: format=None"),
         ({"path": "model.tflite", "format": "coreml"}, ValueError, "received: format='coreml'"),
-        ({"path": "model.bin", "format": "onnx"}, ValueError, "Expected a file that ends in .onnx"),
-        ({"path": "model.tflite", "quantize": "int4"}, ValueError, "None, float16, int8, full_int8; received: 'int4'"),
-        ({"path": "model", "quantize": "int8"}, ValueError, "quantize for saved_model to be one of None"),
-        ({"path": "model.tflite", "quantize": "full_int8"}, ValueError, "Expected `calibration`, real images"),
-        ({"path": "model.tflite", "calibration": "."}, ValueError, "with quantize='full_int8' and only there"),
-        ({"path": "model.onnx", "batch_size": 3}, ValueError, "other than 1 for TFLite only; received: 3 for onnx"),
+        ({"path": "model.bin", "format": "onnx"}, ValueError, "Expected a file name ending in .onnx for the format onnx"),
+        (
+            {"path": "model.tflite", "quantize": "int4"},
+            ValueError,
+            "None, float16, int8, full_int8 for tflite; received: quantize='int4'",
+        ),
+        ({"path": "model", "quantize": "int8"}, ValueError, "Expected quantize to be one of None for saved_model"),
+        (
+            {"path": "model.tflite", "quantize": "full_int8"},
+            ValueError,
+            "Expected calibration images if and only if .* received: none and quantize='full_int8'",
+        ),
+        (
+            {"path": "model.tflite", "calibration": "."},
+            ValueError,
+            "only if quantize='full_int8'; received: calibration images",
+        ),
+        ({"path": "model.onnx", "batch_size": 3}, ValueError, "1 unless the format is tflite; received: batch_size=3"),
         ({"path": "model.onnx", "input_dtype": "int32"}, ValueError, "Expected input_dtype to be 'float32', or 'uint8'"),
         ({"path": "nowhere/model.onnx"}, FileNotFoundError, "There is no folder"),
-        ({"path": "empty/../taken.onnx"}, FileExistsError, "force=True"),
-        ({"path": "model.onnx", "samples": "empty"}, ValueError, "Expected a folder of images"),
+        ({"path": "empty/../taken.onnx"}, FileExistsError, "already exists; replace it with force=True"),
+        ({"path": "model.onnx", "samples": "empty"}, ValueError, "Expected a folder with images"),
         (
             {"path": "model.onnx", "samples": np.zeros((2, 32, 31, 3))},
             ValueError,
-            r"Expected images of the shape \(n, 32, 32, 3\)",
+            r"Expected images of shape \(n, 32, 32, 3\)",
         ),
         ({"path": "model.tflite", "tolerance": 1e-12}, keras_t2t.ExportError, "more than the tolerance of 1.0e-12"),
         (
@@ -213,7 +225,7 @@ def test_a_fine_tuned_model_loaded_from_a_file(shipped, tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_exported_leaves_nothing_behind(arguments, error, message, shipped, tmp_path, monkeypatch):
+def test_errors_leave_no_file_behind(arguments, error, message, shipped, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pathlib.Path("empty").mkdir()
     pathlib.Path("taken.onnx").write_text("mine")
@@ -223,22 +235,22 @@ def test_what_cannot_be_exported_leaves_nothing_behind(arguments, error, message
     assert pathlib.Path("taken.onnx").read_text() == "mine"
 
 
-def test_models_that_are_not_ours_or_have_no_size(tmp_path):
+def test_rejects_other_models_and_models_without_an_image_size(tmp_path):
     theirs = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="Expected a model built by keras_t2t"):
         keras_t2t.export(theirs, tmp_path / "model.tflite")
-    with pytest.raises(ValueError, match="build it with `input_shape`"):
+    with pytest.raises(ValueError, match="Build the model with `input_shape`"):
         keras_t2t.export(keras_t2t.T2TViTTiny32(include_top=False), tmp_path / "model.tflite")
 
 
-def test_missing_packages_are_named_with_the_command(shipped, tmp_path, monkeypatch):
+def test_error_says_how_to_install_missing_packages(shipped, tmp_path, monkeypatch):
     monkeypatch.setitem(exporter.PACKAGES, "onnx", ("onnx", "no_such_package"))
     with pytest.raises(ImportError, match=r'needs no-such-package: pip install "keras-t2t\[export\]"'):
         keras_t2t.export(shipped, tmp_path / "model.onnx")
 
 
-def test_an_operation_that_is_not_built_in_is_refused(shipped, tmp_path, monkeypatch):
-    """A file with an operation of TensorFlow's own (Flex), as naive conversion makes it."""
+def test_rejects_tflite_operations_that_are_not_built_in(shipped, tmp_path, monkeypatch):
+    """Naive conversion gives a file with TensorFlow (Flex) operations."""
 
     def naive(model, path, *_):
         import tensorflow as tf
@@ -248,13 +260,13 @@ def test_an_operation_that_is_not_built_in_is_refused(shipped, tmp_path, monkeyp
         path.write_bytes(converter.convert())
 
     monkeypatch.setattr(exporter, "to_tflite", naive)
-    with pytest.raises(keras_t2t.ExportError, match="not built in: custom:Flex"):
+    with pytest.raises(keras_t2t.ExportError, match="not built into its runtime: custom:Flex"):
         keras_t2t.export(shipped, tmp_path / "model.tflite")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("format", "foreign"), [("onnx", "com.example:Mystery"), ("saved_model", "custom:EagerPyFunc")])
-def test_foreign_operations_of_other_formats_are_refused(format, foreign, shipped, tmp_path, monkeypatch):
+def test_rejects_foreign_operations_of_other_formats(format, foreign, shipped, tmp_path, monkeypatch):
     def with_domain(model, path, spec, *_):
         import onnx
 
@@ -273,13 +285,13 @@ def test_foreign_operations_of_other_formats_are_refused(format, foreign, shippe
 
     plain = getattr(exporter, f"to_{format}")
     monkeypatch.setattr(exporter, f"to_{format}", with_domain if format == "onnx" else with_python)
-    with pytest.raises(keras_t2t.ExportError, match=f"not built in: {foreign}"):
+    with pytest.raises(keras_t2t.ExportError, match=f"not built into its runtime: {foreign}"):
         keras_t2t.export(shipped, tmp_path / FORMATS[format])
     assert not list(tmp_path.iterdir())
 
 
-def test_outputs_that_are_no_numbers_are_refused(shipped, tmp_path, monkeypatch):
-    """As files of functions whose weights were no constants gave them; this TensorFlow freezes such functions itself."""
+def test_rejects_nan_outputs(shipped, tmp_path, monkeypatch):
+    """Older versions of TensorFlow produced such files from functions whose weights were not constants."""
 
     def broken(model, path, spec, *_):
         copy = keras.models.clone_model(model)
@@ -288,19 +300,19 @@ def test_outputs_that_are_no_numbers_are_refused(shipped, tmp_path, monkeypatch)
 
     to_tflite = exporter.to_tflite
     monkeypatch.setattr(exporter, "to_tflite", broken)
-    with pytest.raises(keras_t2t.ExportError, match="its logits by nan of the largest"):
+    with pytest.raises(keras_t2t.ExportError, match="by nan of the largest logit"):
         keras_t2t.export(shipped, tmp_path / "model.tflite")
     assert not list(tmp_path.iterdir())
 
 
-def test_weights_are_constants_of_the_graph_that_is_converted(shipped):
+def test_frozen_function_has_weights_as_constants(shipped):
     function = frozen_function(keras_t2t.optimize_for_inference(shipped), 1)
     assert not function.captured_inputs
     constants = sum(op.outputs[0].shape.num_elements() or 0 for op in function.graph.get_operations() if op.type == "Const")
-    assert constants >= shipped.count_params() - 3 * 64 * 147  # less what is folded into others
+    assert constants >= shipped.count_params() - 3 * 64 * 147  # some weights are folded into others
 
 
-def test_tflite_has_no_shapes_at_run_time_and_no_transposes_of_five_axes(shipped, tmp_path):
+def test_tflite_has_no_dynamic_shapes_and_no_transposes_of_five_axes(shipped, tmp_path):
     path = tmp_path / "model.tflite"
     ops = keras_t2t.export(shipped, path).ops
     assert {"SHAPE", "GATHER", "REDUCE_PROD", "BROADCAST_TO"}.isdisjoint(ops)
@@ -315,31 +327,31 @@ def test_tflite_has_no_shapes_at_run_time_and_no_transposes_of_five_axes(shipped
     assert max(ranks[i] for op in transposes for i in op["outputs"]) == 4
 
 
-def test_gelu_of_a_head_of_the_users_own_becomes_what_runtimes_know(tmp_path):
-    body = small_model("performer", include_top=False, pooling="token")
-    model = keras.Model(body.input, keras.layers.Dense(5, activation="gelu")(body.output))
+def test_gelu_of_a_custom_head_is_fused(tmp_path):
+    backbone = small_model("performer", include_top=False, pooling="token")
+    model = keras.Model(backbone.input, keras.layers.Dense(5, activation="gelu")(backbone.output))
     assert keras_t2t.export(model, tmp_path / "model.onnx").ops["Gelu"] == 5
 
 
 @pytest.mark.parametrize("name", ["model.tflite", "model.onnx"])
-def test_damaged_files_are_refused(name, tmp_path):
+def test_rejects_damaged_files(name, tmp_path):
     (tmp_path / name).write_bytes(b"not a model" * 100)
     with pytest.raises(ValueError, match=f"Cannot load .*{name}"):
         open_exported(tmp_path / name)
     with pytest.raises(ValueError, match=r"Expected a \.tflite or \.onnx file, or the folder of a SavedModel"):
         open_exported(tmp_path)
-    with pytest.raises(FileNotFoundError, match="There is no"):
+    with pytest.raises(FileNotFoundError, match="There is no file or folder"):
         open_exported(tmp_path / "absent.onnx")
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16", "bfloat16", "float64"])
 @pytest.mark.parametrize("format", FORMATS)
-def test_models_of_other_precisions_become_float32(dtype, format, tmp_path):
+def test_models_in_other_precisions_become_float32(dtype, format, tmp_path):
     model = small_model("performer", classes=7, dtype=dtype)
     exact = small_model("performer", classes=7)
     exact.set_weights([weight.astype("float32") for weight in model.get_weights()])
     keras_t2t.export(model, tmp_path / FORMATS[format])
-    images = photographs(31, 23, 3)
+    images = difficult_images(31, 23, 3)
     received = open_exported(tmp_path / FORMATS[format]).run(images)
     np.testing.assert_allclose(received, exact.predict(images, verbose=0), rtol=1e-3, atol=1e-6)
 
@@ -348,42 +360,42 @@ def test_inputs_and_outputs_in_lists(shipped, tmp_path):
     for model in (keras.Model([shipped.input], [shipped.output]), keras.Model({"pixels": shipped.input}, shipped.output)):
         assert keras_t2t.export(model, tmp_path / "model.onnx", force=True).difference < 1e-4
 
-    class Mine(keras.Model):
+    class SubclassedModel(keras.Model):
         def call(self, x):
             return shipped(x)
 
-    with pytest.raises(ValueError, match=r"Expected a functional keras\.Model with one input and one output; received: <Mine"):
-        keras_t2t.export(Mine(), tmp_path / "other.onnx")
+    with pytest.raises(ValueError, match=r"Expected a functional keras\.Model with one input and one output; received: <Sub"):
+        keras_t2t.export(SubclassedModel(), tmp_path / "other.onnx")
 
 
-def test_labels_are_of_their_file(shipped, tmp_path):
+def test_each_file_has_its_own_labels(shipped, tmp_path):
     keras_t2t.export(shipped, tmp_path / "model.tflite")
     keras_t2t.export(small_model("performer", classes=7), tmp_path / "model.onnx")
     assert open_exported(tmp_path / "model.tflite").spec.labels == keras_t2t.labels_of(shipped)
     assert open_exported(tmp_path / "model.onnx").spec.labels is None
-    odd = keras_t2t.replace_head(shipped, ["left\u2028side", "two\nlines"])
-    keras_t2t.export(odd, tmp_path / "odd.onnx")
-    assert open_exported(tmp_path / "odd.onnx").spec.labels == ("left\u2028side", "two\nlines")
+    unusual = keras_t2t.replace_head(shipped, ["left\u2028side", "two\nlines"])
+    keras_t2t.export(unusual, tmp_path / "unusual.onnx")
+    assert open_exported(tmp_path / "unusual.onnx").spec.labels == ("left\u2028side", "two\nlines")
 
 
 def test_force_replaces_exports_and_nothing_else(shipped, tmp_path):
-    (tmp_path / "photographs").mkdir()
-    (tmp_path / "photographs" / "holiday.jpg").write_bytes(b"mine")
-    with pytest.raises(FileExistsError, match="photographs that is no SavedModel: it will not be replaced"):
-        keras_t2t.export(shipped, tmp_path / "photographs", force=True)
-    assert (tmp_path / "photographs" / "holiday.jpg").read_bytes() == b"mine"
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "holiday.jpg").write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match="photos is not a SavedModel, so it will not be replaced"):
+        keras_t2t.export(shipped, tmp_path / "photos", force=True)
+    assert (tmp_path / "photos" / "holiday.jpg").read_bytes() == b"mine"
     (tmp_path / "model").write_text("a file")
     keras_t2t.export(shipped, tmp_path / "model", force=True)
-    (tmp_path / "model" / "old").write_text("of the old one")
+    (tmp_path / "model" / "old").write_text("old")
     with pytest.raises(keras_t2t.ExportError):
         keras_t2t.export(shipped, tmp_path / "model", force=True, tolerance=0)
     assert (tmp_path / "model" / "old").exists() and open_exported(tmp_path / "model").spec.labels
     keras_t2t.export(shipped, tmp_path / "model", force=True)
     assert not (tmp_path / "model" / "old").exists()
-    assert sorted(os.listdir(tmp_path)) == ["model", "photographs"]
+    assert sorted(os.listdir(tmp_path)) == ["model", "photos"]
 
 
-def test_fewer_images_to_calibrate_than_a_batch(shipped, tmp_path):
+def test_fewer_calibration_images_than_a_batch(shipped, tmp_path):
     images = images_for(shipped)[:3]
     report = keras_t2t.export(
         shipped, tmp_path / "model.tflite", quantize="full_int8", batch_size=5, calibration=images, tolerance=0
@@ -391,13 +403,13 @@ def test_fewer_images_to_calibrate_than_a_batch(shipped, tmp_path):
     assert report.images == 3
 
 
-def test_what_a_converter_says_is_one_line(tmp_path):
+def test_errors_of_converters_become_one_line(tmp_path):
     class Inverse(keras.layers.Layer):
         def call(self, x):
             return keras.ops.erfinv(x / 1000)
 
-    body = small_model("performer", include_top=False, pooling="token")
-    model = keras.Model(body.input, Inverse()(body.output))
+    backbone = small_model("performer", include_top=False, pooling="token")
+    model = keras.Model(backbone.input, Inverse()(backbone.output))
     for format, path in FORMATS.items():
         if format != "saved_model":
             with pytest.raises(keras_t2t.ExportError, match=f"The model cannot be converted to {format}: .") as caught:
@@ -406,13 +418,13 @@ def test_what_a_converter_says_is_one_line(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_single_class(tmp_path):
+def test_single_class(tmp_path):
     assert keras_t2t.export(small_model("performer", classes=1), tmp_path / "model.onnx").difference == 0
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_the_file_says_what_the_model_takes_and_returns(format, tmp_path):
-    """Logits that happen to lie in [0, 1] are not probabilities, and a model of normalized images says so."""
+def test_spec_is_in_the_file(format, tmp_path):
+    """Logits that happen to lie in [0, 1] are not taken for probabilities."""
     preprocessing = keras_t2t.Preprocessing(crop_fraction=0.7, interpolation="area", mean=(0.1, 0.2, 0.3), std=(1, 2, 3))
     model = small_model(
         "performer", classes=3, classifier_activation=None, include_preprocessing=False, preprocessing=preprocessing
@@ -427,7 +439,7 @@ def test_the_file_says_what_the_model_takes_and_returns(format, tmp_path):
     np.testing.assert_array_equal(probabilities(np.array([[0.45, 0.39, 0.96]]), sigmoids), [[0.45, 0.39, 0.96]])
 
 
-def test_a_file_without_metadata_says_what_is_missing(shipped, tmp_path):
+def test_error_for_a_file_without_metadata(shipped, tmp_path):
     import onnx
 
     keras_t2t.export(shipped, tmp_path / "model.onnx")
@@ -436,5 +448,5 @@ def test_a_file_without_metadata_says_what_is_missing(shipped, tmp_path):
     onnx.save(model, tmp_path / "model.onnx")
     runtime = open_exported(tmp_path / "model.onnx")
     assert runtime.run(images_for(shipped)).shape == (10, 10)
-    with pytest.raises(ValueError, match="has no metadata of keras_t2t"):
+    with pytest.raises(ValueError, match="Expected a file with keras_t2t metadata"):
         keras_t2t.predict_images(runtime, [assets.folder("images") / "frog.jpg"])

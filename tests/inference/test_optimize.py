@@ -1,4 +1,4 @@
-"""The inference graph against numpy in float64, against the authors' outputs, and against the model it was made from."""
+"""The optimized model against numpy in float64, against the reference outputs, and against the original model."""
 
 import dataclasses
 
@@ -10,6 +10,7 @@ import keras_t2t
 from keras_t2t.configs import VARIANTS
 from keras_t2t.inference.folded import FoldedLayer
 from keras_t2t.inference.tokens import window_variance
+from keras_t2t.models.graph import layers_of
 from tests.conftest import CONSTRUCTORS, SMALL_CONFIGS, relative_error, seeded_parameters
 from tests.numpy_t2t import NumpyT2T
 from tests.reference_parameters import reference_images
@@ -18,7 +19,7 @@ TOLERANCE = 1e-5
 
 
 def small_model(kind, size=(31, 23), channels=3, **kwargs):
-    """A small model of a kind with seeded weights, norms included."""
+    """Returns a small model with seeded weights, including those of the norms."""
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS[kind])
     model = keras_t2t.T2TViT(config, input_shape=(*size, channels), **kwargs)
     parameters = seeded_parameters(config, size, channels, kwargs.get("classes", 7))
@@ -26,8 +27,8 @@ def small_model(kind, size=(31, 23), channels=3, **kwargs):
     return model
 
 
-def photographs(*shape):
-    """Images of noise, of white that hardly varies, and half of plain white."""
+def difficult_images(*shape):
+    """Returns three images: noise, almost uniform white, and half white."""
     rng = np.random.default_rng(3)
     images = rng.uniform(0, 255, (3, *shape)).astype("float32")
     images[1] = np.round(254 + rng.uniform(-1, 1, shape))
@@ -35,7 +36,7 @@ def photographs(*shape):
     return images
 
 
-def test_any_configuration_computes_what_numpy_computes(small_config):
+def test_every_configuration_agrees_with_numpy(small_config):
     size, channels, classes = (31, 23), 2, 7
     parameters = seeded_parameters(small_config, size, channels, classes)
     images = reference_images(3, *size, seed=5)[..., :channels]
@@ -53,35 +54,35 @@ def test_any_configuration_computes_what_numpy_computes(small_config):
 
 @pytest.mark.parametrize("kind", SMALL_CONFIGS)
 @pytest.mark.parametrize("arguments", [{"include_top": False}, {"include_top": False, "pooling": "token"}, {"classes": 7}])
-def test_outputs_are_those_of_the_model_for_delicate_images_too(kind, arguments):
+def test_outputs_agree_with_the_model_for_difficult_images(kind, arguments):
     model = small_model(kind, **arguments)
-    images = photographs(31, 23, 3)
+    images = difficult_images(31, 23, 3)
     expected, received = (m.predict(images, verbose=0) for m in (model, keras_t2t.optimize_for_inference(model)))
-    for image in range(len(images)):
-        assert relative_error(received[image], expected[image]) < TOLERANCE
+    for i in range(len(images)):
+        assert relative_error(received[i], expected[i]) < TOLERANCE
 
 
 def test_reference_logits(reference):
     if reference["variant"] not in ("t2t_vit_7", "t2t_vit_t_14"):
-        pytest.skip("one of each token attention is enough")
+        pytest.skip("one model for each token attention is enough")
     model = CONSTRUCTORS[reference["variant"]](weights=None, include_preprocessing=False, classifier_activation=None)
     keras_t2t.load_checkpoint(model, reference["parameters"])
     optimized = keras_t2t.optimize_for_inference(model)
     assert relative_error(optimized.predict(reference["images"], verbose=0), reference["logits"]) < TOLERANCE
 
 
-def test_images_of_any_size_stay_possible():
+def test_image_size_can_stay_undefined():
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
     model = keras_t2t.T2TViT(config, include_top=False)
     optimized = keras_t2t.optimize_for_inference(model)
     for size in ((31, 23), (40, 57)):
-        images = photographs(*size, 3)
+        images = difficult_images(*size, 3)
         assert relative_error(optimized(images), model(images, training=False)) < TOLERANCE
 
 
 def test_every_variant_is_folded():
-    for config in VARIANTS.values():
-        config = dataclasses.replace(config, depth=(1, 1) if config.block == "dense" else 1)
+    for variant in VARIANTS.values():
+        config = dataclasses.replace(variant.config, depth=(1, 1) if variant.config.block == "dense" else 1)
         model = keras_t2t.T2TViT(config, classes=3, input_shape=(64, 48, 3))
         kinds = {type(layer).__name__ for layer in keras_t2t.optimize_for_inference(model).layers}
         assert {"InferenceTokensToToken", "InferenceBlock"} <= kinds
@@ -93,35 +94,34 @@ def test_saved_and_loaded(kind, tmp_path):
     optimized = keras_t2t.optimize_for_inference(small_model(kind, classes=7))
     optimized.save(tmp_path / "fast.keras")
     loaded = keras.saving.load_model(tmp_path / "fast.keras")
-    images = photographs(31, 23, 3)
+    images = difficult_images(31, 23, 3)
     np.testing.assert_array_equal(loaded.predict(images, verbose=0), optimized.predict(images, verbose=0))
     trained = {variable.path.split("/")[0] for variable in loaded.trainable_variables} - {"transition0", "transition1"}
     assert trained == {"class_token", "norm", "head"}
 
 
-def test_weights_are_its_own():
+def test_weights_are_not_shared_with_the_model():
     model = small_model("performer", classes=7)
-    images = photographs(31, 23, 3)
+    images = difficult_images(31, 23, 3)
     optimized = keras_t2t.optimize_for_inference(model)
     before = optimized.predict(images, verbose=0)
     model.set_weights([2 * weight for weight in model.get_weights()])
     np.testing.assert_array_equal(optimized.predict(images, verbose=0), before)
 
 
-def test_a_head_of_the_users_own_is_kept():
-    body = small_model("transformer", include_top=False, pooling="token")
-    hidden = keras.layers.Dense(5, activation="tanh", name="mine")(body.output)
-    model = keras.Model(body.input, keras.layers.Dropout(0.5)(hidden))
-    images = photographs(31, 23, 3)
-    assert relative_error(
-        keras_t2t.optimize_for_inference(model).predict(images, verbose=0), model.predict(images, verbose=0)
-    ) < (TOLERANCE)
+def test_custom_head_is_kept():
+    backbone = small_model("transformer", include_top=False, pooling="token")
+    hidden = keras.layers.Dense(5, activation="tanh", name="mine")(backbone.output)
+    model = keras.Model(backbone.input, keras.layers.Dropout(0.5)(hidden))
+    images = difficult_images(31, 23, 3)
+    expected, received = (m.predict(images, verbose=0) for m in (model, keras_t2t.optimize_for_inference(model)))
+    assert relative_error(received, expected) < TOLERANCE
 
 
-def test_sixteen_bits_become_float32_inside():
+def test_layers_in_16_bits_become_float32():
     exact = small_model("performer", classes=7)
     half = small_model("performer", classes=7, dtype="mixed_bfloat16")
-    images = photographs(31, 23, 3)
+    images = difficult_images(31, 23, 3)
     optimized = keras_t2t.optimize_for_inference(half)
     folded = [layer for layer in optimized.layers if isinstance(layer, FoldedLayer)]
     assert {layer.compute_dtype for layer in folded} == {"float32"}
@@ -129,10 +129,10 @@ def test_sixteen_bits_become_float32_inside():
     np.testing.assert_allclose(optimized.predict(images, verbose=0), exact.predict(images, verbose=0), atol=0.02)
 
 
-def test_graphs_hold_neither_weights_nor_windows():
-    """A constant of a graph is copied by every pass that optimizes it: nine times 86 MB for T2TViT14."""
+def test_graph_contains_neither_weights_nor_windows():
+    """Every optimization pass copies the constants of a graph: nine times 86 MB for T2TViT14."""
     if keras.backend.backend() != "tensorflow":
-        pytest.skip("graphs are TensorFlow's")
+        pytest.skip("only TensorFlow has graphs")
     import tensorflow as tf
 
     optimized = keras_t2t.optimize_for_inference(small_model("performer", classes=7))
@@ -141,10 +141,10 @@ def test_graphs_hold_neither_weights_nor_windows():
     constants = sum(op.outputs[0].shape.num_elements() or 0 for op in operations if op.type == "Const")
     assert constants < optimized.count_params() / 4
     widths = {output.shape[-1] for op in operations for output in op.outputs if output.shape.rank}
-    assert widths.isdisjoint({5 * 5 * 3, 3 * 3 * 10})  # what the windows of the first two soft splits have
+    assert widths.isdisjoint({5 * 5 * 3, 3 * 3 * 10})  # widths of the windows of the first two soft splits
 
 
-def test_variance_of_windows_keeps_its_digits():
+def test_window_variance_is_precise():
     rng = np.random.default_rng(0)
     x = (1000 + rng.normal(0, 0.1, (2, 9, 11, 3))).astype("float32")
     kernel, strides, padding = 5, 2, 0
@@ -158,7 +158,23 @@ def test_variance_of_windows_keeps_its_digits():
     np.testing.assert_allclose(received, expected, rtol=1e-3)
 
 
-def test_models_of_others_are_refused():
+def test_rejects_models_not_built_by_keras_t2t():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="Expected a model built by keras_t2t"):
         keras_t2t.optimize_for_inference(model)
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+def test_models_that_contain_ours(sequential):
+    backbone = small_model("performer", include_top=False, pooling="token")
+    layers = [keras.layers.Dropout(0.2), keras.layers.Dense(4, activation="softmax")]
+    if sequential:
+        model = keras.Sequential([keras.Input((31, 23, 3)), backbone, *layers])
+    else:
+        images = keras.Input((31, 23, 3))
+        model = keras.Model(images, layers[1](layers[0](backbone(images))))
+    optimized = keras_t2t.optimize_for_inference(model)
+    kinds = {type(layer).__name__ for layer in layers_of(optimized)}
+    assert {"InferenceTokensToToken", "InferenceBlock"} <= kinds and not kinds & {"TokensToToken", "EncoderBlock"}
+    images = difficult_images(31, 23, 3)
+    assert relative_error(optimized.predict(images, verbose=0), model.predict(images, verbose=0)) < TOLERANCE

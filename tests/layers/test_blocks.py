@@ -24,48 +24,48 @@ def x():
     return np.random.default_rng(0).standard_normal((2, 7, 12)).astype("float32")
 
 
-def test_class_token_only_is_the_first_row_with_the_same_weights(block, x):
-    whole, only = block(), block(class_token_only=True)
-    whole.build(x.shape)
-    only.build(x.shape)
-    only.set_weights(whole.get_weights())
-    y = keras.ops.convert_to_numpy(only(x))
-    assert y.shape == only.compute_output_shape(x.shape)
-    assert relative_error(y, keras.ops.convert_to_numpy(whole(x))[:, :1]) < 1e-6
+def test_class_token_only_returns_the_first_token(block, x):
+    full, class_only = block(), block(class_token_only=True)
+    full.build(x.shape)
+    class_only.build(x.shape)
+    class_only.set_weights(full.get_weights())
+    y = keras.ops.convert_to_numpy(class_only(x))
+    assert y.shape == class_only.compute_output_shape(x.shape)
+    assert relative_error(y, keras.ops.convert_to_numpy(full(x))[:, :1]) < 1e-6
 
 
-def test_drop_path_drops_whole_branches_of_single_samples(x):
+def test_drop_path_drops_residual_branches_per_sample(x):
     block = EncoderBlock(3, drop_path_rate=0.9)
-    many = np.repeat(x[:1], 500, axis=0)
-    y = keras.ops.convert_to_numpy(block(many, training=True))
-    untouched = np.all(np.abs(y - many) < 1e-6, axis=(1, 2))
-    assert 0.9**2 - 0.1 < untouched.mean() < 0.9**2 + 0.1
+    repeated = np.repeat(x[:1], 500, axis=0)
+    y = keras.ops.convert_to_numpy(block(repeated, training=True))
+    unchanged = np.all(np.abs(y - repeated) < 1e-6, axis=(1, 2))
+    assert 0.9**2 - 0.1 < unchanged.mean() < 0.9**2 + 0.1
 
 
 @pytest.mark.parametrize("rates", [{"drop_rate": 0.5}, {"attention_drop_rate": 0.5}, {"drop_path_rate": 0.5}])
-def test_every_rate_acts_in_training_only(block, x, rates):
+def test_every_drop_rate_is_used_in_training_only(block, x, rates):
     layer = block(**rates)
     layer.build(x.shape)
     layer.set_weights([10 * weight for weight in layer.get_weights()])
-    still = keras.ops.convert_to_numpy(layer(x, training=False))
-    np.testing.assert_array_equal(still, keras.ops.convert_to_numpy(layer(x)))
+    inference = keras.ops.convert_to_numpy(layer(x, training=False))
+    np.testing.assert_array_equal(inference, keras.ops.convert_to_numpy(layer(x)))
     runs = [keras.ops.convert_to_numpy(layer(x, training=True)) for _ in range(8)]
-    assert max(relative_error(run, still) for run in runs) > 1e-4
+    assert max(relative_error(run, inference) for run in runs) > 1e-4
 
 
-def test_dense_block_keeps_its_input(x):
+def test_dense_block_appends_channels_to_its_input(x):
     y = keras.ops.convert_to_numpy(DenseBlock(5, 3)(x))
     assert y.shape == (2, 7, 17)
     np.testing.assert_array_equal(y[..., :12], x)
 
 
-def test_ghost_dense_scales_the_computed_half(x):
+def test_second_half_of_ghost_dense_is_a_scaled_copy(x):
     layer = GhostDense(8)
     y = keras.ops.convert_to_numpy(layer(x))
     np.testing.assert_allclose(y[..., 4:], y[..., :4] * keras.ops.convert_to_numpy(layer.scale), rtol=1e-6)
 
 
-def test_ghost_layers_refuse_widths_they_cannot_divide():
+def test_ghost_layers_raise_for_indivisible_widths():
     with pytest.raises(ValueError, match="even number of units; received: units=7"):
         GhostDense(7)
     with pytest.raises(ValueError, match="divisible by 3; received: hidden_dim=16"):

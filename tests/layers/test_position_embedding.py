@@ -15,18 +15,18 @@ def grids(name):
 
 
 @pytest.mark.parametrize("name", RESIZED.files)
-def test_resized_tables_are_those_of_the_reference(name):
+def test_resized_tables_match_the_reference(name):
     old, new = grids(name)
     table = reference_parameter("pos_embed", (1, old[0] * old[1] + 1, 32), 3)[0]
     assert relative_error(keras.ops.convert_to_numpy(resize_positions(table, old, new)), RESIZED[name][0]) < 1e-5
 
 
-def test_a_table_of_the_same_grid_is_unchanged():
+def test_resizing_to_the_same_grid_changes_nothing():
     table = np.random.default_rng(0).standard_normal((1 + 3 * 5, 4)).astype("float32")
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(resize_positions(table, (3, 5), (3, 5))), table)
 
 
-def test_positions_are_resized_at_run_time_for_the_grid_of_another_map():
+def test_positions_are_resized_at_run_time_to_the_grid_of_like():
     layer = PositionEmbedding((3, 5), learned=True)
     layer.build((None, 16, 4))
     tokens = np.random.default_rng(0).standard_normal((2, 1 + 7 * 2, 4)).astype("float32")
@@ -35,11 +35,11 @@ def test_positions_are_resized_at_run_time_for_the_grid_of_another_map():
     np.testing.assert_allclose(y, tokens + table, rtol=1e-5, atol=1e-6)
 
 
-def test_sinusoids_are_those_of_the_reference():
+def test_sinusoids_match_the_reference():
     np.testing.assert_allclose(sinusoids(197, 64), sinusoid(197, 64), atol=1e-6)
 
 
-def test_sinusoids_are_frozen_and_learned_positions_are_not():
+def test_only_learned_positions_are_trainable():
     frozen, learned = PositionEmbedding((2, 3)), PositionEmbedding((2, 3), learned=True)
     for layer in (frozen, learned):
         layer.build((None, 7, 8))
@@ -49,11 +49,11 @@ def test_sinusoids_are_frozen_and_learned_positions_are_not():
     np.testing.assert_allclose(keras.ops.convert_to_numpy(frozen.table), sinusoid(7, 8), atol=1e-6)
 
 
-def test_refuses_tokens_that_do_not_fit_the_table():
+def test_tokens_that_do_not_fit_the_grid_raise():
     tokens, like = np.zeros((1, 8, 4), "float32"), np.zeros((1, 3, 3, 1), "float32")
-    with pytest.raises(ValueError, match=r"and a grid of 2x3 tokens, as grid_size tells; .* shape \(1, 8, 4\)"):
+    with pytest.raises(ValueError, match=r"and a grid of 2x3 tokens, as given by `grid_size`; .*=\(1, 8, 4\)"):
         PositionEmbedding((2, 3))(tokens)
-    with pytest.raises(ValueError, match=r"and a grid of 3x3 tokens, as the map `like` tells; .* shape \(1, 8, 4\)"):
+    with pytest.raises(ValueError, match=r"and a grid of 3x3 tokens, as given by `like`; .*=\(1, 8, 4\)"):
         PositionEmbedding((2, 3))(tokens, like)
-    with pytest.raises(ValueError, match=r"expected grid_size=\(rows, columns\); received: grid_size=14"):
+    with pytest.raises(ValueError, match=r"expected grid_size to be \(rows, columns\); received: grid_size=14"):
         PositionEmbedding(14)

@@ -1,12 +1,12 @@
-"""What holds for every layer: its configuration comes back whole, and its dtype reaches what it is made of."""
+"""Tests for every layer: configs survive a round trip, and sublayers get the dtype of the layer."""
 
 import keras
 import numpy as np
 import pytest
 
-from keras_t2t import layers
+from keras_t2t import Preprocessing, layers
 
-EXAMPLES = {
+LAYERS = {
     "ClassToken": (layers.ClassToken(), (3, 5, 12)),
     "FastDense": (layers.FastDense(7, activation="gelu", use_bias=False, kernel_initializer="ones"), (5, 12)),
     "DenseBlock": (layers.DenseBlock(5, 2, mlp_ratio=1.5, qkv_bias=True, class_token_only=True), (5, 12)),
@@ -26,6 +26,7 @@ EXAMPLES = {
     ),
     "FeatureMap": (layers.FeatureMap(), None),
     "GhostBlock": (layers.GhostBlock(2, 3.0, drop_rate=0.1), (5, 12)),
+    "ImageNormalization": (layers.ImageNormalization(Preprocessing(mean=(0.5, 0.4), std=(0.3, 0.2))), (7, 6, 2)),
     "FastLayerNorm": (layers.FastLayerNorm(epsilon=0.5), (5, 12)),
     "MLP": (layers.MLP(7, 0.3), (5, 12)),
     "MultiHeadSelfAttention": (layers.MultiHeadSelfAttention(3, True, 0.1, 0.2, True), (5, 12)),
@@ -39,13 +40,13 @@ EXAMPLES = {
 }
 
 
-def test_every_public_layer_has_an_example():
-    assert set(EXAMPLES) == set(layers.__all__)
+def test_every_public_layer_is_tested():
+    assert set(LAYERS) == set(layers.__all__)
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", LAYERS)
 def test_config_round_trip(name):
-    layer, shape = EXAMPLES[name]
+    layer, shape = LAYERS[name]
     config = keras.saving.serialize_keras_object(layer)
     copy = keras.saving.deserialize_keras_object(config)
     assert copy.get_config() == layer.get_config()
@@ -57,10 +58,10 @@ def test_config_round_trip(name):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(copy(x)), keras.ops.convert_to_numpy(layer(x)))
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float16"])
-def test_dtype_reaches_every_sublayer(name, dtype):
-    layer, shape = EXAMPLES[name]
+def test_sublayers_and_weights_have_the_dtype_of_the_layer(name, dtype):
+    layer, shape = LAYERS[name]
     copy = type(layer).from_config({**layer.get_config(), "dtype": dtype})
     if shape is not None:
         y = copy(np.zeros((2, *shape), "float32"))
@@ -68,6 +69,6 @@ def test_dtype_reaches_every_sublayer(name, dtype):
     for sublayer in copy._flatten_layers():
         assert sublayer.dtype_policy.name == dtype, sublayer.path
     for weight in copy.weights:
-        # The performer's random features are made for its float32 arithmetic.
+        # The performer computes in float32, so its random features stay in float32.
         expected = "float32" if weight.name == "random_features" else copy.variable_dtype
         assert weight.dtype == expected, weight.path

@@ -1,4 +1,4 @@
-"""Class token, feature map, dense, layer norm, MLP and the T2T module."""
+"""Tests of the class token, feature map, dense, layer norm and MLP layers, and of the T2T module."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ def normal(*shape, seed=0):
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 5, 4), (2, 15, 4)])
-def test_class_token_goes_in_front_and_the_grid_follows_row_by_row(shape):
+def test_class_token_comes_first_and_the_grid_follows_row_by_row(shape):
     x = normal(*shape)
     layer = ClassToken()
     y = keras.ops.convert_to_numpy(layer(x))
@@ -24,20 +24,20 @@ def test_class_token_goes_in_front_and_the_grid_follows_row_by_row(shape):
     assert ClassToken().compute_output_shape((None, None, 5, 4)) == (None, None, 4)
 
 
-def test_class_token_and_feature_map_refuse_what_does_not_fit():
-    with pytest.raises(ValueError, match=r"expected tokens \(batch, \.\.\., width\); received .* \(7, 4\)"):
+def test_class_token_and_feature_map_raise_for_invalid_shapes():
+    with pytest.raises(ValueError, match=r"expected tokens \(batch, \.\.\., width\); received: input_shape=\(7, 4\)"):
         ClassToken()(normal(7, 4))
-    with pytest.raises(ValueError, match=r"a grid of 2x3 tokens, as the map `like` tells; .* \(1, 8, 4\)"):
+    with pytest.raises(ValueError, match=r"a grid of 2x3 tokens, as given by `like`; received: tokens_shape=\(1, 8, 4\)"):
         FeatureMap()(normal(1, 8, 4), normal(1, 2, 3, 1))
 
 
-def test_feature_map_undoes_the_class_token():
+def test_feature_map_is_the_inverse_of_class_token():
     x = normal(2, 3, 5, 4)
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(FeatureMap()(ClassToken()(x), x)), x)
 
 
 @pytest.mark.parametrize("activation", [None, "gelu", "relu"])
-def test_dense_computes_what_the_dense_layer_of_keras_computes(activation):
+def test_fast_dense_matches_keras_dense(activation):
     x = normal(2, 3, 5, 4)
     ours, keras_dense = FastDense(7, activation=activation), keras.layers.Dense(7, activation=activation)
     keras_dense.build(x.shape)
@@ -48,7 +48,7 @@ def test_dense_computes_what_the_dense_layer_of_keras_computes(activation):
     assert relative_error(keras.ops.convert_to_numpy(ours(x)), keras.ops.convert_to_numpy(keras_dense(x))) < 1e-6
 
 
-def test_layer_norm_computes_what_the_layer_norm_of_keras_computes():
+def test_fast_layer_norm_matches_keras_layer_normalization():
     x = 5 + 3 * normal(2, 7, 12)
     ours, keras_norm = FastLayerNorm(epsilon=0.1), keras.layers.LayerNormalization(epsilon=0.1)
     values = [normal(12, seed=1), normal(12, seed=2)]
@@ -58,7 +58,7 @@ def test_layer_norm_computes_what_the_layer_norm_of_keras_computes():
     assert relative_error(keras.ops.convert_to_numpy(ours(x)), keras.ops.convert_to_numpy(keras_norm(x))) < 1e-6
 
 
-def test_mlp_uses_the_exact_gelu():
+def test_mlp_uses_exact_gelu():
     x = normal(2, 3, 4)
     layer = MLP(9)
     layer.build(x.shape)
@@ -68,16 +68,16 @@ def test_mlp_uses_the_exact_gelu():
     assert relative_error(keras.ops.convert_to_numpy(layer(x)), expected) < 1e-6
 
 
-def test_kernels_start_as_a_truncated_normal_and_biases_at_zero():
+def test_kernels_are_initialized_from_a_truncated_normal_and_biases_with_zeros():
     layer = FastDense(300)
     layer.build((None, 200))
     kernel = keras.ops.convert_to_numpy(layer.kernel)
     assert np.abs(kernel).max() <= 0.0401
-    assert abs(kernel.std() - 0.02 * 0.88) < 0.0005  # a normal cut at two deviations has 0.88 of its deviation
+    assert abs(kernel.std() - 0.02 * 0.88) < 0.0005  # a normal truncated at two stds has 0.88 of its std
     assert not keras.ops.convert_to_numpy(layer.bias).any()
 
 
-def test_a_convolutional_module_is_a_stack_of_convolutions():
+def test_convolution_module_matches_a_stack_of_convolutions():
     layer = TokensToToken(6, "convolution", token_dim=4, soft_splits=((3, 2, 1), (2, 2, 0)))
     x = normal(2, 11, 9, 3)
     layer.build(x.shape)
@@ -89,7 +89,7 @@ def test_a_convolutional_module_is_a_stack_of_convolutions():
     assert relative_error(keras.ops.convert_to_numpy(layer(x)), keras.ops.convert_to_numpy(y)) < 1e-5
 
 
-def test_the_module_refuses_other_ranks_small_images_and_unknown_attention():
+def test_module_raises_for_invalid_ranks_small_images_and_unknown_attention():
     with pytest.raises(ValueError, match=r"expected images \(batch, height, width, channels\)"):
         TokensToToken(8)(keras.KerasTensor((2, 9, 3)))
     with pytest.raises(ValueError, match="large enough for one token"):

@@ -7,7 +7,7 @@ from tests.numpy_t2t import unfold
 
 
 @pytest.mark.parametrize(("kernel", "strides", "padding"), [(7, 4, 2), (3, 2, 1), (5, 1, 0), (2, 3, 1)])
-def test_windows_are_those_of_a_loop(kernel, strides, padding):
+def test_windows_match_a_loop(kernel, strides, padding):
     x = np.random.default_rng(0).standard_normal((2, 13, 11, 5)).astype("float32")
     y = keras.ops.convert_to_numpy(SoftSplit(kernel, strides, padding)(x))
     for image, tokens in zip(x, y, strict=True):
@@ -16,14 +16,16 @@ def test_windows_are_those_of_a_loop(kernel, strides, padding):
         np.testing.assert_array_equal(tokens, windows.reshape(rows, columns, -1))
 
 
-def test_shapes_known_and_unknown():
+def test_output_shape_of_known_and_unknown_sizes():
     layer = SoftSplit(7, 4, 2)
     assert layer.compute_output_shape((None, 224, 97, 3)) == (None, 56, 24, 147)
     assert layer.compute_output_shape((None, None, 97, 3)) == (None, None, 24, 147)
 
 
-def test_refuses_other_ranks_small_grids_and_bad_splits():
-    with pytest.raises(ValueError, match=r"expected a token grid \(batch, height, width, channels\); received .* \(2, 9, 3\)"):
+def test_invalid_ranks_small_grids_and_invalid_splits_raise():
+    with pytest.raises(
+        ValueError, match=r"expected a token grid \(batch, height, width, channels\); received: input_shape=\(2, 9, 3\)"
+    ):
         SoftSplit(3, 2, 1)(keras.KerasTensor((2, 9, 3)))
     with pytest.raises(ValueError, match=r"large enough for one token.*height=2, width=9"):
         SoftSplit(3, 2)(keras.KerasTensor((1, 2, 9, 4)))

@@ -1,3 +1,5 @@
+"""The structure of models, and the configuration read from their layers."""
+
 import keras
 import numpy as np
 import pytest
@@ -9,16 +11,16 @@ from tests.conftest import SMALL_CONFIGS, variant_model
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_configuration_is_read_off_the_layers(variant):
+def test_config_of_a_variant(variant):
     assert keras_t2t.config_of(variant_model(variant)) == VARIANTS[variant].config
 
 
-def test_configuration_with_other_values_is_read_off_a_cloned_model(small_config):
+def test_config_of_a_cloned_model(small_config):
     model = keras_t2t.T2TViT(small_config, input_shape=(31, 23, 2), classes=3)
     assert keras_t2t.config_of(keras.models.clone_model(model)) == small_config
 
 
-def test_drop_path_grows_linearly_over_the_blocks():
+def test_drop_path_rate_grows_linearly_over_the_blocks():
     model = keras_t2t.T2TViT7(weights=None, drop_path_rate=0.3, drop_rate=0.1, attention_drop_rate=0.2)
     blocks = [layer for layer in model.layers if isinstance(layer, keras_t2t.layers.EncoderBlock)]
     np.testing.assert_allclose([block.drop_path_rate for block in blocks], 0.05 * np.arange(7))
@@ -26,7 +28,7 @@ def test_drop_path_grows_linearly_over_the_blocks():
     assert {block.attention_drop_rate for block in blocks} == {0.2}
 
 
-def test_only_the_last_block_of_a_classifier_computes_the_class_token_alone():
+def test_only_the_last_block_of_a_classifier_computes_just_the_class_token():
     def flags(**kwargs):
         model = keras_t2t.T2TViT7(weights=None, **kwargs)
         return [layer.class_token_only for layer in model.layers if isinstance(layer, keras_t2t.layers.EncoderBlock)]
@@ -37,8 +39,8 @@ def test_only_the_last_block_of_a_classifier_computes_the_class_token_alone():
 
 
 @pytest.mark.parametrize(("kind", "quadratic"), [("performer", False), ("transformer", True)])
-def test_nothing_in_the_performer_is_quadratic_in_the_number_of_tokens(kind, quadratic):
-    """Looks for a tensor of shape (..., N, N) in the graph, N being the number of tokens after the first soft split."""
+def test_no_tensor_of_the_performer_is_quadratic_in_the_number_of_tokens(kind, quadratic):
+    """Looks for tensors of shape `(..., N, N)` in the graph, where N is the number of tokens after the first soft split."""
     config = keras_t2t.T2TConfig(
         **{**SMALL_CONFIGS["performer"], "token_attention": kind, "soft_splits": ((3, 1, 1), (5, 3, 2))}
     )
@@ -49,13 +51,13 @@ def test_nothing_in_the_performer_is_quadratic_in_the_number_of_tokens(kind, qua
     assert any(shape[-2:] == (143, 143) for shape in shapes) == quadratic
 
 
-def test_the_last_block_of_a_classifier_computes_queries_and_mlp_of_one_token():
+def test_the_last_block_of_a_classifier_computes_the_mlp_for_one_token():
     config = keras_t2t.T2TConfig(**{**SMALL_CONFIGS["performer"], "depth": 1})
     shapes = {}
     for pooling in ("token", "avg"):
         model = keras_t2t.T2TViT(config, include_top=False, pooling=pooling, input_shape=(31, 23, 3))
         graph = tf.function(model).get_concrete_function(tf.TensorSpec((2, 31, 23, 3))).graph
-        # The rows of the product that makes the MLP's 36 hidden channels.
+        # The shape of the MLP's hidden layer, which has 36 channels.
         shapes[pooling] = {
             tuple(op.outputs[0].shape) for op in graph.get_operations() if "fc1" in op.name and op.type == "MatMul"
         }
@@ -64,7 +66,7 @@ def test_the_last_block_of_a_classifier_computes_queries_and_mlp_of_one_token():
 
 
 @pytest.mark.parametrize("dtype", ["mixed_float16", "float64"])
-def test_dtype_reaches_every_layer_of_a_model(small_config, dtype):
+def test_all_layers_have_the_dtype_of_the_model(small_config, dtype):
     model = keras_t2t.T2TViT(small_config, input_shape=(31, 23, 3), classes=5, dtype=dtype)
     for layer in model._flatten_layers(include_self=False):
         if layer.name not in ("images", "predictions") and not layer.name.startswith("get_item"):

@@ -1,10 +1,12 @@
-"""A fresh head on a shared body, and the names of classes that models carry."""
+"""New heads on a shared backbone, and the class names that a model carries."""
 
 import keras
 import numpy as np
 import pytest
 
 import keras_t2t
+from keras_t2t.models import spec_of
+from keras_t2t.models.graph import find_head
 from tests.conftest import SMALL_CONFIGS
 
 CONFIG = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
@@ -16,27 +18,27 @@ def build(**kwargs):
 
 
 @pytest.mark.parametrize("kwargs", [{}, *({"include_top": False, "pooling": p} for p in ("token", "avg", "max"))])
-def test_a_fresh_head_on_the_same_body(kwargs):
+def test_a_new_head_on_the_same_backbone(kwargs):
     model = build(**kwargs)
-    fresh = keras_t2t.replace_head(model, 3, classifier_activation=None)
+    new_model = keras_t2t.replace_head(model, 3, classifier_activation=None)
     features = model.predict(X, verbose=0) if kwargs else None
     if features is None:
         features = keras.Model(model.inputs, model.get_layer("head").input).predict(X, verbose=0)
-    head = fresh.get_layer("head")
+    head = new_model.get_layer("head")
     assert head is not next((layer for layer in model.layers if layer.name == "head"), None)
     expected = features @ np.asarray(head.kernel) + np.asarray(head.bias)
-    np.testing.assert_allclose(fresh.predict(X, verbose=0), expected, rtol=1e-4, atol=1e-5)
-    assert fresh.get_layer("block0") is model.get_layer("block0")
-    assert fresh.name == model.name
-    assert keras_t2t.config_of(fresh) == CONFIG
+    np.testing.assert_allclose(new_model.predict(X, verbose=0), expected, rtol=1e-4, atol=1e-5)
+    assert new_model.get_layer("block0") is model.get_layer("block0")
+    assert new_model.name == model.name
+    assert keras_t2t.config_of(new_model) == CONFIG
 
 
-def test_training_the_new_model_trains_the_body_of_the_old_one():
+def test_training_the_new_model_trains_the_shared_backbone():
     model = build()
     before = np.array(model.get_layer("block0").norm1.gamma)
-    fresh = keras_t2t.replace_head(model, 2)
-    fresh.compile("sgd", "sparse_categorical_crossentropy")
-    fresh.fit(X, np.array([0, 1]), verbose=0)
+    new_model = keras_t2t.replace_head(model, 2)
+    new_model.compile("sgd", "sparse_categorical_crossentropy")
+    new_model.fit(X, np.array([0, 1]), verbose=0)
     assert not np.array_equal(before, model.get_layer("block0").norm1.gamma)
 
 
@@ -55,30 +57,61 @@ def test_labels_are_saved_with_the_model(tmp_path):
 
 
 @pytest.mark.parametrize("classes", [0, 1.5, True, [], ["a", "a"], ["a", 2], "ab", None])
-def test_classes_are_a_count_or_names(classes):
-    with pytest.raises(ValueError, match=r"positive integer or the distinct names of classes. Received: classes="):
+def test_invalid_classes(classes):
+    with pytest.raises(ValueError, match=r"positive integer or a list of distinct class names. Received: classes="):
         keras_t2t.replace_head(build(), classes)
 
 
-def test_a_feature_map_cannot_be_classified():
+def test_a_feature_map_is_refused():
     with pytest.raises(ValueError, match=r"pooling='token'`; received a model with the output shape \(None, 4, 2, 18\)"):
         keras_t2t.replace_head(build(include_top=False), 3)
 
 
-def test_models_of_others_are_refused():
-    backbone = build(include_top=False, pooling="token")
-    own_head = keras.Model(backbone.input, keras.layers.Dense(10, name="mine")(backbone.output))
-    with pytest.raises(ValueError, match="Expected a classifier, or a model that returns features"):
-        keras_t2t.replace_head(own_head, 3)
+def test_other_models_are_refused():
     with pytest.raises(ValueError, match="Expected a model built by keras_t2t"):
         keras_t2t.replace_head(keras.Sequential([keras.layers.Dense(3)]), 3)
 
 
+def own_heads():
+    backbone = build(include_top=False, pooling="token")
+    images = keras.Input((31, 23, 3))
+    dense = keras.layers.Dense(10, name="norm2")
+    return {
+        "functional": keras.Model(backbone.input, keras.layers.Dense(10, activation="softmax")(backbone.output)),
+        "activation layer": keras.Model(backbone.input, keras.layers.Softmax()(dense(backbone.output))),
+        "function": keras.Model(backbone.input, keras.ops.sigmoid(keras.layers.Dense(10)(backbone.output))),
+        "nested": keras.Model(images, keras.layers.Dense(10, name="head")(keras.layers.Dropout(0.2)(backbone(images)))),
+        "sequential": keras.Sequential([keras.Input((31, 23, 3)), backbone, keras.layers.Dense(10)]),
+        "nested classifier": keras.Sequential([keras.Input((31, 23, 3)), build(), keras.layers.Activation("linear")]),
+    }
+
+
+@pytest.mark.parametrize("kind", own_heads())
+def test_heads_are_found_in_the_graph_and_not_by_name(kind):
+    model = own_heads()[kind]
+    replaced = keras_t2t.replace_head(model, ["a", "b", "c"], None)
+    kernel, bias = np.random.default_rng(2).normal(size=(18, 3)), np.arange(3.0)
+    find_head(replaced).dense.set_weights([kernel, bias])
+    features = backbone_of(model).predict(X, verbose=0)
+    np.testing.assert_allclose(replaced.predict(X, verbose=0), features @ kernel + bias, rtol=1e-4, atol=1e-4)
+    assert keras_t2t.labels_of(replaced) == ("a", "b", "c")
+    expected = {"functional": "probabilities", "activation layer": "probabilities", "function": "scores"}
+    expected["nested classifier"] = "probabilities"
+    assert spec_of(model).output == expected.get(kind, "logits")
+    assert spec_of(replaced).output == "logits"
+
+
+def backbone_of(model):
+    """Returns a model from the images to the class token after the last norm, with the layers of `model`."""
+    inner = next((layer for layer in model.layers if isinstance(layer, keras.Model)), model)
+    return keras.Model(inner.input, inner.get_layer("norm").output[:, 0])
+
+
 @pytest.mark.filterwarnings("error:The structure of")
-def test_the_new_model_takes_its_images_as_the_old_one_did():
+def test_the_new_model_keeps_the_structure_of_the_inputs():
     assert keras_t2t.replace_head(build(), 3).predict(X, verbose=0).shape == (2, 3)
 
 
-def test_labels_fit_the_logits():
-    with pytest.raises(ValueError, match="Expected a label for each of 3 classes; received 2"):
+def test_labels_must_match_the_number_of_classes():
+    with pytest.raises(ValueError, match="Expected one label for each of 3 classes; received: 2 labels"):
         keras_t2t.layers.Predictions(labels=["a", "b"]).build((None, 3))

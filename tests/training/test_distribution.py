@@ -1,4 +1,4 @@
-"""Several devices of one machine give the training of one, through the command line."""
+"""Training on two devices matches training on one, and invalid strategies raise."""
 
 import csv
 import subprocess
@@ -12,13 +12,13 @@ from keras_t2t.training import Recipe, make_strategy
 from keras_t2t.training.trainer import check_strategy
 
 
-def test_two_devices_are_as_good_as_one(tmp_path):
+def test_two_devices_match_one(tmp_path):
     rng = np.random.default_rng(0)
     for name, color in {"blue": (0, 0, 1), "red": (1, 0, 0)}.items():
         (tmp_path / "data" / name).mkdir(parents=True)
-        for number in range(12):
+        for index in range(12):
             image = rng.integers(0, 128, (32, 32, 3)) + 100 * np.array(color)
-            PIL.Image.fromarray(image.astype("uint8")).save(tmp_path / "data" / name / f"{number}.png")
+            PIL.Image.fromarray(image.astype("uint8")).save(tmp_path / "data" / name / f"{index}.png")
     settings = {
         "epochs": 2,
         "batch_size": 8,
@@ -28,7 +28,7 @@ def test_two_devices_are_as_good_as_one(tmp_path):
         "global_clipnorm": 0,
     }
     command = [sys.executable, "-m", "keras_t2t", "train", "--data", "data", "--model", "t2t_vit_tiny_32"]
-    command += [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    command += [argument for name, value in settings.items() for argument in ("--set", f"{name}={value}")]
     logs = {}
     for name, arguments in {"one": [], "two": ["--strategy", "mirrored", "--cpu-devices", "2"]}.items():
         result = subprocess.run([*command, *arguments, "--output", name], cwd=tmp_path, capture_output=True, text=True)
@@ -46,21 +46,24 @@ def test_two_devices_are_as_good_as_one(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("horovod",), r"Expected a strategy of \('none', 'mirrored', 'tpu', 'jax'\); received: 'horovod'"),
-        (("none", 2), "Only the strategies 'mirrored' and 'jax' divide the CPU"),
-        (("mirrored", 0, "localhost:1", 2, 0), "Several processes need the strategy 'jax'; received: 'mirrored'"),
-        (("jax",), "'jax' needs another backend of Keras than 'tensorflow': set KERAS_BACKEND=jax"),
+        (("horovod",), r"one of \('none', 'mirrored', 'tpu', 'jax'\); received: strategy='horovod'"),
+        (("none", 2), "the strategy 'mirrored' or 'jax' to split the CPU; received: strategy='none', cpu_devices=2"),
+        (
+            ("mirrored", 0, "localhost:1", 2, 0),
+            "Expected the strategy 'jax' for several processes; received: strategy='mirrored'",
+        ),
+        (("jax",), "Keras backend 'jax' for the strategy 'jax'; received: 'tensorflow'. Set KERAS_BACKEND=jax"),
     ],
 )
-def test_what_no_strategy_can_do_is_refused(arguments, message):
+def test_invalid_strategy_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_strategy(*arguments)
 
 
-def test_what_mirrored_devices_cannot_do_is_refused():
+def test_mirrored_strategy_cannot_accumulate_gradients():
     strategy = make_strategy("mirrored")
     with pytest.raises(
-        ValueError, match="gradient_accumulation_steps=1, or the strategy 'jax'; received: gradient_accumulation_steps=2"
+        ValueError, match="gradient_accumulation_steps=1 or the strategy 'jax'; received: gradient_accumulation_steps=2"
     ):
         check_strategy(Recipe(gradient_accumulation_steps=2), strategy)
     check_strategy(Recipe(gradient_accumulation_steps=2), None)

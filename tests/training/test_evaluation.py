@@ -1,4 +1,4 @@
-"""Accuracies and confusion against counts by hand."""
+"""Accuracies and the confusion matrix match counts by hand."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ PIXELS = keras_t2t.Preprocessing(image_size=(8, 8), crop_fraction=1.0, mean=(0.0
 
 
 def brightness_model(classes):
-    """Takes an image of the gray level 20 * n for class n."""
+    """Classifies an image of the gray level 20 * n as class n."""
     inputs = keras.Input((8, 8, 3))
     pixels = keras_t2t.layers.ImageNormalization(PIXELS)(inputs)
     level = keras.layers.GlobalAveragePooling2D()(pixels)
@@ -22,34 +22,34 @@ def brightness_model(classes):
     return keras.Model(inputs, scores)
 
 
-def test_counts(tmp_path):
-    seen, labels = [0, 1, 1, 2, 6, 0, 3], [0, 1, 1, 1, 0, 0, 3]
-    images = np.stack([np.full((8, 8, 3), 20 * level, "uint8") for level in seen])
+def test_report_matches_counts_by_hand(tmp_path):
+    predicted, labels = [0, 1, 1, 2, 6, 0, 3], [0, 1, 1, 1, 0, 0, 3]
+    images = np.stack([np.full((8, 8, 3), 20 * level, "uint8") for level in predicted])
     report = evaluate(brightness_model(7), from_arrays(images, labels, list("abcdefg")), batch_size=3)
     expected = np.zeros((7, 7), int)
-    for label, level in zip(labels, seen, strict=True):
+    for label, level in zip(labels, predicted, strict=True):
         expected[label, level] += 1
     np.testing.assert_array_equal(report.confusion, expected)
     assert report.top1 == pytest.approx(5 / 7)
-    assert report.top5 == pytest.approx(6 / 7)  # class 0 is the last of the seven for an image of 6
+    assert report.top5 == pytest.approx(6 / 7)  # for the image of class 6, class 0 ranks last
     np.testing.assert_allclose(report.class_accuracies, [2 / 3, 2 / 3, np.nan, 1, np.nan, np.nan, np.nan])
     assert report.images_per_second > 0
     draw_confusion(report, tmp_path / "confusion.png")
     assert min(PIL.Image.open(tmp_path / "confusion.png").size) > 400
 
 
-def test_classes_of_the_same_names_in_another_order_are_the_same():
-    body = keras_t2t.T2TViTTiny32(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="token")
-    model = keras_t2t.replace_head(body, ["b", "c", "a"])
+def test_classes_are_matched_by_name_or_by_index():
+    backbone = keras_t2t.T2TViTTiny32(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="token")
+    model = keras_t2t.replace_head(backbone, ["b", "c", "a"])
     images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), "uint8")
-    seen = model.predict(images, verbose=0).argmax(1)
-    labels = np.array([1, 2, 0])[seen]  # what the data call the classes that the model sees
+    predicted = model.predict(images, verbose=0).argmax(1)
+    labels = np.array([1, 2, 0])[predicted]  # indices of the predicted classes in the data
     assert evaluate(model, from_arrays(images, labels, ["a", "b", "c"])).top1 == 1.0
-    assert evaluate(model, from_arrays(images, seen, ["x", "y", "z"])).top1 == 1.0  # by number
+    assert evaluate(model, from_arrays(images, predicted, ["x", "y", "z"])).top1 == 1.0  # by index
 
 
-def test_five_classes_have_no_top5_and_others_are_refused():
+def test_few_classes_have_no_top5_and_a_different_number_of_classes_raises():
     images = np.zeros((2, 8, 8, 3), "uint8")
     assert evaluate(brightness_model(3), from_arrays(images, [0, 2], list("abc"))).top5 is None
-    with pytest.raises(ValueError, match="The model has 4 classes and the data have 3"):
+    with pytest.raises(ValueError, match="Expected a model with 3 classes, like the data; received: 4 classes"):
         evaluate(brightness_model(4), from_arrays(images, [0, 2], list("abc")))

@@ -1,4 +1,4 @@
-"""Training with `model.fit`: on real digits, with every trainable weight moving and every frozen one still."""
+"""Training with `model.fit`: models overfit real digits, trainable weights change, and frozen weights do not."""
 
 import keras
 import numpy as np
@@ -30,25 +30,25 @@ def build(config=DIGITS, classes=10):
     return model
 
 
-def test_overfits_real_digits(digits):
+def test_model_overfits_real_digits(digits):
     model = build()
     model.fit(*digits, epochs=300, batch_size=32, verbose=0)
     assert model.evaluate(*digits, verbose=0)[1] == 1.0
 
 
 @pytest.mark.parametrize("kind", SMALL_CONFIGS)
-def test_one_step_moves_every_trainable_weight_and_no_frozen_one(kind):
+def test_one_step_changes_trainable_weights_only(kind):
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS[kind])
     model = keras_t2t.T2TViT(config, input_shape=(31, 23, 3), classes=5)
     model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
     rng = np.random.default_rng(0)
-    # Away from the start, where single weights have no gradient yet.
+    # At initialization, some weights have no gradient yet.
     model.set_weights([value + 0.1 * rng.standard_normal(value.shape) for value in model.get_weights()])
     before = {w.path: w.numpy() for w in model.weights}
     model.fit(rng.uniform(0, 255, (8, 31, 23, 3)), rng.integers(0, 5, 8), batch_size=8, verbose=0)
     for weight in model.weights:
-        moved = not np.array_equal(before[weight.path], weight.numpy())
-        assert moved == weight.trainable, weight.path
+        changed = not np.array_equal(before[weight.path], weight.numpy())
+        assert changed == weight.trainable, weight.path
     frozen = {w.path for w in model.weights if not w.trainable}
     expected = {"position_embedding/table"} if not config.learned_positions else set()
     if config.token_attention == "performer":
@@ -56,7 +56,7 @@ def test_one_step_moves_every_trainable_weight_and_no_frozen_one(kind):
     assert frozen == expected
 
 
-def test_xla_trains_and_agrees_with_graph_mode(digits):
+def test_xla_matches_graph_mode(digits):
     losses = []
     for jit_compile in (False, True):
         keras.utils.set_random_seed(0)
@@ -69,10 +69,10 @@ def test_xla_trains_and_agrees_with_graph_mode(digits):
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
 
-def test_dropout_and_drop_path_act_in_training_only(digits):
+def test_dropout_and_drop_path_are_inactive_at_inference(digits):
     rates = {"drop_rate": 0.3, "attention_drop_rate": 0.3, "drop_path_rate": 0.3}
     model = build(keras_t2t.T2TConfig(**SMALL_CONFIGS["transformer"] | {"soft_splits": ((3, 1, 1), (3, 2, 1))}, **rates))
     x = digits[0]
-    still = model(x, training=False).numpy()
-    np.testing.assert_array_equal(model(x).numpy(), still)
-    assert not np.array_equal(model(x, training=True).numpy(), still)
+    inference = model(x, training=False).numpy()
+    np.testing.assert_array_equal(model(x).numpy(), inference)
+    assert not np.array_equal(model(x, training=True).numpy(), inference)

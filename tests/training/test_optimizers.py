@@ -1,4 +1,4 @@
-"""Optimizers, schedule and moving average against the formulas; which weights decay, and at which rates they learn."""
+"""Optimizers, learning rate schedules, and moving averages match their formulas, for every weight."""
 
 import math
 
@@ -15,14 +15,14 @@ from tests.conftest import SMALL_CONFIGS, variant_model
 
 def small_model():
     keras.utils.set_random_seed(1)
-    body = keras_t2t.T2TViT(
+    backbone = keras_t2t.T2TViT(
         keras_t2t.T2TConfig(**SMALL_CONFIGS["convolution"]), include_top=False, pooling="token", input_shape=(31, 23, 3)
     )
-    return keras_t2t.replace_head(body, 4, None)
+    return keras_t2t.replace_head(backbone, 4, None)
 
 
 def descend(recipe, steps, rate=1e-2, schedule=None):
-    """Applies made-up gradients; returns weights before, gradients of every step, weights after, paths, optimizer."""
+    """Applies random gradients. Returns the initial weights, gradients and weights of every step, paths, and the optimizer."""
     model = small_model()
     optimizer = make_optimizer(recipe, model, schedule or rate)
     optimizer.build(model.trainable_variables)
@@ -36,12 +36,12 @@ def descend(recipe, steps, rate=1e-2, schedule=None):
     return before, gradients, history, [weight.path for weight in model.trainable_weights], optimizer
 
 
-def decays(path):
+def is_decayed(path):
     return path.endswith("/kernel")
 
 
-def factor(path, recipe, depth=2):
-    """The learning rate of a weight over that of the head, by hand: two blocks, the norm above them."""
+def lr_multiplier(path, recipe, depth=2):
+    """Returns the learning rate of a weight relative to that of the head, for two blocks followed by a norm."""
     if path.startswith("head/"):
         return 1.0
     level = {"block0": 2, "block1": 1, "norm": 0}.get(path.split("/")[0], depth + 1)
@@ -53,12 +53,12 @@ def test_adamw(changes):
     recipe = Recipe(weight_decay=0.3, ema_momentum=0.0, **changes)
     before, gradients, history, paths, _ = descend(recipe, 5)
     for i, path in enumerate(paths):
-        weight, m, v, rate = before[i].astype("float64"), 0.0, 0.0, 1e-2 * factor(path, recipe)
+        weight, m, v, rate = before[i].astype("float64"), 0.0, 0.0, 1e-2 * lr_multiplier(path, recipe)
         for t, step in enumerate(gradients, 1):
-            weight = weight * (1 - rate * 0.3 * decays(path))
+            weight = weight * (1 - rate * 0.3 * is_decayed(path))
             m, v = 0.9 * m + 0.1 * step[i], 0.999 * v + 0.001 * step[i] ** 2
             weight = weight - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
-        # Keras adds epsilon before the correction of the bias, which shows where a gradient is next to nothing.
+        # Keras adds epsilon before the bias correction, which matters for very small gradients.
         np.testing.assert_allclose(history[-1][i], weight, rtol=2e-4, atol=2e-5, err_msg=path)
 
 
@@ -69,35 +69,35 @@ def test_sgd(decay_all):
     for i, path in enumerate(paths):
         weight, velocity, rate = before[i].astype("float64"), 0.0, 1e-2 * (1.0 if path.startswith("head/") else 0.01)
         for step in gradients:
-            decay = 0.3 * (decay_all or decays(path))
-            velocity = 0.9 * velocity + step[i] + decay * weight  # as in PyTorch, at a constant rate
+            decay = 0.3 * (decay_all or is_decayed(path))
+            velocity = 0.9 * velocity + step[i] + decay * weight  # as in PyTorch, at a constant learning rate
             weight = weight - rate * velocity
         np.testing.assert_allclose(history[-1][i], weight, rtol=2e-4, atol=2e-6, err_msg=path)
 
 
-def test_the_moving_average_warms_up():
+def test_moving_average_warms_up():
     recipe = Recipe(ema_momentum=0.7, weight_decay=0.0)
     _, _, history, _, optimizer = descend(recipe, 25)
     averages = [np.array(average) for average in optimizer._model_variables_moving_average]
     for i in range(len(averages)):
-        average = history[0][i].astype("float64")  # begins as the weights
+        average = history[0][i].astype("float64")  # starts as a copy of the weights
         for step, weights in enumerate(history[1:], 1):
             momentum = min(0.7, (1 + step) / (10 + step))
             average = momentum * average + (1 - momentum) * weights[i]
         np.testing.assert_allclose(averages[i], average, rtol=1e-4, atol=1e-5)
-    assert (1 + 24) / (10 + 24) > 0.7 > 1 / 10  # both parts were reached
+    assert (1 + 24) / (10 + 24) > 0.7 > 1 / 10  # covers warm-up and the final momentum
 
 
-def test_the_moving_average_of_accumulated_steps_is_that_of_the_steps():
+def test_moving_average_with_gradient_accumulation():
     before, _, history, _, optimizer = descend(Recipe(ema_momentum=0.7, weight_decay=0.0, gradient_accumulation_steps=3), 9)
-    average = before[0].astype("float64")  # as after the first batch
+    average = before[0].astype("float64")  # the value after the first batch
     for step, weights in enumerate(history[2::3]):
         momentum = min(0.7, (1 + step) / (10 + step))
         average = momentum * average + (1 - momentum) * weights[0]
     np.testing.assert_allclose(np.array(optimizer._model_variables_moving_average[0]), average, rtol=1e-4, atol=1e-5)
 
 
-def test_gradients_are_clipped_together_and_accumulated():
+def test_global_clipnorm_and_gradient_accumulation():
     before, gradients, history, _, _ = descend(
         RECIPES["transfer"].replace(global_clipnorm=1.0, backbone_lr_multiplier=1.0, weight_decay=0.0, shared_final_lr=False), 1
     )
@@ -113,8 +113,8 @@ def test_gradients_are_clipped_together_and_accumulated():
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_what_decays(variant):
-    """Biases, norms, the class token, the positions and the ghost operations' scales do not; every matrix does."""
+def test_only_matrices_decay(variant):
+    """Biases, norms, the class token, the position embedding, and the scales of ghost operations do not."""
     model = variant_model(variant)
     optimizer = make_optimizer(Recipe(), model, 1e-3)
     optimizer.build(model.trainable_variables)
@@ -124,24 +124,24 @@ def test_what_decays(variant):
     assert {"class_token/token", "norm/gamma", "head/bias"} <= {w.path for w in model.trainable_weights} - decayed
 
 
-def test_rates_of_layers():
+def test_lr_multipliers_of_layers():
     model = variant_model("t2t_vit_7")
-    factors = layer_lr_multipliers(model, 0.5, 0.9)
-    assert factors["norm/gamma"] == 0.5
-    assert factors["block6/mlp/fc1/kernel"] == pytest.approx(0.5 * 0.9)
-    assert factors["block0/mlp/fc1/kernel"] == pytest.approx(0.5 * 0.9**7)
-    assert factors["tokens_to_token/projection/kernel"] == factors["class_token/token"] == pytest.approx(0.5 * 0.9**8)
-    assert "head/kernel" not in factors
+    multipliers = layer_lr_multipliers(model, 0.5, 0.9)
+    assert multipliers["norm/gamma"] == 0.5
+    assert multipliers["block6/mlp/fc1/kernel"] == pytest.approx(0.5 * 0.9)
+    assert multipliers["block0/mlp/fc1/kernel"] == pytest.approx(0.5 * 0.9**7)
+    assert multipliers["tokens_to_token/projection/kernel"] == multipliers["class_token/token"] == pytest.approx(0.5 * 0.9**8)
+    assert "head/kernel" not in multipliers
     assert layer_lr_multipliers(model, 1.0, 1.0) == {}
 
 
-def test_rates_of_transitions_are_those_of_the_blocks_before_them():
+def test_transitions_have_the_lr_multiplier_of_the_block_before():
     model = variant_model("t2t_vit_dense")
-    factors = layer_lr_multipliers(model, 0.5, 0.9)
+    multipliers = layer_lr_multipliers(model, 0.5, 0.9)
     blocks = sum(layer.name.startswith("block") for layer in model.layers)
     for transition, block in (("transition0", "block2"), ("transition1", "block8"), ("transition2", "block14")):
-        (rate,) = {factors[weight.path] for weight in model.get_layer(transition).trainable_weights}
-        (expected,) = {factors[weight.path] for weight in model.get_layer(block).trainable_weights}
+        (rate,) = {multipliers[weight.path] for weight in model.get_layer(transition).trainable_weights}
+        (expected,) = {multipliers[weight.path] for weight in model.get_layer(block).trainable_weights}
         assert rate == expected == pytest.approx(0.5 * 0.9 ** (blocks - int(block.removeprefix("block"))))
 
 
@@ -166,14 +166,29 @@ def test_schedule():
     assert float(make_schedule(recipe.replace(learning_rate=0.0, final_learning_rate=0.0), 5)(60)) == 0.0
 
 
-def test_every_layer_can_end_at_the_same_learning_rate():
-    """In the authors' transfer to CIFAR each group of weights has a cosine of its own, to the same final rate."""
+def test_shared_final_lr():
+    """In the authors' transfer to CIFAR, each group of weights has its own cosine decay to the same final learning rate."""
     recipe = RECIPES["transfer"].replace(weight_decay=0.0, momentum=0.0)
     peak, final = recipe.learning_rate, recipe.final_learning_rate
-    for fraction in (0.0, 0.3, 1.0):  # of the cosine
+    for fraction in (0.0, 0.3, 1.0):  # of the cosine decay
         rate = final + (peak - final) * (1 + math.cos(math.pi * fraction)) / 2
         backbone_rate = final + (0.01 * peak - final) * (1 + math.cos(math.pi * fraction)) / 2
         before, gradients, history, paths, _ = descend(recipe, 1, rate=rate)
         for i, path in enumerate(paths):
             expected = before[i] - (rate if path.startswith("head/") else backbone_rate) * gradients[0][i]
             np.testing.assert_allclose(history[0][i], expected, rtol=1e-4, atol=1e-7, err_msg=path)
+
+
+def test_multipliers_follow_the_graph():
+    """Adapters between the blocks, a head with another name, and a nested backbone."""
+    config = keras_t2t.T2TConfig(**SMALL_CONFIGS["convolution"])
+    backbone = keras_t2t.T2TViT(config, include_top=False, pooling="token", input_shape=(31, 23, 3))
+    expected = {path: value for path, value in layer_lr_multipliers(backbone, 0.5, 0.9).items() if path.startswith("block")}
+    images = keras.Input((31, 23, 3))
+    hidden = keras.layers.Dense(7, name="head")(backbone(images))
+    model = keras.Model(images, keras.layers.Dense(4, name="block7")(hidden))
+    multipliers = layer_lr_multipliers(model, 0.5, 0.9)
+    assert {multipliers[path] for path in multipliers if path.startswith("head/")} == {0.5}  # a hidden layer after the norm
+    assert not any(path.startswith("block7") for path in multipliers)
+    for path, value in expected.items():
+        assert multipliers[path] == pytest.approx(value)

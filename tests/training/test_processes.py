@@ -1,4 +1,4 @@
-"""Two processes on loopback, through the command line, give the training of one, although each was killed on the way."""
+"""Training with two processes on one machine matches training with one, even if each process is killed once."""
 
 import csv
 import os
@@ -14,7 +14,7 @@ import pytest
 
 EPOCHS = 60
 SETTINGS = {"epochs": EPOCHS, "batch_size": 8, "drop_path_rate": 0.0, "token_drop_rate": 0.0, "evaluate_every": 20}
-SETTINGS |= {"optimizer": "sgd"}  # with fewer variables: JAX compares each between the processes when it is made
+SETTINGS |= {"optimizer": "sgd"}  # has fewer variables; JAX compares each new variable across processes
 TIMEOUT = 600
 
 
@@ -25,15 +25,15 @@ def free_port():
 
 
 def start(folder, output, processes=1):
-    """Starts training processes on the pictures in a folder."""
+    """Starts training processes on the images in a folder."""
     command = [sys.executable, "-m", "keras_t2t", "train", "--data", "data", "--output", output, "--model", "t2t_vit_tiny_32"]
-    command += [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
+    command += [argument for name, value in SETTINGS.items() for argument in ("--set", f"{name}={value}")]
     coordinator, started = f"localhost:{free_port()}", []
-    for number in range(processes):
-        several = ["--coordinator", coordinator, "--processes", str(processes), "--process", str(number)]
+    for index in range(processes):
+        distributed = ["--coordinator", coordinator, "--processes", str(processes), "--process", str(index)]
         started.append(
             subprocess.Popen(
-                [*command, "--strategy", "jax", *(several if processes > 1 else [])],
+                [*command, "--strategy", "jax", *(distributed if processes > 1 else [])],
                 cwd=folder,
                 env={**os.environ, "KERAS_BACKEND": "jax"},
                 stdout=subprocess.PIPE,
@@ -45,7 +45,7 @@ def start(folder, output, processes=1):
 
 
 def finish(started):
-    """Waits for processes; returns the standard output of each."""
+    """Waits for processes and returns the standard output of each."""
     outputs = [process.communicate(timeout=TIMEOUT) for process in started]
     for process, (_, errors) in zip(started, outputs, strict=True):
         assert process.returncode == 0, errors[-2000:]
@@ -62,14 +62,14 @@ def folder(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("processes"), np.random.default_rng(0)
     for name, color in {"blue": (0, 0, 1), "red": (1, 0, 0)}.items():
         (folder / "data" / name).mkdir(parents=True)
-        for number in range(13):  # 10 to train on and 3 held out, so that evaluation is filled up
+        for index in range(13):  # 10 for training and 3 held out, so that the last evaluation batch needs padding
             image = rng.integers(0, 128, (32, 32, 3)) + 100 * np.array(color)
-            PIL.Image.fromarray(image.astype("uint8")).save(folder / "data" / name / f"{number}.png")
+            PIL.Image.fromarray(image.astype("uint8")).save(folder / "data" / name / f"{index}.png")
     return folder
 
 
 def kill_one_after_an_epoch(folder, victim):
-    """Kills one of two processes after it finished another epoch; returns the other one, its output and its errors."""
+    """Kills one of two processes after another epoch. Returns the other process, its output, and its errors."""
     before = len(read_log(folder / "two")) if (folder / "two" / "log.csv").exists() else 0
     started, deadline = start(folder, "two", 2), time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
@@ -82,7 +82,7 @@ def kill_one_after_an_epoch(folder, victim):
     return survivor, *survivor.communicate(timeout=TIMEOUT)
 
 
-def test_two_processes_of_which_one_is_killed_now_and_then(folder):
+def test_two_processes_match_one_after_each_was_killed_once(folder):
     finish(start(folder, "one"))
     alone = read_log(folder / "one")
 
@@ -90,10 +90,12 @@ def test_two_processes_of_which_one_is_killed_now_and_then(folder):
     finished = len(read_log(folder / "two"))
     assert survivor.returncode == 1 and 0 < finished < EPOCHS, errors[-2000:]
     assert "Training on 2 devices of 2 processes" in output
-    assert "Error: Another process has ended, or cannot be reached. Start all of them again, with the same commands" in errors
-    assert f"the last good checkpoint is two/checkpoints/epoch-{finished:05d}.npz. JAX says: " in errors
+    assert "Error: Another process has ended or cannot be reached. Restart all processes with the same commands" in errors
+    assert f"The last good checkpoint is two/checkpoints/epoch-{finished:05d}.npz. JAX reported: " in errors
 
-    survivor, _, errors = kill_one_after_an_epoch(folder, victim=0)  # the coordinator; JAX may be first to end the other one
+    survivor, _, errors = kill_one_after_an_epoch(
+        folder, victim=0
+    )  # the coordinator; JAX itself may end the other process first
     assert survivor.returncode != 0 and finished < len(read_log(folder / "two")) < EPOCHS
     assert "Error: Another process has ended" in errors or "This most likely indicates that another task died" in errors
 

@@ -1,4 +1,4 @@
-"""Recipes are printed, saved, changed by name, and refuse what they do not know."""
+"""Recipes can be printed, saved, and changed by name. Unknown names and invalid values raise."""
 
 import pytest
 
@@ -14,8 +14,8 @@ def test_yaml_round_trip(name, tmp_path):
     assert RECIPES[name].model in VARIANTS
 
 
-def test_the_published_recipes():
-    """As they were published with the paper."""
+def test_published_recipes():
+    """Settings published with the paper."""
     lite, middle, large = RECIPES["imagenet_lite"], RECIPES["imagenet"], RECIPES["imagenet_large"]
     assert (lite.learning_rate, middle.learning_rate, large.learning_rate) == (1e-3, 5e-4, 5e-4)
     assert (lite.weight_decay, middle.weight_decay, large.weight_decay) == (0.03, 0.05, 0.065)
@@ -33,7 +33,7 @@ def test_the_published_recipes():
     assert (transfer.eval_crop_fraction, transfer.eval_interpolation, transfer.crop_padding) == (1.0, "bilinear", 28)
 
 
-def test_changes_from_text():
+def test_settings_are_converted_from_strings():
     recipe = Recipe().replace(epochs="12", learning_rate="3e-4", cache="true", crop_scale="0.2,0.9", model="t2t_vit_7")
     assert (recipe.epochs, recipe.learning_rate, recipe.cache, recipe.crop_scale) == (12, 3e-4, True, (0.2, 0.9))
 
@@ -41,7 +41,7 @@ def test_changes_from_text():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epoch": 3}, r"Unknown settings \['epoch'\]; a recipe has: crop_mode, .*, epochs,"),
+        ({"epoch": 3}, r"Unknown settings \['epoch'\]; expected some of: crop_mode, .*, epochs,"),
         ({"epochs": "many"}, "Expected epochs to be of type int; received: epochs='many'"),
         ({"epochs": 1.5}, "Expected epochs to be of type int; received: epochs=1.5"),
         ({"epochs": 0}, "Expected epochs to be positive; received: epochs=0"),
@@ -53,46 +53,46 @@ def test_changes_from_text():
         ({"model": "t2t_vit_15"}, "expected one of t2t_vit_7,"),
         ({"image_size": 2}, r"images or token grids large enough for one token .* received: height=2, width=2"),
         ({"epochs": "inf"}, "Expected epochs to be of type int; received: epochs='inf'"),
-        ({"epochs": 5}, "Expected no more warmup_epochs than epochs; received: warmup_epochs=10, epochs=5"),
+        ({"epochs": 5}, "Expected warmup_epochs <= epochs; received: warmup_epochs=10, epochs=5"),
         (
             {"warmup_epochs": -1},
-            "Expected warmup_epochs to be a finite number that is not negative; received: warmup_epochs=-1",
+            "Expected warmup_epochs to be a finite non-negative number; received: warmup_epochs=-1",
         ),
-        ({"learning_rate": "nan"}, "Expected learning_rate to be a finite number that is not negative"),
-        ({"mixup": -0.5}, "Expected mixup to be a finite number that is not negative; received: mixup=-0.5"),
+        ({"learning_rate": "nan"}, "Expected learning_rate to be a finite non-negative number"),
+        ({"mixup": -0.5}, "Expected mixup to be a finite non-negative number; received: mixup=-0.5"),
         ({"eval_crop_fraction": 0}, "Expected eval_crop_fraction to be positive; received: eval_crop_fraction=0.0"),
         ({"eval_crop_fraction": 1.5}, r"Expected eval_crop_fraction to be in \[0, 1\]"),
-        ({"crop_scale": "1,0.1"}, "Expected crop_scale to be two positive numbers, the smaller one first; received"),
+        ({"crop_scale": "1,0.1"}, r"Expected crop_scale to be two positive numbers \(low, high\); received"),
         ({"interpolation": "bicubik"}, r"Expected interpolation to be one of \('area', 'bicubic', 'bilinear', .*'bicubik'"),
         ({"label_smoothing": 2}, r"Expected label_smoothing to be in \[0, 1\]; received: label_smoothing=2.0"),
     ],
 )
-def test_what_no_recipe_can_have_is_refused(changes, message):
+def test_invalid_settings(changes, message):
     with pytest.raises(ValueError, match=message):
         Recipe().replace(**changes)
 
 
-def test_names_and_files_that_are_not_there(tmp_path):
+def test_unknown_names_and_invalid_files(tmp_path):
     with pytest.raises(
         ValueError, match=r"one of the recipes imagenet_lite, .*, finetune, or a YAML file; received: 'imagenet21k'"
     ):
         load_recipe("imagenet21k")
     (tmp_path / "x.yaml").write_text("- 1")
-    with pytest.raises(ValueError, match=r"Expected settings by name in .*x\.yaml"):
+    with pytest.raises(ValueError, match=r"Expected a YAML mapping of setting names to values in .*x\.yaml"):
         load_recipe(tmp_path / "x.yaml")
 
 
-def test_another_model_brings_its_image_size():
+def test_another_model_changes_the_image_size():
     recipe = load_recipe("imagenet", model="t2t_vit_tiny_32")
     assert (recipe.image_size, recipe.eval_crop_fraction) == (32, 1.0)
     small, large = load_recipe("transfer", model="t2t_vit_tiny_32"), load_recipe("small_images", model="t2t_vit_7")
     assert (small.image_size, small.crop_padding, large.image_size, large.crop_padding) == (32, 4, 224, 28)
 
 
-def test_another_model_for_the_same_images_keeps_the_recipe():
+def test_another_model_of_the_same_image_size_keeps_the_recipe():
     larger = load_recipe("imagenet_384", model="t2t_vit_19")
     assert (larger.model, larger.image_size, larger.eval_crop_fraction) == ("t2t_vit_19", 384, 1.0)
-    with pytest.raises(ValueError, match="finetune depends on the number of images"):
+    with pytest.raises(ValueError, match="Expected the number of images for the recipe finetune"):
         load_recipe("finetune")
 
 

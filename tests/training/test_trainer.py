@@ -1,4 +1,4 @@
-"""Whole trainings: what they leave behind, going on after an interruption, and errors that say what to do."""
+"""Complete training runs: their output files, resuming after an interruption, and helpful error messages."""
 
 import csv
 import io
@@ -20,15 +20,16 @@ import keras_t2t
 from keras_t2t.configs import VARIANTS, Variant
 from keras_t2t.data import DataError, StreamSource, from_arrays, from_folder
 from keras_t2t.training import load_recipe, train
+from keras_t2t.training.building import build_model, compiled_model
 from keras_t2t.training.callbacks import TrainingError, stops_early
 from keras_t2t.training.checkpoints import restore_state
-from keras_t2t.training.trainer import balanced, build_model, compiled_model
+from keras_t2t.training.trainer import balanced
 
 SMALL = {"epochs": 3, "warmup_epochs": 1, "batch_size": 8, "evaluate_every": 1, "drop_path_rate": 0.2, "drop_rate": 0.1}
 TINY = load_recipe("small_images").replace(**SMALL, cache=False, ema_momentum=0.9)
 MICRO = keras_t2t.T2TConfig(soft_splits=((3, 2, 1), (3, 2, 1)), token_dim=8, embed_dim=24, depth=1, num_heads=2, mlp_ratio=1.0)
 with pytest.MonkeyPatch.context() as patch:
-    patch.setitem(VARIANTS, "micro", Variant(constructor="", config=MICRO))  # takes no time to compile
+    patch.setitem(VARIANTS, "micro", Variant(constructor="", config=MICRO))  # compiles quickly
     RECIPE = TINY.replace(model="micro")
 
 
@@ -40,7 +41,7 @@ def micro():
 
 
 def colors(count, seed):
-    """Images that are mostly red, green or blue, with noise."""
+    """Returns noisy images that are mostly red, green, or blue."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, count)
     images = rng.integers(0, 128, (count, 32, 32, 3))
@@ -53,7 +54,7 @@ SOURCES = {"train": colors(44, 0), "val": colors(18, 1)}
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A training from beginning to end."""
+    """The output folder, the model, and the history of a complete training run."""
     folder = tmp_path_factory.mktemp("finished")
     model, history = train(RECIPE, SOURCES, folder, command="a test")
     return folder, model, history
@@ -71,7 +72,7 @@ def assert_same_state(folder, other):
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
 
 
-def test_what_a_training_leaves(finished):
+def test_output_files(finished):
     folder, model, history = finished
     assert {path.name for path in folder.iterdir()} == {
         *("README.md", "best.weights.h5", "checkpoints", "curves.png", "data.yaml", "log.csv", "model.keras", "recipe.yaml"),
@@ -84,7 +85,7 @@ def test_what_a_training_leaves(finished):
     assert load_recipe(folder / "recipe.yaml") == RECIPE
     assert PIL.Image.open(folder / "curves.png").size[0] > 1000
     card = (folder / "README.md").read_text()
-    assert "Made by `a test`" in card and f"| ema_val_accuracy | {history[-1]['ema_val_accuracy']:.4f} |" in card
+    assert "Trained with `a test`" in card and f"| ema_val_accuracy | {history[-1]['ema_val_accuracy']:.4f} |" in card
     loaded = keras.models.load_model(folder / "model.keras")
     assert keras_t2t.labels_of(loaded) == ("red", "green", "blue")
     images = SOURCES["val"].images
@@ -92,7 +93,7 @@ def test_what_a_training_leaves(finished):
     assert len(list((folder / "checkpoints").iterdir())) == 2
 
 
-def test_the_model_has_the_moving_average_and_the_log_says_how_good_it_is(finished):
+def test_model_has_the_moving_average_and_the_log_has_its_accuracy(finished):
     folder, model, history = finished
     accuracy = (model.predict(SOURCES["val"].images, verbose=0).argmax(1) == SOURCES["val"].labels).mean()
     assert accuracy == pytest.approx(history[-1]["ema_val_accuracy"], abs=1e-6)
@@ -106,87 +107,88 @@ def test_the_model_has_the_moving_average_and_the_log_says_how_good_it_is(finish
     best.load_weights(folder / "best.weights.h5")
 
 
-def test_going_on_is_the_same_as_not_stopping(finished, tmp_path, monkeypatch):
-    stop = tmp_path / "stopped"
+def test_resuming_matches_an_uninterrupted_run(finished, tmp_path, monkeypatch):
+    stopped = tmp_path / "stopped"
 
     def interrupt(*arguments):
-        if len(list((stop / "checkpoints").glob("*.npz"))) == 2:
+        if len(list((stopped / "checkpoints").glob("*.npz"))) == 2:
             raise KeyboardInterrupt
 
     monkeypatch.setattr("keras_t2t.training.callbacks.Progress.on_epoch_end", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        train(RECIPE, SOURCES, stop)
+        train(RECIPE, SOURCES, stopped)
     monkeypatch.undo()
-    model, history = train(RECIPE, SOURCES, stop)
-    assert_same_state(stop, finished[0])
+    model, history = train(RECIPE, SOURCES, stopped)
+    assert_same_state(stopped, finished[0])
     assert history == finished[2]
     for weight, expected in zip(model.get_weights(), finished[1].get_weights(), strict=True):
         np.testing.assert_array_equal(weight, expected)
-    again, _ = train(RECIPE, SOURCES, stop)  # nothing is left to do
+    again, _ = train(RECIPE, SOURCES, stopped)  # nothing is left to do
     np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
 
 
-def test_a_damaged_state_is_refused_and_the_one_before_used(finished, tmp_path):
+def test_damaged_state_is_skipped_and_the_previous_one_used(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path / "damaged")
     newest = sorted((tmp_path / "damaged" / "checkpoints").glob("*.npz"))[-1]
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)
-    with pytest.warns(UserWarning, match="epoch-00003.npz is damaged and was not used"):
+    with pytest.warns(UserWarning, match="epoch-00003.npz is damaged and was skipped"):
         train(RECIPE, SOURCES, tmp_path / "damaged")
     assert_same_state(tmp_path / "damaged", finished[0])
 
 
-def test_killed_at_any_moment(tmp_path):
-    """Through the command line, killed at ten moments of a run, start and end included."""
+def test_killed_at_any_time(tmp_path):
+    """Kills the command line at ten random times of a run, from start to end."""
     for split, source in SOURCES.items():
-        for number, (image, label) in enumerate(zip(source.images, source.labels, strict=True)):
+        for index, (image, label) in enumerate(zip(source.images, source.labels, strict=True)):
             folder = tmp_path / "data" / split / source.classes[label]
             folder.mkdir(parents=True, exist_ok=True)
-            PIL.Image.fromarray(image).save(folder / f"{number:03d}.png")
+            PIL.Image.fromarray(image).save(folder / f"{index:03d}.png")
     (tmp_path / "recipe.yaml").write_text(TINY.replace(epochs=4, evaluate_every=2).to_yaml())
     command = [sys.executable, "-m", "keras_t2t", "train", "--data", "data", "--recipe", "recipe.yaml", "--output"]
     start = time.monotonic()
-    through = subprocess.run([*command, "through"], cwd=tmp_path, capture_output=True, text=True)
-    assert through.returncode == 0, through.stderr[-2000:]
-    assert "Wrote through: model.keras, README.md, curves.png, log.csv" in through.stdout
+    complete = subprocess.run([*command, "complete"], cwd=tmp_path, capture_output=True, text=True)
+    assert complete.returncode == 0, complete.stderr[-2000:]
+    assert "Wrote complete: model.keras, README.md, curves.png, log.csv" in complete.stdout
     seconds = time.monotonic() - start
-    moments = random.Random(5)
+    rng = random.Random(5)
     for _ in range(10):
         process = subprocess.Popen([*command, "killed"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        time.sleep(moments.uniform(0, seconds))
+        time.sleep(rng.uniform(0, seconds))
         process.kill()
         process.communicate()
     states = [path.name for path in (tmp_path / "killed").glob("checkpoints/epoch-*.npz")]
     last = subprocess.run([*command, "killed"], cwd=tmp_path, capture_output=True, text=True)
     assert last.returncode == 0, last.stderr[-2000:]
-    assert states and "epoch 1 of" not in last.stdout  # some of the ten had got somewhere
-    assert_same_state(tmp_path / "killed", tmp_path / "through")
+    assert states and "epoch 1 of" not in last.stdout  # some of the ten had finished an epoch
+    assert_same_state(tmp_path / "killed", tmp_path / "complete")
 
 
-def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path):
+def test_infinite_loss_raises_with_the_step(tmp_path):
     bad = RECIPE.replace(learning_rate=1e30, warmup_learning_rate=1e30, ema_momentum=0, evaluate_every=3)
     with pytest.raises(
-        TrainingError, match=r"The loss is (nan|inf) at step \d+ \(epoch 1\), learning rate 1e\+30\. .* is none; try"
+        TrainingError, match=r"The loss is (nan|inf) at step \d+ \(epoch 1\), learning rate 1e\+30\. .* is none. Try"
     ):
         train(bad, SOURCES, tmp_path)
 
 
-def test_weights_that_are_not_finite_are_never_a_checkpoint(tmp_path):
-    one_step = RECIPE.replace(learning_rate=1e39, warmup_learning_rate=1e39, warmup_epochs=0, batch_size=44, ema_momentum=0)
-    with pytest.raises(TrainingError, match=r"weights are not finite after epoch 1, .* is none; try .* another output folder"):
+def test_infinite_weights_are_not_saved(tmp_path):
+    # The update overflows float32, but the loss is computed before it.
+    one_step = RECIPE.replace(learning_rate=1e38, weight_decay=1e3, warmup_epochs=0, batch_size=44, ema_momentum=0)
+    with pytest.raises(TrainingError, match=r"weights are not finite after epoch 1, .* is none. Try .* in a new output folder"):
         train(one_step, SOURCES, tmp_path)
     assert not list(tmp_path.glob("checkpoints/*.npz"))
 
 
-def test_a_full_disk_ends_with_what_to_do_and_the_same_command_goes_on(finished, tmp_path):
+def test_full_disk_raises_and_the_same_command_resumes(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path / "run")
     for path in sorted((tmp_path / "run" / "checkpoints").glob("*.npz"))[-1:]:
         path.unlink()  # one epoch is left to do
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # no file may be larger
     try:
-        message = r"Cannot write to .*run: .*\. Make room there, .* checkpoint is .*epoch-\d+\.npz"
+        message = r"Cannot write to .*run: .*\. Free some disk space, .* checkpoint is .*epoch-\d+\.npz"
         with pytest.raises(TrainingError, match=message):
             train(RECIPE, SOURCES, tmp_path / "run")
     finally:
@@ -195,8 +197,8 @@ def test_a_full_disk_ends_with_what_to_do_and_the_same_command_goes_on(finished,
     assert_same_state(tmp_path / "run", finished[0])
 
 
-def test_another_training_needs_another_folder(finished):
-    message = r"has another training; take another folder. What differs in "
+def test_different_training_run_needs_a_different_folder(finished):
+    message = r"contains a different training run. Use another folder. Differences in "
     with pytest.raises(ValueError, match=message + "recipe.yaml: epochs: 3; epochs: 9"):
         train(RECIPE.replace(epochs=9), SOURCES, finished[0])
     with pytest.raises(ValueError, match=message + "data.yaml: weights: cifar10; weights: null"):
@@ -209,20 +211,20 @@ def test_another_training_needs_another_folder(finished):
         train(RECIPE, fewer, finished[0])
 
 
-def test_advice_can_be_followed_in_the_same_folder(tmp_path):
-    with pytest.raises(DataError, match="at least one batch of 64"):
+def test_folder_can_be_reused_after_an_error(tmp_path):
+    with pytest.raises(DataError, match="at least one batch of 64 training images"):
         train(RECIPE.replace(batch_size=64), SOURCES, tmp_path)
     assert len(train(RECIPE.replace(epochs=1), SOURCES, tmp_path)[1]) == 1
 
 
-def test_the_card_says_which_images_the_figures_are_of(tmp_path):
+def test_model_card_names_the_evaluated_split(tmp_path):
     train(RECIPE.replace(epochs=1), {**SOURCES, "test": SOURCES["val"]}, tmp_path)
     card = (tmp_path / "README.md").read_text()
     assert "Images: 44 in train, 18 in test;" in card
-    assert "Figures are of the images in test;" in card
+    assert "The metrics are measured on the test images." in card
 
 
-def test_a_training_that_is_interrupted_gives_the_cursor_back(tmp_path, monkeypatch):
+def test_interrupt_restores_the_cursor(tmp_path, monkeypatch):
     console = rich.console.Console(file=io.StringIO(), force_terminal=True)
     monkeypatch.setattr("rich.progress.get_console", lambda: console)
 
@@ -236,25 +238,25 @@ def test_a_training_that_is_interrupted_gives_the_cursor_back(tmp_path, monkeypa
     assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l") >= 0
 
 
-def test_a_stream_has_no_weights_of_classes(tmp_path):
+def test_class_weights_need_all_labels(tmp_path):
     stream = {split: StreamSource(source.elements(None), len(source), source.classes) for split, source in SOURCES.items()}
-    with pytest.raises(DataError, match="class_weights needs the labels of all images at once"):
+    with pytest.raises(DataError, match="class_weights needs all labels in advance"):
         train(RECIPE.replace(class_weights=True), stream, tmp_path / "weighted")
     _, history = train(RECIPE.replace(cache=True, epochs=1), stream, tmp_path / "plain")
     assert len(history) == 1
 
 
 def test_too_few_images(tmp_path):
-    with pytest.raises(DataError, match="at least one batch of 64 images to train on; found 44 images"):
+    with pytest.raises(DataError, match="at least one batch of 64 training images; received: 44 images"):
         train(RECIPE.replace(batch_size=64), SOURCES, tmp_path)
 
 
-def test_files_that_cannot_be_read_are_named_or_left_out(tmp_path, capsys):
+def test_unreadable_files_raise_or_are_skipped(tmp_path, capsys):
     for name in ("red", "blue"):
         (tmp_path / "data" / name).mkdir(parents=True)
-        for number in range(12):
-            color = (200, number, 0) if name == "red" else (0, number, 200)
-            PIL.Image.new("RGB", (32, 32), color).save(tmp_path / "data" / name / f"{number}.png")
+        for index in range(12):
+            color = (200, index, 0) if name == "red" else (0, index, 200)
+            PIL.Image.new("RGB", (32, 32), color).save(tmp_path / "data" / name / f"{index}.png")
     sources = from_folder(tmp_path / "data")
     bad = sources["val"].images[0]
     open(bad, "wb").close()
@@ -263,10 +265,10 @@ def test_files_that_cannot_be_read_are_named_or_left_out(tmp_path, capsys):
         with pytest.raises(DataError, match=f"1 files cannot be read, such as {bad}; remove them, or set skip_bad_files"):
             train(short.replace(cache=cache), sources, tmp_path / f"cache {cache}")
     train(short.replace(skip_bad_files=True), sources, tmp_path / "two")
-    assert f"val: 1 files cannot be read and are left out: {bad}" in capsys.readouterr().out
+    assert f"val: skipping 1 files that cannot be read: {bad}" in capsys.readouterr().out
 
 
-def test_frozen_bodies_stay_and_heads_learn(tmp_path):
+def test_freeze_backbone_trains_only_the_head(tmp_path):
     recipe = RECIPE.replace(freeze_backbone=True, epochs=1, ema_momentum=0)
     keras.utils.set_random_seed(recipe.seed)
     before = build_model(recipe, SOURCES["train"].classes)
@@ -276,18 +278,18 @@ def test_frozen_bodies_stay_and_heads_learn(tmp_path):
 
 
 @pytest.mark.parametrize("changes", [{"dtype": "mixed_bfloat16"}, {"dtype": "mixed_float16"}, {"jit_compile": True}])
-def test_precisions_and_xla(changes, tmp_path):
-    few = {split: source.subset(np.arange(8)) for split, source in SOURCES.items()}  # 16 bits are slow on a CPU
+def test_mixed_precision_and_xla(changes, tmp_path):
+    few = {split: source.subset(np.arange(8)) for split, source in SOURCES.items()}  # 16-bit training is slow on a CPU
     model, history = train(RECIPE.replace(epochs=1, **changes), few, tmp_path)
     assert np.isfinite(history[-1]["loss"]) and "ema_val_accuracy" in history[-1]
     assert {weight.dtype for weight in model.weights} == {"float32"}
 
 
-def test_going_on_in_float16_with_accumulated_gradients(tmp_path, monkeypatch):
-    """The scale of the loss and half a step of gradients are part of the state."""
-    few = {split: source.subset(np.arange(15)) for split, source in SOURCES.items()}  # 3 batches, a step is of 2
+def test_resuming_in_float16_with_gradient_accumulation(tmp_path, monkeypatch):
+    """The loss scale and partially accumulated gradients are part of the state."""
+    few = {split: source.subset(np.arange(15)) for split, source in SOURCES.items()}  # 3 batches, 2 per update
     recipe = RECIPE.replace(dtype="mixed_float16", gradient_accumulation_steps=2, batch_size=5, epochs=2, drop_rate=0.0)
-    train(recipe, few, tmp_path / "through")
+    train(recipe, few, tmp_path / "complete")
 
     def interrupt(*arguments):
         raise KeyboardInterrupt
@@ -296,7 +298,7 @@ def test_going_on_in_float16_with_accumulated_gradients(tmp_path, monkeypatch):
         patch.setattr("keras_t2t.training.callbacks.Progress.on_epoch_end", interrupt)
         train(recipe, few, tmp_path / "stopped")
     train(recipe, few, tmp_path / "stopped")
-    assert_same_state(tmp_path / "stopped", tmp_path / "through")
+    assert_same_state(tmp_path / "stopped", tmp_path / "complete")
 
 
 def test_float16_scales_the_loss():
@@ -315,46 +317,46 @@ def test_early_stopping(tmp_path):
         ema_momentum=0,
     )
     assert len(train(recipe, SOURCES, tmp_path)[1]) == 3
-    assert len(train(recipe, SOURCES, tmp_path)[1]) == 3  # the same command does not go on
+    assert len(train(recipe, SOURCES, tmp_path)[1]) == 3  # the same command does not resume
 
 
 @pytest.mark.parametrize(
     ("accuracies", "patience", "stops"),
     [
         ([0.5, 0.4, 0.3], 2, True),
-        ([0.5, 0.4, 0.5], 2, True),  # as good is not better
+        ([0.5, 0.4, 0.5], 2, True),  # equal is not better
         ([0.5, 0.4, 0.6], 2, False),
         ([0.5, 0.4], 2, False),
         ([None, None, 0.1], 2, False),
-        ([0.2, None, None], 2, False),  # decided where there is an evaluation
+        ([0.2, None, None], 2, False),  # only checked after an evaluation
         ([0.2, None, None, 0.1], 2, True),
         ([0.5, 0.4, 0.3], 0, False),
         ([], 2, False),
     ],
 )
-def test_when_training_stops_early(accuracies, patience, stops):
+def test_stops_early(accuracies, patience, stops):
     rows = [{"epoch": i + 1, **({} if value is None else {"val_accuracy": value})} for i, value in enumerate(accuracies)]
     assert stops_early(rows, patience) == stops
 
 
-def test_rare_classes_can_weigh_more(tmp_path):
-    images = np.zeros((40, 32, 32, 3), "uint8")  # all alike: the best answer is how often each class counts
-    source = from_arrays(images, (np.arange(40) % 4 == 0).astype(int), ["often", "rarely"])
+def test_class_weights_balance_predictions(tmp_path):
+    images = np.zeros((40, 32, 32, 3), "uint8")  # identical, so the best prediction is the weighted class frequency
+    source = from_arrays(images, (np.arange(40) % 4 == 0).astype(int), ["common", "rare"])
     sources = {"train": source, "val": source}
     recipe = RECIPE.replace(epochs=12, learning_rate=0.02, label_smoothing=0.0, ema_momentum=0, evaluate_every=12)
-    shares = [
+    probabilities = [
         train(recipe.replace(class_weights=balance), sources, tmp_path / str(balance))[0].predict(images[:1], verbose=0)[0, 1]
         for balance in (False, True)
     ]
-    np.testing.assert_allclose(shares, [0.25, 0.5], atol=0.08)
+    np.testing.assert_allclose(probabilities, [0.25, 0.5], atol=0.08)
 
 
-def test_weights_of_classes_make_them_count_the_same():
+def test_balanced_class_weights():
     weights = balanced(np.array([0, 0, 0, 1, 2, 2]))
     assert weights == {0: pytest.approx(2 / 3), 1: 2.0, 2: 1.0}
 
 
-def test_training_starts_from_weights(finished, tmp_path):
+def test_training_starts_from_the_given_weights(finished, tmp_path):
     start = finished[0] / "model.keras"
     recipe = RECIPE.replace(learning_rate=0.0, warmup_learning_rate=0.0, final_learning_rate=0.0, epochs=1, ema_momentum=0)
     model, _ = train(recipe, SOURCES, tmp_path, weights=str(start))

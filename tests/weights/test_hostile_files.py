@@ -1,10 +1,9 @@
-"""Files made to do harm: nothing runs, nothing hangs, memory stays small, and the error is always a CheckpointError."""
+"""Malicious files: no code runs, nothing hangs, memory stays small, and the error is always a CheckpointError."""
 
 import gc
 import io
 import os
 import struct
-import subprocess
 import sys
 import time
 import tracemalloc
@@ -24,7 +23,7 @@ SMALL = Ordered({"cls_token": np.ones((1, 1, 3), "float32"), "norm.weight": np.a
 
 
 def archive(body, entries=(), **kwargs):
-    """A zip file around opcodes of one's own."""
+    """Returns a zip file whose pickle has the given opcodes."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", **kwargs) as file:
         for name, data in [("x/data.pkl", b"\x80\x02" + body), *entries]:
@@ -37,21 +36,21 @@ def text(string):
 
 
 def tensor(shape, strides, offset=0, length=4, key="0"):
-    """Opcodes for one tensor, with numbers of one's own."""
+    """Returns the opcodes of a tensor with any shape, strides and storage."""
     pickle = Pickle()
     storage = pickle.opcodes(("storage", b"ctorch\nFloatStorage\n", key, "cpu", length)) + b"Q"
     return pickle.rebuild(storage, offset, shape, strides)
 
 
 def read(data, path):
-    """Reads a file in little time and memory; returns the weights, or None after a CheckpointError."""
+    """Returns the weights, or `None` after a CheckpointError, and checks that reading takes little time and memory."""
     path.write_bytes(data)
-    gc.freeze()  # what other tests have left is no part of the time
+    gc.freeze()  # objects of other tests must not count in the time
     start = time.thread_time()
     weights = _read(path)
     assert time.thread_time() - start < 1
     gc.unfreeze()
-    tracemalloc.start()  # makes it several times slower
+    tracemalloc.start()  # not in the first run: it makes reading several times slower
     _read(path)
     assert tracemalloc.get_traced_memory()[1] < 4 * len(data) + 2**26
     tracemalloc.stop()
@@ -85,31 +84,31 @@ CALLS = {
 
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("writer", [legacy_file, zip_file])
-def test_no_call_is_made(name, writer, tmp_path, monkeypatch):
+def test_pickled_calls_are_not_executed(name, writer, tmp_path):
     trap, call = tmp_path / "trap", CALLS[name]
     arguments = tuple(part.format(trap) if isinstance(part, str) else part for part in call.arguments)
-    harm = Call(call.module, call.name, arguments, call.state)
+    malicious = Call(call.module, call.name, arguments, call.state)
     modules = set(sys.modules)
-    weights = read(writer({"state_dict": SMALL, "harm": harm}), tmp_path / "model.pth")
+    weights = read(writer({"state_dict": SMALL, "other": malicious}), tmp_path / "model.pth")
     np.testing.assert_array_equal(weights["norm.weight"], [0, 1, 2])
     assert not trap.exists()
     assert "antigravity" not in set(sys.modules) - modules
-    assert read(writer(harm), tmp_path / "model.pth") is None  # as the whole content, there are no weights
-    in_its_place = read(writer(Ordered({**SMALL, "norm.weight": harm})), tmp_path / "model.pth")
-    assert in_its_place["norm.weight"].dtype == object
+    assert read(writer(malicious), tmp_path / "model.pth") is None
+    weights = read(writer(Ordered({**SMALL, "norm.weight": malicious})), tmp_path / "model.pth")
+    assert weights["norm.weight"].dtype == object
     assert not trap.exists()
 
 
 def _nest(levels):
-    """Tuples in tuples in ..., each holding the last one twice: 2 ** levels leaves for those who walk them."""
+    """Returns the opcodes of nested tuples, each with the next one twice, so that a traversal visits `2**levels` leaves."""
     return b"K\x01q\x00" + b"".join(b"h\x00h\x00\x86q\x00" for _ in range(levels)) + b"0"
 
 
 FILES = {
-    "tricks with reduce: a tensor called": archive(tensor((4,), (1,)) + b")R.", [("x/data/0", b"\0" * 16)]),
-    "tricks with reduce: a string called": archive(text("os.system") + b")R."),
-    "build on a class": archive(b"ctorch\nFloatStorage\n}" + text("x") + b"K\x01sb."),
-    "stack global of containers": archive(_nest(60) + b"h\x00h\x00\x93."),
+    "a call of a tensor": archive(tensor((4,), (1,)) + b")R.", [("x/data/0", b"\0" * 16)]),
+    "a call of a string": archive(text("os.system") + b")R."),
+    "a state for a class": archive(b"ctorch\nFloatStorage\n}" + text("x") + b"K\x01sb."),
+    "a global named by containers": archive(_nest(60) + b"h\x00h\x00\x93."),
     "exponential nesting": archive(b"}" + text("a") + _nest(5000) + b"h\x00s."),
     "exponential nesting as a key": archive(b"}" + _nest(5000) + b"h\x00K\x01s."),
     "exponential nesting as a shape": archive(_nest(60) + Pickle().rebuild(b"h\x00", b"h\x00", b"h\x00", b"h\x00") + b"."),
@@ -120,9 +119,9 @@ FILES = {
         b"}(" + b"".join(b"\x8a\x0a" + (i * (2**61 - 1)).to_bytes(10, "little") + b"N" for i in range(70_000)) + b"u."
     ),
     "a memo of 4 billion": archive(b"Nr\xff\xff\xff\xff0j\xff\xff\xff\xff."),
-    "a memo asked for what it does not have": archive(b"h\x07."),
+    "an unknown memo index": archive(b"h\x07."),
     "copies of a memo": archive(b"]q\x00(" + b"N" * 10_000 + b"e" + b"(" + b"h\x00" * 100_000 + b"l."),
-    "dictionaries of a list of pairs, again and again": archive(
+    "many dictionaries from one list of pairs": archive(
         b"](" + b"NN\x86" * 30_000 + b"eq\x00" + b"ccollections\nOrderedDict\nq\x01" + b"h\x01h\x00\x85R" * 30_000 + b"."
     ),
     "too many operations": archive(b"N0" * MAX_OPERATIONS + b"N."),
@@ -133,25 +132,25 @@ FILES = {
     "a frame of 16 EB": archive(b"\x95" + b"\xff" * 7 + b"\x7fN."),
     "no stop": archive(b"N"),
     "an empty stack": archive(b"."),
-    "a mark that is not there": archive(b"Nt."),
-    "an extension": archive(b"\x82\x01."),
-    "a buffer outside": archive(b"\x97."),
+    "a missing mark": archive(b"Nt."),
+    "an extension code": archive(b"\x82\x01."),
+    "an out-of-band buffer": archive(b"\x97."),
     "a huge shape": archive(tensor((2**62, 2**62), (0, 0)) + b".", [("x/data/0", b"\0" * 16)]),
-    "a huge shape of one number": archive(tensor((2**40,), (0,)) + b".", [("x/data/0", b"\0" * 16)]),
+    "a huge shape with stride 0": archive(tensor((2**40,), (0,)) + b".", [("x/data/0", b"\0" * 16)]),
     "a shape of lists": archive(tensor((2**30, [1, 2]), (1, 1)) + b".", [("x/data/0", b"\0" * 16)]),
     "a shape of strings": archive(tensor(("1" * 9, "2"), (1, 1)) + b".", [("x/data/0", b"\0" * 16)]),
     "a shape of rank 10,000": archive(tensor((1,) * 10_000, (1,) * 10_000) + b".", [("x/data/0", b"\0" * 16)]),
     "a negative shape": archive(tensor((-1,), (1,)) + b".", [("x/data/0", b"\0" * 16)]),
     "fewer strides than sizes": archive(tensor((2, 2), (1,)) + b".", [("x/data/0", b"\0" * 16)]),
-    "a stride out of the storage": archive(tensor((4,), (2,)) + b".", [("x/data/0", b"\0" * 16)]),
+    "a stride beyond the storage": archive(tensor((4,), (2,)) + b".", [("x/data/0", b"\0" * 16)]),
     "a negative stride": archive(tensor((4,), (-1,)) + b".", [("x/data/0", b"\0" * 16)]),
-    "an offset out of the storage": archive(tensor((4,), (1,), offset=1) + b".", [("x/data/0", b"\0" * 16)]),
+    "an offset beyond the storage": archive(tensor((4,), (1,), offset=1) + b".", [("x/data/0", b"\0" * 16)]),
     "a negative offset": archive(tensor((1,), (1,), offset=-1) + b".", [("x/data/0", b"\0" * 16)]),
     "an offset that overflows": archive(tensor((1,), (1,), offset=2**63 - 1) + b".", [("x/data/0", b"\0" * 16)]),
     "a storage longer than its entry": archive(tensor((4,), (1,), length=2**40) + b".", [("x/data/0", b"\0" * 16)]),
-    "a storage of negative length": archive(tensor((0,), (1,), length=-4) + b".", [("x/data/0", b"\0" * 16)]),
-    "a storage that is not there": archive(tensor((4,), (1,)) + b"."),
-    "a storage outside of the archive": archive(tensor((4,), (1,), key="../../../etc/passwd") + b"."),
+    "a storage with a negative length": archive(tensor((0,), (1,), length=-4) + b".", [("x/data/0", b"\0" * 16)]),
+    "a missing storage": archive(tensor((4,), (1,)) + b"."),
+    "a storage outside the archive": archive(tensor((4,), (1,), key="../../../etc/passwd") + b"."),
     "an absolute path as a key": archive(tensor((4,), (1,), key="/etc/passwd") + b"."),
     "two pickles": archive(b"N.", [("y/data.pkl", b"\x80\x02N.")]),
     "no pickle": zip_file({}).replace(b"data.pkl", b"data.pkI"),
@@ -161,12 +160,12 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_harm_is_refused(name, tmp_path):
+def test_malicious_files_are_refused(name, tmp_path):
     assert read(FILES[name], tmp_path / "model.pth") is None
 
 
 def _overlapping(count, size):
-    """A zip file whose directory lists one large entry many times."""
+    """Returns a zip file whose directory lists one entry many times."""
     data = bytearray(archive(b"N.", [("x/data/0", b"\0" * size)]))
     end = data.rindex(b"PK\x05\x06")
     start = struct.unpack_from("<I", data, end + 16)[0]
@@ -177,33 +176,33 @@ def _overlapping(count, size):
 
 
 @pytest.mark.parametrize(("count", "size"), [(1000, 10**6), (60_000, 0)])
-def test_overlapping_entries_and_endless_directories_are_refused(count, size, tmp_path):
+def test_overlapping_entries_and_huge_directories_are_refused(count, size, tmp_path):
     assert read(_overlapping(count, size), tmp_path / "model.pth") is None
 
 
 @pytest.mark.parametrize("name", ["../../trap", "/tmp/trap", "x/../../trap", "C:\\trap", "x/\0trap"])
-def test_names_of_zip_entries_are_not_paths(name, tmp_path):
+def test_names_of_zip_entries_are_not_used_as_paths(name, tmp_path):
     folder = tmp_path / "a" / "b"
     folder.mkdir(parents=True)
     body = b"}" + text("w") + tensor((4,), (1,)) + b"s."
-    weights = read(archive(body, [("x/data/0", b"\0" * 16), (name, b"harm")]), folder / "model.pth")
+    weights = read(archive(body, [("x/data/0", b"\0" * 16), (name, b"trap")]), folder / "model.pth")
     np.testing.assert_array_equal(weights["w"], np.zeros(4))
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "b", "model.pth"]
 
 
-def test_storages_of_the_legacy_format_are_held_to_their_lengths(tmp_path):
+def test_wrong_lengths_and_keys_of_legacy_storages_are_refused(tmp_path):
     data = legacy_file({"w": np.arange(4, dtype="float32")})
     for length in (-4, 3, 5, 2**62):
         changed = data[:-24] + struct.pack("<q", length) + data[-16:]
         assert read(changed, tmp_path / "model.pth") is None
     assert read(data[:-1], tmp_path / "model.pth") is None
     order = Pickle().dumps(["0"])
-    for wrong in (["1"], ["0", "0"], [], [("0",)], "0" * 10, 7):
-        assert read(data.replace(order, Pickle().dumps(wrong)), tmp_path / "model.pth") is None, wrong
+    for keys in (["1"], ["0", "0"], [], [("0",)], "0" * 10, 7):
+        assert read(data.replace(order, Pickle().dumps(keys)), tmp_path / "model.pth") is None, keys
 
 
-def test_weights_of_the_files_are_not_spelt_twice(tmp_path):
-    with pytest.raises(keras_t2t.CheckpointError, match=r"norm\.weight twice, with and without a prefix"):
+def test_duplicate_weights_are_refused(tmp_path):
+    with pytest.raises(keras_t2t.CheckpointError, match=r"The weight norm\.weight is in .* twice, with and without a prefix"):
         (tmp_path / "model.pth").write_bytes(zip_file({**SMALL, "module.norm.weight": SMALL["norm.weight"]}))
         read_checkpoint(tmp_path / "model.pth")
 
@@ -217,57 +216,3 @@ def test_truncated_files_are_refused(file, tmp_path):
         os.truncate(path, length)
         with pytest.raises(keras_t2t.CheckpointError):
             read_torch_file(path)
-
-
-MUTATIONS = """
-import resource, signal, sys, pathlib
-import numpy as np
-import keras_t2t
-from keras_t2t.weights.reading import read_checkpoint
-
-source, count, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-data, path = pathlib.Path(source).read_bytes(), pathlib.Path(source + ".mutated")
-rng = np.random.default_rng(seed)
-refused = 0
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for number in range(count):
-    mutated = bytearray(data)
-    for _ in range(rng.integers(1, 5)):
-        kind, at = rng.integers(4), rng.integers(len(mutated))
-        if kind == 0:
-            mutated[at] = rng.integers(256)
-        elif kind == 1:
-            mutated[at] ^= 1 << rng.integers(8)
-        elif kind == 2:
-            del mutated[at : at + rng.integers(1, 9)]
-        else:
-            mutated[at:at] = mutated[rng.integers(len(mutated)) :][: rng.integers(1, 40)]
-    path.write_bytes(mutated)
-    signal.alarm(2)
-    try:
-        arrays = read_checkpoint(path).arrays
-        assert sum(array.size for array in arrays.values()) < 10 * len(mutated)
-    except keras_t2t.CheckpointError:
-        refused += 1
-    signal.alarm(0)
-grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-assert grown < 100_000, grown
-print(refused)
-"""
-
-
-@pytest.mark.parametrize("writer", [legacy_file, zip_file])
-def test_ten_thousand_mutations(writer, tmp_path):
-    """In a process of its own, so that a crash, a hang of two seconds (the alarm kills it) or a swelling memory is seen."""
-    state = {f"blocks.{i}.weight": np.arange(i + 2, dtype="float32") for i in range(5)}
-    content = {
-        "args": Call("argparse", "Namespace", (), {"lr": 1e-3}),
-        "state_dict_ema": Ordered(state),
-        "epochs": [1, 2.5, (3,)],
-    }
-    source = tmp_path / "model.pth"
-    source.write_bytes(writer(content))
-    command = [sys.executable, "-c", MUTATIONS, str(source), "5000", "7"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert 2000 < int(result.stdout) < 5000

@@ -1,4 +1,4 @@
-"""Loading a mapping: strict, all or nothing, positions resized."""
+"""Loading a mapping: all entries must match, or nothing is loaded; positions are resized."""
 
 import keras
 import numpy as np
@@ -21,20 +21,21 @@ def parameters():
     return seeded_parameters(CONFIG, SIZE, classes=7)
 
 
-def test_everything_that_does_not_fit_is_listed_and_nothing_is_loaded(parameters):
+def test_all_mismatches_are_listed_and_nothing_is_loaded(parameters):
     model = build()
     before = model.get_weights()
     parameters["head.bias"] = parameters["head.bias"][:5]
     parameters["blocks.2.norm1.weight"] = parameters.pop("norm.weight")
     del parameters["cls_token"]
-    with pytest.raises(ValueError, match="does not fit the model 't2t_vit'; nothing was loaded from a mapping:") as error:
+    with pytest.raises(ValueError, match=r"not fit the model 't2t_vit'\. No weights were loaded from a mapping") as error:
         keras_t2t.load_checkpoint(model, parameters)
     assert str(error.value).splitlines()[1:] == [
         "  missing: cls_token (1, 1, 18)",
         "  missing: norm.weight (18,)",
         "  unexpected: blocks.2.norm1.weight (18,)",
-        "  mis-shaped: head.bias expected (7,), received (5,)",
-        "  for other classes: load_checkpoint(..., skip_head=True), or keras_t2t.replace_head afterwards",
+        "  wrong shape: head.bias expected (7,), received (5,)",
+        "If the checkpoint has other classes, pass skip_head=True to load_checkpoint, or build the model with as many classes "
+        "as the checkpoint has, load it, and call keras_t2t.replace_head.",
     ]
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
@@ -46,7 +47,7 @@ def test_weights_of_another_variant_are_refused():
         keras_t2t.load_checkpoint(build(), seeded_parameters(other, SIZE, classes=7))
 
 
-def test_a_model_without_head_skips_the_head_and_nothing_else(parameters):
+def test_a_model_without_a_head_skips_only_the_head(parameters):
     model = build(include_top=False, pooling="token")
     keras_t2t.load_checkpoint(model, parameters)
     np.testing.assert_array_equal(model.get_layer("norm").gamma, parameters["norm.weight"])
@@ -65,18 +66,18 @@ def test_positions_of_another_grid_are_resized(parameters, size):
     assert layer.table.shape[0] != parameters["pos_embed"].shape[1]
 
 
-def test_a_grid_that_is_no_square_must_be_named():
+def test_a_grid_that_is_not_square_must_be_given():
     parameters = seeded_parameters(CONFIG, (43, 61), classes=7)
     with pytest.raises(
         ValueError,
-        match=r"mis-shaped: pos_embed .* \(1, 55, 18\) of a grid that is not known: name it with load_checkpoint",
+        match=r"wrong shape: pos_embed .* \(1, 55, 18\), whose grid is unknown; pass position_grid=\(rows, columns\)",
     ):
         keras_t2t.load_checkpoint(build(), parameters)
     model = build()
     before = [np.array(weight) for weight in model.weights]
-    for wrong in [(-6, -9), (6.0, 9.0), (6, 9, 1), "ab"]:
-        with pytest.raises(ValueError, match=r"`position_grid` should be \(rows, columns\)\. Received: position_grid="):
-            keras_t2t.load_checkpoint(model, parameters, position_grid=wrong)
+    for invalid in [(-6, -9), (6.0, 9.0), (6, 9, 1), "ab"]:
+        with pytest.raises(ValueError, match=r"position_grid; expected \(rows, columns\), .* received: position_grid="):
+            keras_t2t.load_checkpoint(model, parameters, position_grid=invalid)
     for weight, old in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(weight, old)
     grid = build((43, 61)).get_layer("position_embedding").grid_size
@@ -92,17 +93,17 @@ def test_float16_checkpoints_load(parameters):
     np.testing.assert_array_equal(model.get_layer("norm").beta, parameters["norm.bias"].astype("float16"))
 
 
-def test_saved_and_loaded_models_take_checkpoints_too(parameters, tmp_path):
+def test_saved_models_can_load_checkpoints(parameters, tmp_path):
     model = build()
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    for either in (model, loaded):
-        keras_t2t.load_checkpoint(either, parameters)
+    keras_t2t.load_checkpoint(model, parameters)
+    keras_t2t.load_checkpoint(loaded, parameters)
     x = np.random.default_rng(0).uniform(0, 255, (2, *SIZE, 3))
     np.testing.assert_array_equal(model.predict(x, verbose=0), loaded.predict(x, verbose=0))
 
 
-def test_other_models_and_other_sources_are_refused():
+def test_other_models_and_sources_are_refused():
     plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="Expected a model built by keras_t2t"):
         keras_t2t.load_checkpoint(plain, {})
@@ -113,39 +114,39 @@ def test_other_models_and_other_sources_are_refused():
         keras_t2t.load_checkpoint(build(), [1, 2])
 
 
-def test_a_table_that_fits_two_grids_must_be_named(parameters):
+def test_an_ambiguous_grid_must_be_given(parameters):
     model = build((13, 103))  # a grid of 1x16
-    with pytest.raises(ValueError, match=r"received \(1, 17, 18\) of a grid that is not known"):
+    with pytest.raises(ValueError, match=r"received \(1, 17, 18\), whose grid is unknown"):
         keras_t2t.load_checkpoint(model, parameters)
     keras_t2t.load_checkpoint(model, parameters, position_grid=(1, 16))
     np.testing.assert_array_equal(model.get_layer("position_embedding").table, parameters["pos_embed"][0])
 
 
-def test_a_file_of_the_very_model_needs_no_grid(parameters, tmp_path):
+def test_a_file_saved_from_the_same_model_needs_no_grid(parameters, tmp_path):
     model = build((13, 103))
     model.get_layer("position_embedding").table.assign(np.arange(17 * 18).reshape(17, 18))
     model.save_weights(tmp_path / "model.weights.h5")
     model.save(tmp_path / "model.keras")
     same = build((13, 103), weights=tmp_path / "model.weights.h5")
     np.testing.assert_array_equal(same.get_layer("position_embedding").table, np.arange(17 * 18).reshape(17, 18))
-    square = build()  # of as many positions, 4x4
-    report = keras_t2t.load_checkpoint(square, tmp_path / "model.keras")  # which says what its grid is
+    square = build()  # a grid of 4x4 has as many positions, but a .keras file stores its grid
+    report = keras_t2t.load_checkpoint(square, tmp_path / "model.keras")
     assert report.resized == ("position_embedding/vars/0",)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 18), (1, 0, 18), (1, 18, 18), (17, 18)])
-def test_a_position_table_that_is_none_is_listed_with_the_rest(parameters, shape):
+def test_an_invalid_position_table_is_listed_with_other_mismatches(parameters, shape):
     del parameters["cls_token"]
     parameters["pos_embed"] = np.zeros(shape)
     parameters["head.bias"] = np.array([None] * 7)
-    with pytest.raises(ValueError, match="nothing was loaded") as error:
+    with pytest.raises(ValueError, match="No weights were loaded") as error:
         keras_t2t.load_checkpoint(build(), parameters)
     kinds = [line.split(":")[0].strip() for line in str(error.value).splitlines()[1:]]
-    assert kinds == ["missing", "mis-shaped", "not numbers"]
+    assert kinds == ["missing", "wrong shape", "not numeric"]
 
 
 @pytest.mark.parametrize("scope", ["my_head", "block1", "norm"])
-def test_names_of_what_the_model_was_built_inside_of_do_not_matter(parameters, scope):
+def test_name_scopes_do_not_matter(parameters, scope):
     with keras.name_scope(scope):
         model = build()
     keras_t2t.load_checkpoint(model, parameters)
@@ -153,7 +154,7 @@ def test_names_of_what_the_model_was_built_inside_of_do_not_matter(parameters, s
     np.testing.assert_array_equal(model.get_layer("norm").gamma, parameters["norm.weight"])
 
 
-def test_a_model_with_a_stem_in_front_takes_checkpoints(parameters):
+def test_a_model_with_a_stem_can_load_checkpoints(parameters):
     inputs = keras.Input((*SIZE, 1))
     stem = keras.Sequential([keras.Input((*SIZE, 1)), keras.layers.Conv2D(3, 1)], name="stem")
     model = keras_t2t.T2TViT(CONFIG, input_tensor=stem(inputs), classes=7)

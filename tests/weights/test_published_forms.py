@@ -1,4 +1,4 @@
-"""Files that PyTorch wrote, in the forms in which T2T-ViT was published, give the logits of the model they were saved from."""
+"""Files saved by PyTorch, in the forms in which T2T-ViT was published, give the logits of the original model."""
 
 import json
 
@@ -36,7 +36,7 @@ def test_logits_and_report(file):
     assert report == keras_t2t.LoadReport(str(path), entry, prefixes, layout, len(model.weights), (), ())
     logits = model.predict(reference_images(3, 64, 64, FILES[file]["seed_of_images"]), verbose=0)
     expected = np.load(DATA / "checkpoints" / "expected.npz")
-    if file == "t2t_tiny_half_bare.pth":  # its logits were not recorded; its values are the seeded ones in float16
+    if file == "t2t_tiny_half_bare.pth":  # has no reference logits, but its weights are the seeded ones in float16
         norm = reference_parameter("blocks.1.norm2.weight", (64,), FILES[file]["seed_of_images"])
         weight = np.asarray(model.get_layer("block1").norm2.gamma)
         assert np.isfinite(logits).all()
@@ -45,7 +45,7 @@ def test_logits_and_report(file):
         assert relative_error(logits, expected[f"{file}/logits"]) < 1e-5
 
 
-def test_the_constructor_takes_the_same_files():
+def test_constructors_load_the_same_files():
     file = "t2t_tiny_mmpretrain.pth"
     model = build(file, weights=DATA / "checkpoints" / file)
     logits = model.predict(reference_images(3, 64, 64, FILES[file]["seed_of_images"]), verbose=0)

@@ -1,4 +1,4 @@
-"""Every format, entry and prefix in which weights come, and the sizes they are resized to."""
+"""Reading every format, entry, prefix and dtype of weights, and resizing them to other image sizes."""
 
 import zipfile
 
@@ -30,7 +30,7 @@ def assert_equal_weights(model, other):
 
 @pytest.fixture
 def loaded(small_config):
-    """A model with seeded weights, and those weights."""
+    """Returns a model with seeded weights, and the weights by name."""
     model = build(small_config)
     parameters = seeded_parameters(small_config, SIZE, classes=7)
     keras_t2t.load_checkpoint(model, parameters)
@@ -60,8 +60,8 @@ def test_formats(loaded, suffix, tmp_path):
 def test_layouts(loaded):
     model, parameters = loaded
     config, positions = keras_t2t.config_of(model), model.get_layer("position_embedding").table.shape[0]
-    theirs = name_map(config, positions, classes=7, layout="openmmlab")
-    renamed = {row.source: parameters[ours.source] for ours, row in zip(name_map(config, positions), theirs, strict=True)}
+    rows = zip(name_map(config, positions), name_map(config, positions, layout="openmmlab"), strict=True)
+    renamed = {openmmlab.source: parameters[authors.source] for authors, openmmlab in rows}
     other = build(config)
     report = keras_t2t.load_checkpoint(other, {"state_dict": {f"backbone.{name}": array for name, array in renamed.items()}})
     assert_equal_weights(other, model)
@@ -69,7 +69,7 @@ def test_layouts(loaded):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64", ml_dtypes.bfloat16])
-def test_other_precisions(dtype, tmp_path):
+def test_other_dtypes(dtype, tmp_path):
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
     parameters = {name: array.astype(dtype) for name, array in seeded_parameters(config, SIZE, classes=7).items()}
     (tmp_path / "model.pth").write_bytes(zip_file(parameters))
@@ -79,7 +79,7 @@ def test_other_precisions(dtype, tmp_path):
         np.testing.assert_array_equal(model.get_layer("norm").gamma, parameters["norm.weight"].astype("float32"))
 
 
-def test_the_moving_average_comes_first():
+def test_the_moving_average_is_preferred():
     def state(value):
         return {"module.w": np.full(3, value, "float32")}
 
@@ -89,14 +89,14 @@ def test_the_moving_average_comes_first():
         assert (checkpoint.entry, checkpoint.arrays["w"][0]) == (name, value)
         del entries[name]
     assert read_checkpoint(state(5)).entry is None
-    # An entry without weights is passed over.
+    # Entries without weights are skipped.
     assert read_checkpoint({"state_dict_ema": {}, "state_dict": state(6)}).entry == "state_dict"
-    # Something else under the name of an entry is not taken for weights.
+    # Entries of another type are skipped, too.
     assert read_checkpoint({"state_dict_ema": None, "model": "t2t_vit_14", "net": state(6)}).entry == "net"
 
 
-def test_a_mapping_of_torch_tensors_is_read_by_their_arrays():
-    class Tensor:  # of PyTorch, as far as numpy sees it
+def test_a_mapping_of_torch_tensors():
+    class Tensor:  # what numpy sees of a tensor of PyTorch
         shape, dtype = (2,), "torch.float32"
 
         def __array__(self, dtype=None, copy=None):
@@ -105,13 +105,13 @@ def test_a_mapping_of_torch_tensors_is_read_by_their_arrays():
     np.testing.assert_array_equal(read_checkpoint({"module.backbone.w": Tensor()}).arrays["w"], [1, 2])
 
 
-def test_prefixes_in_any_order_are_reported():
+def test_prefixes_are_stripped_in_any_order():
     checkpoint = read_checkpoint({"backbone.module.a": np.ones(2), "module.module.b": np.ones(3), "c": np.ones(4)})
     assert list(checkpoint.arrays) == ["a", "b", "c"]
     assert checkpoint.prefixes == ("backbone.", "module.")
 
 
-def test_bfloat16_models_read_their_own_files(tmp_path):
+def test_bfloat16_models_load_their_own_files(tmp_path):
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
     model = build(config, dtype="bfloat16")
     model.save_weights(tmp_path / "model.weights.h5")
@@ -119,7 +119,7 @@ def test_bfloat16_models_read_their_own_files(tmp_path):
     assert_equal_weights(other, model)
 
 
-def test_files_that_inflate_or_point_elsewhere_are_refused(tmp_path):
+def test_files_that_expand_or_refer_to_other_files_are_refused(tmp_path):
     np.savez_compressed(tmp_path / "bomb.npz", w=np.zeros(10**7))
     with h5py.File(tmp_path / "bomb.weights.h5", "w") as file:
         file.create_dataset("layers/w", (2**28,), "float32", chunks=(2**20,))
@@ -138,9 +138,9 @@ def test_files_that_inflate_or_point_elsewhere_are_refused(tmp_path):
         "bomb.npz": "declares 80000",
         "bomb.weights.h5": "declares 1073741824 bytes",
         "bomb.keras": "declares 100000000 bytes",
-        "external.weights.h5": "data in other files",
-        "virtual.weights.h5": "data in other files",
-        "linked.weights.h5": "data in other files",
+        "external.weights.h5": "refers to data in other files",
+        "virtual.weights.h5": "refers to data in other files",
+        "linked.weights.h5": "refers to data in other files",
     }.items():
         with pytest.raises(keras_t2t.CheckpointError, match=f"Cannot read .*{name}: .*{reason}"):
             read_checkpoint(tmp_path / name)
@@ -150,7 +150,8 @@ def test_files_that_inflate_or_point_elsewhere_are_refused(tmp_path):
 def test_no_weights(content, tmp_path):
     (tmp_path / "model.pth").write_bytes(zip_file(content))
     with pytest.raises(
-        keras_t2t.CheckpointError, match=r"no weights in .*model.pth: expected arrays by name, bare or under \('state_"
+        keras_t2t.CheckpointError,
+        match=r"no weights in .*model.pth. Expected arrays by name, at the top level or in one of the entries \('state_",
     ):
         read_checkpoint(tmp_path / "model.pth")
 
@@ -159,13 +160,13 @@ def test_no_weights(content, tmp_path):
 def test_damaged_files(suffix, tmp_path):
     path = tmp_path / f"model{suffix}"
     path.write_bytes(b"no such thing" * 10)
-    with pytest.raises(keras_t2t.CheckpointError, match=f"Cannot read .*model{suffix}: it is damaged or no "):
+    with pytest.raises(keras_t2t.CheckpointError, match=f"Cannot read .*model{suffix}: it is damaged or not a valid "):
         read_checkpoint(path)
     with pytest.raises(FileNotFoundError):
         read_checkpoint(tmp_path / f"none{suffix}")
 
 
-def test_npz_files_with_pickles_are_refused(tmp_path):
+def test_npz_files_with_objects_are_refused(tmp_path):
     np.savez(tmp_path / "model.npz", w=np.array([{}], object))
     with pytest.raises(keras_t2t.CheckpointError, match="allow_pickle"):
         read_checkpoint(tmp_path / "model.npz")
@@ -180,8 +181,8 @@ def test_safetensors_is_optional(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("size", [(384, 384), (320, 256)])
 @pytest.mark.parametrize("variant", ["t2t_vit_7", "vit_small_16"])
-def test_resized_loading_and_back(variant, size, tmp_path):
-    """224 to 384 and 320x256 gives the reference resize of PyTorch; back, from a file of Keras, that of those."""
+def test_positions_are_resized_there_and_back(variant, size, tmp_path):
+    """Loading at another image size, and back from a Keras file, resizes the positions as PyTorch does."""
     constructor = {"t2t_vit_7": keras_t2t.T2TViT7, "vit_small_16": keras_t2t.ViTSmall16}[variant]
     parameters = seeded_parameters(keras_t2t.configs.VARIANTS[variant].config, (224, 224))
     small = constructor(weights=None, input_shape=(*size, 3))
@@ -203,7 +204,7 @@ def test_resized_loading_and_back(variant, size, tmp_path):
 
 
 def pytorch_bicubic(grid, size):
-    """Bicubic interpolation as PyTorch has it (A = -0.75, half-pixel centers, edges clamped), one axis after the other."""
+    """Resizes as PyTorch does (A = -0.75, half-pixel centers, clamped edges), one axis after the other."""
     for axis in (0, 1):
         old, new, a = grid.shape[axis], size[axis], -0.75
         result = []
@@ -227,7 +228,7 @@ def test_skip_head(tmp_path):
     donor.save_weights(tmp_path / "donor.weights.h5")
     for source, names in [
         (parameters, ("head.bias", "head.weight")),
-        (tmp_path / "donor.weights.h5", ("dense_2/vars/0", "dense_2/vars/1")),
+        (tmp_path / "donor.weights.h5", ("fast_dense_2/vars/0", "fast_dense_2/vars/1")),
     ]:
         model = build(config, classes=3)
         head = np.asarray(model.get_layer("head").kernel)
@@ -238,5 +239,5 @@ def test_skip_head(tmp_path):
         assert str(report).endswith(f"; skipped {', '.join(names)}")
         np.testing.assert_array_equal(model.get_layer("head").kernel, head)
         x = reference_images(2, *SIZE, seed=3)
-        bodies = [keras.Model(m.inputs, m.get_layer("norm").output) for m in (model, donor)]
-        np.testing.assert_array_equal(bodies[0].predict(x, verbose=0), bodies[1].predict(x, verbose=0))
+        backbones = [keras.Model(m.inputs, m.get_layer("norm").output) for m in (model, donor)]
+        np.testing.assert_array_equal(backbones[0].predict(x, verbose=0), backbones[1].predict(x, verbose=0))

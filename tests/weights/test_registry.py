@@ -1,4 +1,4 @@
-"""The registry is consistent, and says what the model zoo says."""
+"""The registry is consistent with itself, the constructors and the model cards."""
 
 import csv
 import pathlib
@@ -19,56 +19,52 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("source", PUBLISHED_WEIGHTS, ids=lambda source: f"{source.variant}-{source.name}")
-def test_a_source(source, monkeypatch):
+def test_published_weights(source, monkeypatch):
     monkeypatch.delenv("KERAS_T2T_WEIGHTS_URL", raising=False)
     assert source.variant in VARIANTS
     assert re.fullmatch(r"https://[a-z./A-Z0-9-]+/[\w.-]+\.pth(\.tar)?", source.url)
-    # The file names carry the accuracy, rounded, or the start of the digest.
+    # File names contain the rounded accuracy or the first digits of the digest.
     if source.name == "imagenet_openmmlab":
         assert source.url.endswith(f"-{source.digest.removeprefix('sha256:')}.pth")
     else:
         (top1,) = re.findall(r"\d\d\.\d", source.file)
         assert abs(float(top1) - source.top1) <= 0.05 + 1e-9
-    assert (
-        source.classes
-        == len(class_names(source.dataset))
-        == len(set(class_names(source.dataset)))
-        + (
-            2 if source.dataset == "imagenet" else 0  # two birds and two machines share a name
-        )
-    )
+    names = class_names(source.dataset)
+    duplicates = 2 if source.dataset == "imagenet" else 0  # two birds and two machines share a name
+    assert source.classes == len(names) == len(set(names)) + duplicates
     assert f'"{source.name}"' in CONSTRUCTORS[source.variant].__doc__
 
 
-def test_what_ships_needs_no_network_and_says_its_own_accuracy(monkeypatch, tmp_path):
+def test_shipped_weights_need_no_network_and_state_their_accuracy(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "no_cache"))
-    monkeypatch.setattr(pretrained, "fetch", lambda source: pytest.fail("the network was used"))
+    monkeypatch.setattr(pretrained, "fetch", lambda weights: pytest.fail("the network was used"))
     (source,) = SHIPPED_WEIGHTS
     assert source.path.stat().st_size < 12e6
     with (source.path.parent / "log.csv").open() as file:
         *_, last = csv.DictReader(file)
-    # The log is of the training, in bfloat16; the accuracies of the classes, 1,000 images each, are of the float32 model.
+    # The log was written in training, in bfloat16. The model card gives the accuracy of the float32 model for each class, on
+    # 1,000 images.
     assert abs(source.top1 - 100 * float(last["ema_val_accuracy"])) < 0.05
     assert abs(source.top5 - 100 * float(last["ema_val_top5"])) < 0.05
-    page = (source.path.parents[1] / "README.md").read_text()
-    (classes,) = (line for line in page.splitlines() if line.endswith(f"| {source.top1}% |"))
+    model_cards = (source.path.parents[1] / "README.md").read_text()
+    (classes,) = (line for line in model_cards.splitlines() if line.endswith(f"| {source.top1}% |"))
     *accuracies, _ = (float(cell.strip(" %")) for cell in classes.strip("|").split("|"))
     assert len(accuracies) == 10 and source.top1 == round(sum(accuracies) / 10, 2)
-    assert f"| {source.top1}% | {source.top5}% |" in page
+    assert f"| {source.top1}% | {source.top5}% |" in model_cards
     model = keras_t2t.T2TViTTiny32(weights="cifar10")
     paths = sorted((REPOSITORY / "examples" / "images").glob("*.jpg"))
     images = keras_t2t.data.load_images(paths, model)
     probabilities = model.predict(images, verbose=0)
-    named = [keras_t2t.labels_of(model)[number] for number in probabilities.argmax(1)]
-    mistaken = {path.stem: name for name, path in zip(named, paths, strict=True) if name != path.stem}
-    assert len(paths) == 10 and mistaken == {"bird": "dog", "cat": "dog"}  # the first test image of each class
+    predicted = [keras_t2t.labels_of(model)[index] for index in probabilities.argmax(1)]
+    errors = {path.stem: name for name, path in zip(predicted, paths, strict=True) if name != path.stem}
+    assert len(paths) == 10 and errors == {"bird": "dog", "cat": "dog"}  # the first test image of each class
     saved = keras.models.load_model(source.path)
     assert keras_t2t.labels_of(saved) == keras_t2t.labels_of(model)
     np.testing.assert_allclose(saved.predict(images, verbose=0), probabilities, atol=1e-6)
     assert not (tmp_path / "no_cache").exists()
 
 
-def test_names_are_unique_and_exist_where_published():
+def test_names_are_unique():
     assert len({(source.variant, source.name) for source in PUBLISHED_WEIGHTS}) == len(PUBLISHED_WEIGHTS) == 17
     assert list(pretrained_weights_of("t2t_vit_14")) == ["imagenet", "imagenet_384", "cifar10", "cifar100"]
     assert list(pretrained_weights_of("t2t_vit_t_19")) == ["imagenet", "imagenet_openmmlab"]
@@ -76,12 +72,12 @@ def test_names_are_unique_and_exist_where_published():
     assert pretrained_weights_of("vit_small_16") == pretrained_weights_of(None) == {}
 
 
-def test_what_a_download_is_held_to():
-    status = {
+def test_verified_by():
+    verified_by = {
         source.name: source.verified_by for source in PUBLISHED_WEIGHTS if source.variant in ("t2t_vit_14", "t2t_vit_t_14")
     }
-    assert status["imagenet_384"] == "names and shapes"
-    assert status["imagenet_openmmlab"] == "SHA-256, first 8 digits"
+    assert verified_by["imagenet_384"] == "names and shapes"
+    assert verified_by["imagenet_openmmlab"] == "SHA-256, first 8 digits"
     assert pretrained_weights_of("t2t_vit_14")["imagenet"].verified_by == "SHA-384"
 
 
@@ -94,6 +90,6 @@ def test_what_a_download_is_held_to():
         (keras_t2t.T2TViT7, "no/such.pth", "Received: weights=no/such.pth"),
     ],
 )
-def test_unknown_weights_list_those_that_exist(constructor, weights, message):
+def test_the_error_for_unknown_weights_lists_the_known_ones(constructor, weights, message):
     with pytest.raises(ValueError, match=message):
         constructor(weights=weights)

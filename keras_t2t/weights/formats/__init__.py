@@ -1,1 +1,1 @@
-"""Readers of files: each turns a path into arrays by name, and executes nothing that is in the file."""
+"""Readers of file formats. Each turns a file into arrays by name, and executes no code in the file."""

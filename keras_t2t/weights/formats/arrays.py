@@ -10,7 +10,13 @@ from keras_t2t.weights.formats.limits import check_expansion
 
 
 def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Returns the arrays of a `.safetensors` file by name.
+    """Reads the arrays of a `.safetensors` file.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The arrays by name.
 
     Raises:
         ImportError: If safetensors is not installed.
@@ -18,15 +24,21 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise ImportError('Reading .safetensors files needs safetensors: pip install "keras-t2t[safetensors]"') from error
+        raise ImportError('Reading .safetensors files requires safetensors: pip install "keras-t2t[safetensors]"') from error
     return safetensors.numpy.load_file(path)
 
 
 def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Returns the arrays of an `.npz` file by name.
+    """Reads the arrays of an `.npz` file.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The arrays by name.
 
     Raises:
-        ValueError: If the file declares far more than it holds, or has Python objects in it.
+        ValueError: If the file declares far more than it holds, or contains Python objects.
     """
     with zipfile.ZipFile(path) as archive:
         check_expansion(sum(info.file_size for info in archive.infolist()), pathlib.Path(path).stat().st_size)

@@ -1,7 +1,7 @@
-"""A pickle machine that runs nothing: it builds plain containers, and a record of everything else that a pickle asks for.
+"""A pickle reader that executes no code: it builds plain containers, and a record of everything else.
 
-The operations are those of Python's documentation of `pickletools`, which also decodes their arguments. No name is looked up,
-no object is called. Time and memory are bounded by the length of the stream and `MAX_OPERATIONS`.
+`pickletools` documents the operations and decodes their arguments. No name is looked up, and no object is called. Time and
+memory are bounded by the length of the stream and by `MAX_OPERATIONS`.
 """
 
 import dataclasses
@@ -9,25 +9,28 @@ import pickletools
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-# The training state of a large model with its EMA and its optimizer takes about 60,000.
+# The training state of a large model, with moving average and optimizer, takes about 60,000 operations.
 MAX_OPERATIONS = 300_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Global:
-    """A class or function that a pickle names. It is never imported."""
+    """Name of a class or function in a pickle. It is never imported."""
 
     module: str
     name: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (isinstance(self.module, str) and isinstance(self.name, str)):
-            raise ValueError("the name of a global is no string")
+            raise ValueError("the name of a global is not a string")
 
 
 @dataclasses.dataclass(eq=False, repr=False, slots=True)
 class Record:
-    """An object that a pickle would have made by calling something. It is compared and shown without a look at its parts."""
+    """A call in a pickle that was not executed.
+
+    Comparing and printing a record ignores its parts, which can be nested exponentially.
+    """
 
     function: Any
     arguments: Any
@@ -35,12 +38,12 @@ class Record:
 
 
 class InertPickle:
-    """Reads pickles one after the other from a binary stream.
+    """Reads consecutive pickles from a binary stream.
 
     Args:
-        stream: where to read; after `load` it stands behind the pickle that was read.
-        persistent: from the identifier of an object kept outside the pickle to that object.
-        call: from what is called and its arguments to the result; by default a `Record`.
+        stream: Stream to read. After `load`, its position is behind the pickle.
+        persistent: Function from the identifier of an object outside the pickle to the object. By default, a `Record`.
+        call: Function from a callable and its arguments to the result of the call. By default, a `Record`.
     """
 
     def __init__(
@@ -51,14 +54,24 @@ class InertPickle:
     ):
         self._stream, self._persistent, self._call = stream, persistent, call
         self._operations = 0
+        self._stack: list[Any] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, Any] = {}
 
     def load(self) -> Any:
-        """Returns the next object of the stream. Raises any `Exception` at a pickle that is malformed."""
+        """Reads the next pickle of the stream.
+
+        Returns:
+            The object.
+
+        Raises:
+            Exception: If the pickle is malformed. The exception can be of any type.
+        """
         self._stack, self._marks, self._memo = [], [], {}
         for opcode, argument, _ in pickletools.genops(self._stream):
             self._operations += 1
             if self._operations > MAX_OPERATIONS:
-                raise ValueError(f"more than {MAX_OPERATIONS} pickle operations")
+                raise ValueError(f"it has more than {MAX_OPERATIONS} pickle operations")
             if opcode.name in _PUSH_ARGUMENT:
                 self._stack.append(argument)
             elif opcode.name != "STOP":
@@ -73,7 +86,7 @@ class InertPickle:
 
     def _pop(self, count):
         if len(self._stack) < count:
-            raise ValueError("the stack is empty")
+            raise ValueError("the stack of the pickle is empty")
         items = self._stack[-count:]
         del self._stack[-count:]
         return items
@@ -104,35 +117,35 @@ class InertPickle:
         if isinstance(target, list):
             target.extend(items)
         elif not isinstance(target, Record):
-            raise ValueError(f"items for a {type(target).__name__}")
+            raise ValueError(f"a pickle adds items to a {type(target).__name__}")
 
     def _set_items(self, items):
         target = self._stack[-1]
         if isinstance(target, dict):
             target.update(_pairs(items))
         elif not isinstance(target, Record):
-            raise ValueError(f"entries for a {type(target).__name__}")
+            raise ValueError(f"a pickle adds entries to a {type(target).__name__}")
 
 
 def _pairs(items):
-    """Yields (key, value). A key that would take long to hash, such as nested tuples, becomes a `Record`."""
+    """Yields `(key, value)`. A key that may be slow to hash, such as a nested tuple, becomes a `Record`."""
     if len(items) % 2:
-        raise ValueError("a key without a value")
+        raise ValueError("a key has no value")
     for key, value in zip(items[::2], items[1::2], strict=True):
-        quick = key is None or isinstance(key, (str, bytes, float)) or (isinstance(key, int) and key.bit_length() < 64)
-        yield key if quick else Record("key", key), value
+        is_fast = key is None or isinstance(key, (str, bytes, float)) or (isinstance(key, int) and key.bit_length() < 64)
+        yield key if is_fast else Record("key", key), value
 
 
-def _push(make):
-    return lambda machine, argument: machine._stack.append(make())
+def _push(factory):
+    return lambda machine, argument: machine._stack.append(factory())
 
 
-def _push_popped(count, make):
-    return lambda machine, argument: machine._stack.append(make(machine._pop(count)))
+def _push_popped(count, factory):
+    return lambda machine, argument: machine._stack.append(factory(machine._pop(count)))
 
 
-def _push_marked(make):
-    return lambda machine, argument: machine._stack.append(make(machine._pop_mark()))
+def _push_marked(factory):
+    return lambda machine, argument: machine._stack.append(factory(machine._pop_mark()))
 
 
 def _remember(machine, argument):
@@ -164,7 +177,7 @@ _OPERATIONS = {
     "TUPLE3": _push_popped(3, tuple),
     "TUPLE": _push_marked(tuple),
     "DICT": _push_marked(lambda items: dict(_pairs(items))),
-    # Sets become lists: nobody asks what is in them, and nothing has to be hashed.
+    # Sets become lists, so that their items need not be hashed.
     **dict.fromkeys(("EMPTY_LIST", "EMPTY_SET"), _push(list)),
     **dict.fromkeys(("LIST", "FROZENSET"), _push_marked(list)),
     "APPEND": lambda machine, argument: machine._extend(machine._pop(1)),

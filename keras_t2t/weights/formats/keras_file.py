@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 import zipfile
-from typing import Any, BinaryIO
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -14,54 +14,65 @@ from keras_t2t.keras_internals import CONFIG_IN_KERAS_FILE, H5_LAYERS, WEIGHTS_I
 from keras_t2t.weights.formats.limits import check_expansion
 
 
-def read_h5(file: str | os.PathLike | BinaryIO, size: int | None = None) -> dict[str, np.ndarray]:
-    """Returns the weights of the layers by their place in the file, such as `encoder_block_1/norm1/vars/0`.
+def read_h5(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Reads the weights of the layers in a `.weights.h5` file.
 
     Args:
-        file: The file, or its content as a binary stream.
-        size: Bytes of the file, if it is a stream.
+        path: Path of the file.
+
+    Returns:
+        The weights by their path in the file, such as `encoder_block_1/norm1/vars/0`.
 
     Raises:
         ValueError: If the file declares far more than it holds, or refers to other files.
     """
-    import h5py
-
-    datasets: dict[str, h5py.Dataset] = {}
-    outside = []
-
-    def add(name, item):
-        if isinstance(item, h5py.Dataset):
-            datasets[name] = item
-            outside.append(item.external or item.is_virtual)
-
-    with h5py.File(file) as content:
-        outside.append(isinstance(content.get(H5_LAYERS, getlink=True), h5py.ExternalLink))
-        content[H5_LAYERS].visititems(add)  # does not follow links to other files
-        if any(outside):
-            raise ValueError("it has data in other files")
-        check_expansion(sum(item.nbytes for item in datasets.values()), size or pathlib.Path(file).stat().st_size)
-        return {name: _with_dtype(item[()], item.attrs.get("dtype")) for name, item in datasets.items()}
-
-
-def _with_dtype(array, name):
-    """Keras stores bfloat16 as bytes, and its name beside them."""
-    return array.view(ml_dtypes.bfloat16) if name == "bfloat16" and array.dtype.kind == "V" else array
+    return _read_h5(path, pathlib.Path(path).stat().st_size)
 
 
 def read_keras(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Returns the weights in a `.keras` file, as `read_h5` does.
+    """Reads the weights of the layers in a `.keras` file.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The weights, named as by `read_h5`.
 
     Raises:
-        ValueError: As `read_h5`.
+        ValueError: If the file declares far more than it holds, or refers to other files.
     """
     with zipfile.ZipFile(path) as archive:
         check_expansion(sum(info.file_size for info in archive.infolist()), pathlib.Path(path).stat().st_size)
         weights = archive.read(WEIGHTS_IN_KERAS_FILE)
-    return read_h5(io.BytesIO(weights), len(weights))
+    return _read_h5(io.BytesIO(weights), len(weights))
 
 
 def layer_configs(path: str | os.PathLike, class_name: str) -> list[dict[str, Any]]:
-    """Returns the configurations of the layers of one class in the model of a `.keras` file."""
+    """Returns the configurations of all layers of one class in the model of a `.keras` file."""
     with zipfile.ZipFile(path) as archive:
         layers = json.loads(archive.read(CONFIG_IN_KERAS_FILE))["config"].get("layers", [])
     return [layer["config"] for layer in layers if layer["class_name"] == class_name]
+
+
+def _read_h5(file, size):
+    """Reads a file of `size` bytes, given as a path or a binary stream."""
+    import h5py
+
+    datasets: dict[str, h5py.Dataset] = {}
+
+    def add(name, item):
+        if isinstance(item, h5py.Dataset):
+            datasets[name] = item
+
+    with h5py.File(file) as content:
+        is_link = isinstance(content.get(H5_LAYERS, getlink=True), h5py.ExternalLink)
+        content[H5_LAYERS].visititems(add)  # does not follow links to other files
+        if is_link or any(item.external or item.is_virtual for item in datasets.values()):
+            raise ValueError("it refers to data in other files")
+        check_expansion(sum(item.nbytes for item in datasets.values()), size)
+        return {name: _with_dtype(item[()], item.attrs.get("dtype")) for name, item in datasets.items()}
+
+
+def _with_dtype(array, dtype):
+    """Restores bfloat16, which Keras stores as raw bytes with an attribute for the dtype."""
+    return array.view(ml_dtypes.bfloat16) if dtype == "bfloat16" and array.dtype.kind == "V" else array

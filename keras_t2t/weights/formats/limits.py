@@ -1,9 +1,17 @@
-"""What a file may declare before it is read."""
+"""Limits on what a file may declare before it is read."""
 
 MAX_EXPANSION = 10
 
 
 def check_expansion(size: int, file_size: int) -> None:
-    """Raises `ValueError` if a file declares far more bytes than it holds: weights hardly compress."""
+    """Checks that a file does not declare far more bytes than it holds. Weights hardly compress.
+
+    Args:
+        size: Number of bytes that the file declares.
+        file_size: Number of bytes of the file.
+
+    Raises:
+        ValueError: If the file declares too much.
+    """
     if size > MAX_EXPANSION * file_size + 2**20:
-        raise ValueError(f"it declares {size} bytes in a file of {file_size}")
+        raise ValueError(f"it declares {size} bytes in a file of {file_size} bytes")

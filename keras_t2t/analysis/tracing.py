@@ -1,0 +1,156 @@
+"""Runs a model operation by operation, and shows the attention weights and the output of every encoder block on the way.
+
+Everything that is between the blocks is run as it is. The result is the model's own output, which callers check.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_t2t.keras_internals import is_graph, run_graph
+from keras_t2t.layers import EncoderBlock, TokensToToken
+from keras_t2t.models.graph import find_head, layers_of
+
+
+def blocks_of(model: keras.Model) -> list[EncoderBlock]:
+    """Returns the encoder blocks of a model in the order of its graph.
+
+    Raises:
+        ValueError: If there are none, if two have the same name, or if the model has no graph.
+    """
+    blocks = [layer for layer in layers_of(model) if isinstance(layer, EncoderBlock)] if is_graph(model) else []
+    if not blocks:
+        raise ValueError(
+            "Expected a model built by keras_t2t, functional or Sequential, with EncoderBlock layers. If this model was made by "
+            f"optimize_for_inference, pass the original model instead. Received: {model!r}"
+        )
+    names = [block.name for block in blocks]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Expected blocks with different names; received: {names}. Pass one of the nested models instead")
+    return blocks
+
+
+def tokens_to_token_of(model: keras.Model) -> TokensToToken:
+    """Returns the T2T module of a model.
+
+    Raises:
+        ValueError: If the model does not have exactly one.
+    """
+    modules = [layer for layer in layers_of(model) if isinstance(layer, TokensToToken)]
+    if len(modules) != 1:
+        raise ValueError(f"Expected a model with one TokensToToken layer; received: {model.name!r}, which has {len(modules)}")
+    return modules[0]
+
+
+def stage_names(module: TokensToToken) -> list[str]:
+    """Returns the names of the stages of the T2T module that have attention."""
+    count = 0 if module.token_attention == "convolution" else len(module.soft_splits) - 1
+    return [f"stage{i}" for i in range(1, count + 1)]
+
+
+def run_with_attention(
+    model: keras.Model,
+    images: Any,
+    visit_block: Callable[[EncoderBlock, Any, Any], None] | None = None,
+    visit_module: Callable[[TokensToToken, Any], None] | None = None,
+    offsets: Sequence[Any] | None = None,
+    logits: bool = False,
+) -> Any:
+    """Runs a model with all tokens in every block, even where the model computes only the class token.
+
+    Args:
+        model: A model with `blocks_of`.
+        images: Tensor `(B, H, W, C)`.
+        visit_block: Called with each block, its attention weights `(B, H, N, N)` and its output `(B, N, D)`.
+        visit_module: Called with the T2T module and its input `(B, H, W, C)`.
+        offsets: Tensors to add: one `(B, H, N, N)` per block to its attention weights, then one `(B, N, D)` to the output of
+            the last block. Gradients with respect to them are gradients with respect to what they are added to.
+        logits: Whether to leave out the activation of the head.
+
+    Returns:
+        The output of the model.
+    """
+    remaining = list(offsets or ())
+    last = blocks_of(model)[-1]
+    head = find_head(model) if logits else None
+    skipped = {id(operation) for operation in head.layers_after} if head else set()
+
+    def call(operation, *args, **kwargs):
+        if isinstance(operation, EncoderBlock):
+            weights, output = _run_block(operation, args[0], remaining.pop(0) if remaining else None)
+            if operation is last and remaining:
+                output = output + remaining.pop(0)
+            if visit_block:
+                visit_block(operation, weights, output)
+            return output
+        if isinstance(operation, TokensToToken) and visit_module:
+            visit_module(operation, args[0])
+        if id(operation) in skipped:
+            return args[0]
+        if head and operation is head.dense:
+            return _without_activation(operation, args[0])
+        return operation(*args, **kwargs)
+
+    return run_graph(model, images, call)
+
+
+def _run_block(block, tokens, offset):
+    normalized = block.norm1(tokens)
+    weights, values = block.attention.compute_weights(normalized, normalized)
+    weights = weights if offset is None else weights + offset
+    return weights, block.residual_mlp(tokens, block.attention.apply_attention(weights, values))
+
+
+def _without_activation(dense, features):
+    logits = ops.matmul(ops.cast(features, dense.compute_dtype), ops.cast(dense.kernel, dense.compute_dtype))
+    return logits + ops.cast(dense.bias, logits.dtype) if dense.use_bias else logits
+
+
+def check_output(model: keras.Model, images: Any, output: Any) -> None:
+    """Checks that a run gave the model's own output.
+
+    Raises:
+        ValueError: If it did not, so that nothing that was seen on the way can be trusted.
+    """
+    expected, received = to_numpy(model(images, training=False)), to_numpy(output)
+    if received.ndim == 3 and expected.shape[1] == 1:
+        received = received[:, :1]  # the model ends in a block that computes only the class token
+    tolerance = 1e-3 if all(layer.compute_dtype in ("float32", "float64") for layer in blocks_of(model)) else 5e-2
+    if received.shape != expected.shape or not np.allclose(received, expected, tolerance, tolerance * np.abs(expected).max()):
+        raise ValueError(
+            f"Expected {model.name!r} to give the same output if it is run layer by layer, all tokens in every block. "
+            "It does not. A layer after the last block seems to depend on the number of tokens: pass a model that ends earlier"
+        )
+
+
+def batches(model: keras.Model, images: np.ndarray, batch_size: int) -> Iterator[Any]:
+    """Splits images into batches.
+
+    Args:
+        model: The model that takes the images.
+        images: `(B, H, W, C)`.
+        batch_size: Number of images per batch.
+
+    Yields:
+        Tensors of at most `batch_size` images, in the dtype that the model takes.
+
+    Raises:
+        ValueError: If the images do not match the model's input shape, if there are none, or if `batch_size` is not positive.
+    """
+    expected, shape = tuple(model.inputs[0].shape), tuple(np.shape(images))
+    if len(shape) != 4 or any(None not in pair and pair[0] != pair[1] for pair in zip(expected, shape, strict=True)):
+        raise ValueError(f"Expected images of shape {expected} for {model.name}; received: images of shape {shape}")
+    if shape[0] == 0 or batch_size < 1:
+        raise ValueError(
+            f"Expected at least one image and a positive batch_size; received: {shape[0]} images, batch_size={batch_size}"
+        )
+    for start in range(0, shape[0], batch_size):
+        yield ops.cast(images[start : start + batch_size], model.inputs[0].dtype)
+
+
+def to_numpy(tensor: Any) -> np.ndarray:
+    """Converts a tensor to an array of at least float32."""
+    return ops.convert_to_numpy(ops.cast(tensor, keras.backend.result_type(tensor.dtype, "float32")))

@@ -1,0 +1,158 @@
+"""Opening datasets: folders of images, and TensorFlow Datasets."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from keras_t2t.data.sources import SUFFIXES, ImageSource, IndexedSource, StreamSource
+from keras_t2t.errors import DataError
+
+SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
+
+
+def from_folder(folder: str | os.PathLike, validation_fraction: float = 0.2, seed: int = 0) -> dict[str, IndexedSource]:
+    """Returns the images of a folder with one subfolder for each class.
+
+    The classes may be in the folder itself, or in its subfolders `train` and `val` (or `validation`, or `test`). If there is
+    nothing but training images, a fraction of every class is held out for validation.
+
+    Args:
+        folder: Path of the folder.
+        validation_fraction: Fraction of each class to hold out if there is no other split.
+        seed: Seed for choosing the images to hold out.
+
+    Returns:
+        Sources under `"train"`, `"val"`, and `"test"` if there is a test split, which is also used as `"val"` if there is no
+        validation split.
+
+    Raises:
+        DataError: If there are fewer than two classes, if a class has too few images, or if the splits have different classes.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"Expected a folder of images with one subfolder for each class; there is no folder {folder}")
+    folders = {
+        SPLITS[path.name.lower()]: path for path in sorted(folder.iterdir()) if path.name.lower() in SPLITS and path.is_dir()
+    }
+    if folders and "train" not in folders:
+        raise DataError(
+            f"Expected a folder 'train' next to {', '.join(sorted(folders))} in {folder}, or one subfolder for each class"
+        )
+    if not folders:
+        return _hold_out(_read_classes(folder), validation_fraction, seed)
+    sources = {split: _read_classes(path) for split, path in folders.items()}
+    for split, source in sources.items():
+        if source.classes != sources["train"].classes:
+            difference = sorted(set(source.classes) ^ set(sources["train"].classes))
+            raise DataError(
+                f"Expected the same classes in {folders['train']} and {folders[split]}; only in one of them: {difference}"
+            )
+    if len(sources) == 1:
+        return _hold_out(sources["train"], validation_fraction, seed)
+    if "val" not in sources:
+        sources["val"] = sources["test"]
+    return sources
+
+
+def _read_classes(folder):
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    files = [sorted(str(f) for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file()) for path in classes]
+    empty = [path.name for path, found in zip(classes, files, strict=True) if not found]
+    if len(classes) < 2 or empty:
+        problem = f"no images ({', '.join(SUFFIXES)}) in {empty}" if empty else f"{len(classes)} subfolders"
+        raise DataError(
+            f"Expected two or more subfolders of {folder}, one for each class, with images in each; found {problem}"
+        )
+    labels = np.repeat(np.arange(len(classes)), [len(found) for found in files])
+    return IndexedSource(np.array([path for found in files for path in found]), labels, tuple(path.name for path in classes))
+
+
+def _hold_out(source, fraction, seed):
+    """Holds out a fraction of every class."""
+    rng, held_out_by_class = np.random.default_rng(seed), []
+    for label, name in enumerate(source.classes):
+        indices = rng.permutation(np.flatnonzero(source.labels == label))
+        if len(indices) < 2:
+            raise DataError(f"Expected two or more images in every class, to hold one out; {name!r} has {len(indices)}")
+        held_out_by_class.append(indices[: max(1, round(fraction * len(indices)))])
+    held_out = np.sort(np.concatenate(held_out_by_class))
+    rest = np.setdiff1d(np.arange(len(source)), held_out)
+    return {"train": source.subset(rest), "val": source.subset(held_out)}
+
+
+def from_tfds(
+    name: str, data_dir: str | os.PathLike | None = None, validation_fraction: float = 0.2
+) -> dict[str, StreamSource]:
+    """Returns the images of a dataset of TensorFlow Datasets, downloading and preparing it if necessary.
+
+    Args:
+        name: Name of the dataset, such as `"imagenet2012"`, `"cifar10"` or `"oxford_flowers102"`.
+        data_dir: Folder of the prepared datasets. By default, that of TensorFlow Datasets.
+        validation_fraction: Fraction of the training split to hold out, from its end, if there is no other split.
+
+    Returns:
+        Sources under `"train"`, `"val"`, and `"test"` if there is a test split, which is also used as `"val"` if there is no
+        validation split.
+
+    Raises:
+        DataError: If there is no such dataset, if it cannot be prepared, or if it does not have images with class labels.
+        ImportError: If tensorflow-datasets is not installed.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ImportError('Datasets named "tfds:NAME" require tensorflow-datasets: pip install "keras-t2t[train]"') from error
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+        builder.download_and_prepare()
+    except Exception as error:  # the registry, the network, the file system and the datasets raise many kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"Cannot prepare the dataset {name!r} of TensorFlow Datasets: {reason}") from error
+    features = builder.info.features
+    names = set(features.keys()) if hasattr(features, "keys") else set()
+    if not {"image", "label"} <= names or not isinstance(features["label"], tfds.features.ClassLabel):
+        raise DataError(f"Expected a dataset of images with class labels; {name!r} has the features {sorted(names)}")
+    splits = {SPLITS[split]: split for split in reversed(builder.info.splits) if split in SPLITS}
+    if "train" not in splits:
+        raise DataError(f"Expected a dataset with a training split; {name!r} has the splits {list(builder.info.splits)}")
+    if len(splits) == 1:
+        percent = min(round(100 * (1 - validation_fraction)), 99)
+        splits = {"train": f"{splits['train']}[:{percent}%]", "val": f"{splits['train']}[{percent}%:]"}
+    sources = {name: _stream(builder, split) for name, split in splits.items()}
+    return sources if "val" in sources else {"val": sources["test"], **sources}
+
+
+def _stream(builder, split):
+    import tensorflow_datasets as tfds
+
+    dataset = builder.as_dataset(
+        split, decoders={"image": tfds.decode.SkipDecoding()}, read_config=tfds.ReadConfig(try_autocache=False)
+    )
+    dataset = dataset.map(lambda element: (element["image"], element["label"]), tf.data.AUTOTUNE, deterministic=True)
+    return StreamSource(dataset, builder.info.splits[split].num_examples, tuple(builder.info.features["label"].names))
+
+
+def open_data(
+    data: str | os.PathLike, data_dir: str | os.PathLike | None = None, validation_fraction: float = 0.2, seed: int = 0
+) -> Mapping[str, ImageSource]:
+    """Returns the images of a folder or of a dataset of TensorFlow Datasets.
+
+    Args:
+        data: Path of a folder, for `from_folder`, or `"tfds:NAME"`, for `from_tfds`.
+        data_dir: Folder of the prepared datasets; see `from_tfds`.
+        validation_fraction: Fraction of the images to hold out if there is only one split.
+        seed: Seed for choosing the images to hold out; see `from_folder`.
+
+    Returns:
+        Sources under `"train"`, `"val"`, and `"test"` if there is a test split.
+
+    Raises:
+        DataError: If the images cannot be used; see `from_folder` and `from_tfds`.
+        ImportError: If tensorflow-datasets is needed and not installed.
+    """
+    if str(data).startswith("tfds:"):
+        return from_tfds(str(data).removeprefix("tfds:"), data_dir, validation_fraction)
+    return from_folder(data, validation_fraction, seed)

@@ -1,0 +1,87 @@
+"""Reading a model from its graph: what leads from the images to the outputs, whatever was put in between."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from keras_t2t.keras_internals import is_graph, producer, run_graph
+from keras_t2t.layers import EncoderBlock, FastLayerNorm
+
+ACTIVATION_OPERATIONS = ("Identity", "LogSoftmax", "Relu", "Sigmoid", "Softmax")
+"""Classes of `keras.ops` functions that can follow the last dense layer of a classifier."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """The classifier at the end of a model.
+
+    Attributes:
+        dense: The dense layer that computes the logits.
+        features: Symbolic tensor `(B, D)` that enters it. In a nested model, it is a tensor of that model.
+        activations: What is applied to the logits, in order: names of functions; empty for logits.
+        layers_after: The operations after the dense layer, last one first.
+    """
+
+    dense: keras.Layer
+    features: Any
+    activations: tuple[str, ...]
+    layers_after: tuple[Any, ...]
+
+
+def find_head(model: keras.Model) -> Head | None:
+    """Returns the head of a model, or `None` if its output does not come from a dense layer.
+
+    The head is a dense layer, with or without activations behind it, at the end of the graph. Its name does not matter.
+    """
+    if not is_graph(model) or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+        return None
+    activations: list[str] = []
+    after: list[Any] = []
+    operation, inputs = producer(model.outputs[0])
+    while (name := _activation(operation)) is not None:
+        activations = [name, *activations] if name != "linear" else activations
+        after.append(operation)
+        operation, inputs = producer(inputs[0])
+    if not isinstance(operation, keras.layers.Dense):
+        return None
+    if operation.activation not in (None, keras.activations.linear):
+        activations = [getattr(operation.activation, "__name__", "unknown"), *activations]
+    return Head(operation, inputs[0], tuple(activations), tuple(after))
+
+
+def _activation(operation):
+    """Returns the name of the function if an operation is nothing but an activation, otherwise `None`."""
+    if isinstance(operation, keras.layers.Activation):
+        return getattr(operation.activation, "__name__", "unknown")
+    if isinstance(operation, (keras.layers.Identity, keras.layers.Dropout)):
+        return "linear"
+    if isinstance(operation, keras.layers.Softmax):
+        return "softmax"
+    kind = type(operation).__name__
+    return kind.lower() if not isinstance(operation, keras.Layer) and kind in ACTIVATION_OPERATIONS else None
+
+
+def layers_of(model: keras.Model) -> Iterator[keras.Layer]:
+    """Yields the layers of a model in the order of its graph, and in the place of a nested model its layers."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from layers_of(layer)
+        else:
+            yield layer
+
+
+def stage_indices(model: keras.Model) -> dict[int, int]:
+    """Returns how many encoder blocks and norms the data have passed after each operation, by `id` of the operation."""
+    passed: dict[int, int] = {}
+
+    def call(operation, *args, **kwargs):
+        before = max((value for value in keras.tree.flatten((args, kwargs)) if type(value) is int), default=0)
+        passed[id(operation)] = before + isinstance(operation, (EncoderBlock, FastLayerNorm))
+        return passed[id(operation)]
+
+    run_graph(model, 0, call)
+    for layer in layers_of(model):
+        passed.setdefault(id(layer), 0)  # inputs
+    return passed

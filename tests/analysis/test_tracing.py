@@ -1,0 +1,186 @@
+"""Analysis follows the graph: whatever was put between the blocks, around the model, or on top of it is part of the result.
+
+The expected values come from ordinary Keras models that end just before a block, and from attention computed there.
+"""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_t2t
+from keras_t2t import analysis
+from keras_t2t.analysis.evidence import attention_gradients
+from keras_t2t.analysis.tracing import run_with_attention
+from tests.analysis.conftest import model_and_numpy
+
+
+@keras.saving.register_keras_serializable("tests")
+class Adapter(keras.layers.Layer):
+    """A bottleneck with a residual connection, as it is put between frozen blocks."""
+
+    def build(self, input_shape):
+        self.down = keras.layers.Dense(5, activation="gelu")
+        self.down.build(input_shape)
+        self.up = keras.layers.Dense(input_shape[-1], kernel_initializer=keras.initializers.RandomNormal(stddev=0.5, seed=3))
+        self.up.build((*input_shape[:-1], 5))
+
+    def call(self, x):
+        return x + self.up(self.down(x))
+
+
+def with_adapters(**kwargs):
+    """Returns a model with an adapter before every block, and the inputs of its blocks."""
+    keras.utils.set_random_seed(7)
+    model, _ = model_and_numpy("performer", **kwargs)
+    inputs = []
+
+    def call(layer, *args, **kwargs):
+        if isinstance(layer, keras_t2t.layers.EncoderBlock):
+            args = (Adapter(name=f"adapter_{layer.name}")(args[0]),)
+            inputs.append((layer, args[0]))
+        return layer(*args, **kwargs)
+
+    images = keras.Input((31, 46, 3))
+    adapted = keras.models.clone_model(
+        model,
+        input_tensors=images,
+        clone_function=lambda layer: layer.__class__.from_config(layer.get_config()),
+        call_function=call,
+    )
+    for layer in adapted.layers:
+        if layer.weights and not isinstance(layer, Adapter):
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+    return adapted, inputs
+
+
+def expected_attention(adapted, inputs, images):
+    """Attention maps of the blocks, each from a model that ends before it."""
+    maps = {}
+    for block, tensor in inputs:
+        tokens = keras.Model(adapted.inputs, tensor)(images)
+        normalized = block.norm1(tokens)
+        maps[block.name] = np.array(block.attention.compute_weights(normalized, normalized)[0])
+    return maps
+
+
+def test_adapters_between_blocks(images):
+    adapted, inputs = with_adapters()
+    expected = expected_attention(adapted, inputs, images)
+    maps = analysis.attention_maps(adapted, images, batch_size=2)
+    for name, values in expected.items():
+        np.testing.assert_allclose(maps[name], values, rtol=1e-4, atol=1e-6)
+    plain = analysis.attention_maps(model_and_numpy("performer")[0], images)
+    assert np.abs(plain["block1"] - maps["block1"]).max() > 0.01  # the adapters matter
+    np.testing.assert_allclose(
+        analysis.attention_rollout(adapted, images), analysis.attention.rollout(expected.values()), rtol=1e-4
+    )
+    entropies = analysis.redundancy(adapted, images).entropy
+    np.testing.assert_allclose(entropies[1], analysis.similarity.entropy(expected["block1"]).mean((0, 2)), rtol=1e-4)
+
+
+def test_evidence_of_a_model_with_adapters_matches_differences(images):
+    adapted, _ = with_adapters()
+    tensor = keras.ops.convert_to_tensor(images[:1])
+    weights, gradients, _ = attention_gradients(adapted, tensor, [2])
+    offsets = [np.zeros_like(block) for block in weights]
+    for block, position in ((0, (0, 1, 4, 2)), (0, (0, 2, 0, 5)), (1, (0, 0, 0, 3))):
+        values = []
+        for sign in (1, -1):
+            changed = [offset.copy() for offset in offsets]
+            changed[block][position] = sign * 1e-2
+            logits = run_with_attention(adapted, tensor, offsets=[*map(keras.ops.convert_to_tensor, changed)], logits=True)
+            values.append(float(logits[0, 2]))
+        expected = (values[0] - values[1]) / 2e-2
+        assert gradients[block][position] == pytest.approx(expected, rel=2e-2, abs=2e-4)
+
+
+def test_cost_of_adapters(images):
+    adapted, _ = with_adapters()
+
+    class Known(keras.layers.Dense):
+        """A dense layer is counted wherever it is."""
+
+    tokens = keras.Model(adapted.inputs, adapted.get_layer("block0").output)
+    dense = keras.Model(tokens.inputs, Known(7)(tokens.output))
+    with pytest.raises(ValueError, match="received: layer 'adapter_block0' of type Adapter, which cannot be counted"):
+        analysis.cost(dense)
+    plain, numpy_model = model_and_numpy("performer")
+    tokens = keras.Model(plain.inputs, plain.get_layer("block0").output)
+    count = 1 + np.prod(keras_t2t.configs.token_grid(numpy_model.config.soft_splits, 31, 46))
+    on_top = analysis.cost(keras.Model(tokens.inputs, Known(7)(tokens.output)))
+    assert on_top.multiply_accumulates == analysis.cost(tokens).multiply_accumulates + count * 18 * 7
+
+
+def transfer_models():
+    """Models that contain one of ours, as tutorials build them."""
+    backbone, _ = model_and_numpy("transformer", include_top=False, pooling="token")
+    average, _ = model_and_numpy("transformer", include_top=False, pooling="avg")
+    images = keras.Input((31, 46, 3))
+    head = keras.layers.Dense(4, activation="softmax", name="norm_head")
+    given = keras.Input((31, 46, 3), name="given")
+    config = keras_t2t.config_of(backbone)
+    from_tensor = keras_t2t.T2TViT(config, include_top=False, pooling="token", input_tensor=given, include_preprocessing=False)
+    from_tensor.set_weights(backbone.get_weights())
+    return {
+        "nested": (keras.Model(images, head(keras.layers.Dropout(0.3)(backbone(images)))), backbone),
+        "sequential": (keras.Sequential([keras.Input((31, 46, 3)), average, keras.layers.Dense(4)]), average),
+        "functional": (keras.Model(backbone.input, keras.ops.softmax(keras.layers.Dense(4)(backbone.output))), backbone),
+        "input tensor": (keras.Model(from_tensor.input, keras.layers.Dense(4)(from_tensor.output)), backbone),
+    }
+
+
+@pytest.mark.parametrize("kind", ["nested", "sequential", "functional", "input tensor"])
+@pytest.mark.filterwarnings("error:The structure of")
+def test_models_around_ours_and_heads_of_any_name(kind, images):
+    model, backbone = transfer_models()[kind]
+    for name, values in analysis.attention_maps(backbone, images).items():
+        np.testing.assert_allclose(analysis.attention_maps(model, images)[name], values, rtol=1e-4, atol=1e-6)
+    expected = analysis.cost(backbone)
+    assert analysis.cost(model).multiply_accumulates == expected.multiply_accumulates + 18 * 4
+    assert analysis.cost(model).parameters == model.count_params()
+    evidence = analysis.class_evidence(model, images, [0, 1, 3])
+    logits = keras_t2t.replace_head(model, 4, None)  # the same head, without its activation
+    logits.layers[-2].set_weights(next(layer for layer in model.layers if isinstance(layer, keras.layers.Dense)).get_weights())
+    np.testing.assert_allclose(evidence, analysis.class_evidence(logits, images, [0, 1, 3]), rtol=1e-4, atol=1e-7)
+    assert evidence.any() and (evidence >= 0).all()
+    pyramid = analysis.feature_pyramid(model)(images)
+    for name, values in analysis.feature_pyramid(backbone)(images).items():
+        np.testing.assert_allclose(pyramid[name], values, rtol=1e-4, atol=1e-5)
+
+
+def test_evidence_of_pooled_tokens_is_the_mean_over_them(images):
+    model, _ = model_and_numpy("patches", include_top=False, pooling="avg")
+    model = keras_t2t.replace_head(model, 3)
+    weights, gradients, token_gradients = attention_gradients(model, keras.ops.convert_to_tensor(images), [0, 1, 2])
+    assert not token_gradients[:, 0].any() and token_gradients[:, 1:].any((0, 2)).all()
+    relevance = analysis.evidence.relevance(weights, gradients)
+    expected = relevance[:, 1:, 1:].mean(1)
+    np.testing.assert_allclose(analysis.class_evidence(model, images, [0, 1, 2]).reshape(3, -1), expected, rtol=1e-4)
+
+
+def test_a_model_that_ends_early(images):
+    model, _ = model_and_numpy("convolution")
+    maps = analysis.attention_maps(model, images)
+    for name in ("block0", "block1"):
+        cut = keras.Model(model.inputs, model.get_layer(name).output)
+        for key, values in analysis.attention_maps(cut, images).items():
+            np.testing.assert_allclose(values, maps[key], rtol=1e-5, atol=1e-7)
+    first = keras.Model(model.inputs, model.get_layer("block0").output)
+    assert list(analysis.attention_maps(first, images)) == ["block0"]
+    assert analysis.redundancy(first, images).blocks == ("block0",)
+
+
+def test_models_that_cannot_be_followed_say_so(images):
+    model, _ = model_and_numpy("patches")
+    images_in = keras.Input((31, 46, 3))
+    other = keras.models.clone_model(model)
+    other.name = "other"  # two backbones with the same names of layers
+    both = keras.Model(images_in, keras.layers.Add()([model(images_in), other(images_in)]))
+    with pytest.raises(ValueError, match=r"Expected blocks with different names; .* Pass one of the nested models instead"):
+        analysis.attention_maps(both, images)
+    with pytest.raises(ValueError, match="If this model was made by optimize_for_inference, pass the original model"):
+        analysis.attention_maps(keras_t2t.optimize_for_inference(model), images)
+    last = model.get_layer("block1").output
+    mean = keras.ops.mean(last, axis=1)  # of the class token alone in the model, of all tokens when it is traced
+    with pytest.raises(ValueError, match=r"Expected 'functional.* to give the same output if it is run layer by layer"):
+        analysis.attention_maps(keras.Model(model.inputs, mean), images)
