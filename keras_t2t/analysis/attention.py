@@ -88,15 +88,15 @@ def stage_weights(
 ) -> Iterator[Any]:
     """Yields the attention weights `(B, 1, n, N)` of each stage of the T2T module; see `attention_maps`."""
     size = pixels.shape[1:3]
-    points = _check_points(points, size)
+    queries_at = _check_points(points, size)
     inputs = [pixels, *module.stage_maps(pixels)]
     for i in range(len(stage_names(module))):
         attention = module.attentions[i]
         windows = module.splits[i](inputs[i])  # (B, h, w, K)
         tokens = ops.reshape(windows, (windows.shape[0], -1, windows.shape[-1]))
         queries, keys, _ = attention.project_heads(attention.norm1(tokens))
-        if points is not None:
-            indices = nearest_tokens(token_centers(module.soft_splits[: i + 1], size), points)
+        if queries_at is not None:
+            indices = nearest_tokens(token_centers(module.soft_splits[: i + 1], size), queries_at)
             queries = ops.take(queries, indices, axis=1)
         yield attention.compute_weights(queries, keys)[:, None]
 
@@ -140,17 +140,18 @@ def attention_rollout(model: keras.Model, images: np.ndarray, batch_size: int = 
     >>> keras_t2t.analysis.attention_rollout(model, np.zeros((2, 32, 32, 3))).shape
     (2, 65, 65)
     """
-    results = []
-    for batch in batches(model, images, batch_size):
-        product: np.ndarray | None = None
+    return np.concatenate([_rollout_batch(model, batch) for batch in batches(model, images, batch_size)])
 
-        def visit_block(block, weights, _):
-            nonlocal product
-            product = rollout([to_numpy(weights)], product)
 
-        check_output(model, batch, run_with_attention(model, batch, visit_block))
-        results.append(product)
-    return np.concatenate(results)
+def _rollout_batch(model, batch):
+    product = None  # only that is kept, and not the attention of all blocks
+
+    def visit_block(block, weights, _):
+        nonlocal product
+        product = rollout([to_numpy(weights)], product)
+
+    check_output(model, batch, run_with_attention(model, batch, visit_block))
+    return product
 
 
 def rollout(weights: Iterable[Any], product: np.ndarray | None = None) -> np.ndarray:

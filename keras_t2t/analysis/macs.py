@@ -170,4 +170,5 @@ def block_products(block: T2TConfig | EncoderBlock, kind: str, tokens: int, quer
     if kind == "squeeze_excite":
         squeezed = max(width // SQUEEZE_REDUCTION, 1)
         return [*products, Product(1, width, squeezed), Product(1, squeezed, width)]
-    return [*products, Product(queries, width, block.growth)] if kind == "dense" else products
+    growth = getattr(block, "growth", None)  # of densely connected blocks
+    return [*products, Product(queries, width, growth)] if growth else products

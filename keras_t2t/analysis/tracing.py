@@ -24,8 +24,8 @@ def blocks_of(model: keras.Model) -> list[EncoderBlock]:
     blocks = [layer for layer in layers_of(model) if isinstance(layer, EncoderBlock)] if is_graph(model) else []
     if not blocks:
         raise ValueError(
-            "Expected a model built by keras_t2t, functional or Sequential, with EncoderBlock layers. If this model was made by "
-            f"optimize_for_inference, pass the original model instead. Received: {model!r}"
+            "Expected a model built by keras_t2t, functional or Sequential, with EncoderBlock layers. If this model was made "
+            f"by optimize_for_inference, pass the original model instead. Received: {model!r}"
         )
     names = [block.name for block in blocks]
     if len(set(names)) < len(names):

@@ -130,7 +130,7 @@ def _published(counts):
 
 @app.command("compare")
 def compare_command(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=MODEL_HELP)],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     image: Annotated[list[pathlib.Path], typer.Option(exists=True, help="Image file or folder of images. May be repeated.")],
     output: Annotated[pathlib.Path, typer.Option(help="PNG file to write.")] = pathlib.Path("compare.png"),
 ) -> None:

@@ -65,7 +65,7 @@ def export_command(
 
 @app.command("benchmark")
 def benchmark_command(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=MODEL_HELP)],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     batch: Annotated[
         list[int], typer.Option(min=1, help="Batch size for the throughput. May be repeated.")
     ] = DEFAULT_BATCH_SIZES,

@@ -60,7 +60,7 @@ def _print_variants():
         table.add_row(name, f"{_parameters(name):,}", published or "none", local)
     print_table(table)
     print(
-        "Accuracies were published by others and not measured again here; that of t2t_vit_tiny_32 is ours.\n"
+        "Accuracies were published by others and not measured again here. That of t2t_vit_tiny_32 is our own.\n"
         f"Cache: {cache_folder()}"
     )
 
@@ -113,7 +113,7 @@ def _parameters(variant):
 def predict_command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     images: Annotated[
-        list[pathlib.Path], typer.Argument(metavar="IMAGE...", exists=True, help="JPEG, PNG, BMP, GIF or WebP files.")
+        list[pathlib.Path], typer.Argument(metavar="IMAGE", exists=True, help="JPEG, PNG, BMP, GIF or WebP files.")
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to print.")] = 5,
     crop_fraction: CropOption = None,

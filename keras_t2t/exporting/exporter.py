@@ -33,6 +33,7 @@ PACKAGES = {
 }
 MAX_DIFFERENCE = {None: 1e-4, "float16": 1e-2}
 MIN_AGREEMENT = 0.9
+MAX_SCORE_DIFFERENCE = 0.1  # where decisions depend on a threshold, in 8 bits: the same decisions can hide large differences
 
 
 def export(
@@ -67,7 +68,8 @@ def export(
         samples: Images for the comparison: an array `(n, H, W, C)` of what the model takes, or a folder with images, of which
             up to 100 are used. By default `calibration` if given, otherwise ten sample photos that come with the package.
         tolerance: For float32 and float16, the maximum difference of a logit, relative to the largest logit. Defaults to 1e-4
-            and 1e-2, respectively. For 8 bits, the minimum fraction of `samples` with the same top class. Defaults to 0.9.
+            and 1e-2, respectively. For 8 bits, the minimum fraction of `samples` with the same top class or
+            decision. Defaults to 0.9.
         force: Whether to replace a file or a SavedModel that exists at `path`.
 
     Returns:
@@ -160,7 +162,13 @@ def _checked_report(staged, path, format, quantize, spec, images, expected, tole
         if not report.agreement >= limit:
             raise ExportError(
                 f"The {format} file differs too much from the model: {report.agreement:.1%} of {report.images} images have the "
-                f"same top class, less than the tolerance of {limit:.1%}"
+                f"same top class or decision, less than the tolerance of {limit:.1%}"
+            )
+        has_threshold = spec.output == "scores" or (spec.output == "logits" and expected.shape[-1] == 1)
+        if has_threshold and tolerance is None and not report.difference <= MAX_SCORE_DIFFERENCE:
+            raise ExportError(
+                f"The {format} file differs too much from the model: its scores by {report.difference:.1e} of the largest one, "
+                f"more than the tolerance of {MAX_SCORE_DIFFERENCE:.1e}"
             )
     return report
 

@@ -29,7 +29,8 @@ class ExportReport:
         images: Number of images in the comparison.
         difference: Maximum difference of a logit, relative to the largest logit. Probabilities are compared as logarithms minus
             their mean; features as they are.
-        agreement: Fraction of images with the same top class.
+        agreement: Fraction of images with the same decision: the same top class, or for independent scores, such as those of a
+            sigmoid, the same classes above 0.5.
         latency: Median time in seconds of one batch in the runtime of the file on this machine. The batch size is that of a
             TFLite file, and 1 for the other formats.
     """
@@ -81,7 +82,9 @@ def examine(
     """
     starts = range(0, len(images), IMAGES_AT_ONCE)
     parts = [runtime.run(images[i : i + IMAGES_AT_ONCE].astype(runtime.input_dtype)) for i in starts]
-    outputs, expected = comparable(np.concatenate(parts), kind), comparable(expected, kind)
+    received = np.concatenate(parts)
+    agreement = (decisions(received, kind) == decisions(expected, kind)).reshape(len(images), -1).all(1).mean()
+    outputs, expected = comparable(received, kind), comparable(expected, kind)
     difference = np.abs(outputs - expected).max()
     return ExportReport(
         path=final_path,
@@ -91,7 +94,7 @@ def examine(
         ops=ops,
         images=len(images),
         difference=float(difference and difference / np.abs(expected).max()),
-        agreement=float((outputs.argmax(-1) == expected.argmax(-1)).mean()),
+        agreement=float(agreement),
         latency=measure_latency(runtime, images),
     )
 
@@ -106,6 +109,23 @@ def measure_latency(runtime: Runtime, images: np.ndarray) -> float:
     """Returns the median time in seconds of one batch, or of one image if the runtime accepts batches of any size."""
     batch = np.resize(images, (runtime.input_shape[0] or 1, *images.shape[1:])).astype(runtime.input_dtype)
     return median_time(lambda: runtime.run(batch), at_least=5)
+
+
+def decisions(outputs: np.ndarray, kind: str) -> np.ndarray:
+    """Returns what a user of the outputs decides.
+
+    Args:
+        outputs: Outputs of shape `(n, ...)`.
+        kind: The `ModelSpec.output` of the model.
+
+    Returns:
+        The top classes; or, for independent scores and for a single logit, which of them are positive.
+    """
+    if kind == "scores":
+        return outputs > 0.5
+    if kind == "logits" and outputs.shape[-1] == 1:
+        return outputs > 0
+    return outputs.argmax(-1)
 
 
 def comparable(outputs: np.ndarray, kind: str) -> np.ndarray:

@@ -94,6 +94,8 @@ def load_checkpoint(
     position_grid = position_grid or checkpoint.position_grid
     layers = {layer.name: layer for layer in model.layers}
     positions, head = layers[parts.POSITION_EMBEDDING], head_of(model)
+    if head is not None:
+        layers[parts.HEAD] = head  # whatever it is called
     classes = None if head is None or skip_head else head.units
     channels = layers[parts.TOKENS_TO_TOKEN].channels
     try:
@@ -103,7 +105,7 @@ def load_checkpoint(
             f"The checkpoint does not fit the model {model.name!r}. No weights were loaded from {checkpoint.source}. "
             f"Mismatches:\n{error}"
         ) from None
-    weights = _weights_by_path(layers[name] for name in {row.target.split("/")[0] for row in fit.rows})
+    weights = _weights_by_path({name: layers[name] for name in {row.target.split("/")[0] for row in fit.rows}})
     arrays, resized = checkpoint.arrays, []
     if fit.position_grid != positions.grid_size:
         row = next(row for row in fit.rows if row.target == POSITIONS)
@@ -112,6 +114,7 @@ def load_checkpoint(
         arrays, resized = {**arrays, row.source: table.reshape(row.shape)}, [row.source]
     for row in fit.rows:
         weights[row.target].assign(row.convert(arrays[row.source]))
+    _reset_lora(weights)
     return LoadReport(
         source=checkpoint.source,
         entry=checkpoint.entry,
@@ -124,5 +127,12 @@ def load_checkpoint(
 
 
 def _weights_by_path(layers):
-    """Returns weights by their path from the layer on, without the name scopes in which the model was built."""
-    return {layer.name + weight.path.removeprefix(layer.path): weight for layer in layers for weight in layer.weights}
+    """Returns weights by the name of their layer and their path from there, without the scopes in which the model was built."""
+    return {name + weight.path.removeprefix(layer.path): weight for name, layer in layers.items() for weight in layer.weights}
+
+
+def _reset_lora(weights):
+    """Makes LoRA add nothing to the kernels that were loaded, as Keras does when it loads a layer."""
+    for path, weight in weights.items():
+        if path.endswith("/lora_kernel_b"):
+            weight.assign(keras.ops.zeros_like(weight))

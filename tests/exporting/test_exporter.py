@@ -20,6 +20,7 @@ from keras_t2t.exporting.report import comparable
 from keras_t2t.exporting.samples import images_for
 from keras_t2t.inference import probabilities
 from keras_t2t.models import spec_of
+from keras_t2t.models.graph import find_head
 from tests.conftest import SMALL_CONFIGS, relative_error
 from tests.inference.test_optimize import difficult_images, small_model
 
@@ -450,3 +451,52 @@ def test_error_for_a_file_without_metadata(shipped, tmp_path):
     assert runtime.run(images_for(shipped)).shape == (10, 10)
     with pytest.raises(ValueError, match="Expected a file with keras_t2t metadata"):
         keras_t2t.predict_images(runtime, [assets.folder("images") / "frog.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("shift", "message"),
+    [
+        (20.0, r"(10|20|30|40|50|60|70|80|90|0)\.0% of 10 images have the same top class or decision, less than"),
+        (0.9, "its scores by .* of the largest one, more than the tolerance of 1.0e-01"),
+    ],
+)
+def test_decisions_of_a_single_sigmoid_are_compared(shift, message, tmp_path, monkeypatch):
+    """The top class of one class is always the same, so it says nothing."""
+    model = small_model("performer", classes=1, classifier_activation="sigmoid")
+    bias = find_head(model).dense.bias
+    scores = model.predict(images_for(model), verbose=0)
+    logits = np.sort(np.log(scores / (1 - scores)).ravel())
+    widest = np.diff(logits).argmax()  # where the decision is clearest; or a threshold below all of them
+    bias.assign(bias - (logits[widest : widest + 2].mean() if shift > 1 else logits[0] - 0.1))
+    assert keras_t2t.export(model, tmp_path / "good.tflite", quantize="int8").agreement == 1.0
+
+    def shifted(inference_model, path, *arguments):
+        dense = find_head(inference_model).dense
+        dense.bias.assign(dense.bias + shift)
+        to_tflite(inference_model, path, *arguments)
+
+    to_tflite = exporter.to_tflite
+    monkeypatch.setattr(exporter, "to_tflite", shifted)
+    with pytest.raises(keras_t2t.ExportError, match=message):
+        keras_t2t.export(model, tmp_path / "bad.tflite", quantize="int8")
+
+
+def test_heads_of_your_own_are_exported_as_classifiers(tmp_path):
+    backbone = small_model("performer", include_top=False, pooling="token")
+    images = keras.Input((31, 23, 3))
+    for model, kind in (
+        (
+            keras.Model(backbone.input, keras.layers.Dense(4, activation="softmax", name="mine")(backbone.output)),
+            "probabilities",
+        ),
+        (keras.Model(images, keras.layers.Dense(4)(backbone(images))), "logits"),
+    ):
+        keras_t2t.export(model, tmp_path / "model", force=True)
+        runtime = open_exported(tmp_path / "model")
+        assert runtime.spec.output == kind
+        paths = sorted(assets.folder("images").glob("*.jpg"))[:3]
+        for expected, received in zip(*(keras_t2t.predict_images(one, paths, top=4) for one in (model, runtime)), strict=True):
+            assert [label for label, _ in received] == [label for label, _ in expected]
+        import tensorflow as tf
+
+        assert "classify" in tf.saved_model.load(str(tmp_path / "model")).signatures

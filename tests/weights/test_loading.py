@@ -160,3 +160,32 @@ def test_a_model_with_a_stem_can_load_checkpoints(parameters):
     model = keras_t2t.T2TViT(CONFIG, input_tensor=stem(inputs), classes=7)
     keras_t2t.load_checkpoint(model, parameters)
     np.testing.assert_array_equal(model.get_layer("head").bias, parameters["head.bias"])
+
+
+def test_lora_does_not_change_what_is_loaded(parameters):
+    """Its factors of earlier fine-tuning would be added to the kernels that were loaded."""
+    model, plain = build(), build()
+    for block in ("block0", "block1"):
+        for dense in (model.get_layer(block).mlp.fc1, model.get_layer(block).attention.qkv):
+            dense.enable_lora(2)
+            dense.lora_kernel_b.assign(np.ones(dense.lora_kernel_b.shape))
+    for each in (model, plain):
+        keras_t2t.load_checkpoint(each, parameters)
+    images = np.random.default_rng(0).uniform(0, 255, (2, *SIZE, 3))
+    np.testing.assert_allclose(model.predict(images, verbose=0), plain.predict(images, verbose=0), rtol=1e-5, atol=1e-7)
+
+
+def test_heads_are_loaded_whatever_they_are_called(parameters):
+    backbone = build(include_top=False, pooling="token")
+    hidden = keras.layers.Dense(7, name="head")(backbone.output)
+    for model in (
+        keras.Model(backbone.input, keras.layers.Dense(7, name="mine")(backbone.output)),
+        keras_t2t.replace_head(keras.Model(backbone.input, hidden), 7),
+    ):
+        keras_t2t.load_checkpoint(model, parameters)
+        head = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dense))
+        np.testing.assert_array_equal(head.kernel, parameters["head.weight"].T)
+    on_top = keras.Model(backbone.input, keras.layers.Dense(3, name="last")(hidden))
+    with pytest.raises(ValueError, match=r"wrong shape: head\.weight expected \(3, 18\)"):
+        keras_t2t.load_checkpoint(on_top, parameters)
+    keras_t2t.load_checkpoint(on_top, parameters, skip_head=True)
