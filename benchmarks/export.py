@@ -6,9 +6,9 @@
     python -m benchmarks.export --task accuracy --data cifar10          the shipped checkpoint on CIFAR-10's test images
 
 For speed and memory, weights and images are random. Every row runs in a fresh process, where a 2048 x 2048 matrix product in
-NumPy and the model take turns; each timed call follows a pause and an untimed call. The fraction is the median over the turns
-of the model's rate over that of the matrix product, counting the operations of the authors' full forward pass, including
-attention products. The column "of naive" is that fraction over the fraction of the naive row of the same runtime.
+NumPy and the model take turns; each timed call follows a pause and an untimed call. The fraction is the model's rate divided by
+that of the matrix product (the median over all turns). It counts the operations of the authors' full forward pass, including
+attention products. The column "of naive" is that fraction divided by the fraction of the naive row of the same runtime.
 
 Naive exports do not use `optimize_for_inference` and have a fixed batch size: ONNX as tf2onnx converts it, TFLite from the
 frozen graph. They needed two changes to run at all: GELU, which becomes `Erfc`, is expressed with `Erf`; and in TFLite,
@@ -176,7 +176,7 @@ def speed(row: str, batch_size: int, folder: str, seconds: float) -> dict[str, f
 
 
 def peak_memory(row: str, batch_size: int) -> tuple[int, int]:
-    """Returns the peak memory in bytes, beyond that before, of the first run, which compiles, and of later runs."""
+    """Returns the peak memory in bytes, beyond what was used before, of the first run (which compiles) and of later runs."""
     forward = keras_forward(row, batch_size)
     before, peaks = process_memory("VmRSS"), []
     for _ in range(3):

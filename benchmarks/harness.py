@@ -1,4 +1,4 @@
-"""What the benchmarks share: measurements in fresh processes, and timings in turns with a matrix product."""
+"""Helpers for the benchmarks: measurements in fresh processes, and timings that alternate with a matrix product."""
 
 import inspect
 import json
@@ -26,7 +26,7 @@ def run_child(function: Callable[..., Any], *arguments: Any, environment: Mappin
 
     Args:
         function: Public function of a module in this folder.
-        *arguments: Its arguments. They pass through JSON, and so does the result.
+        *arguments: Arguments of the function. They are passed as JSON, and so is the result.
         environment: Environment variables to set for the process.
 
     Returns:
@@ -51,8 +51,8 @@ def in_turns(
 
     Args:
         *functions: Functions to time.
-        seconds: Total time to spend, at least.
-        turns: Number of turns, at least.
+        seconds: Minimum total time to spend.
+        turns: Minimum number of turns.
         settle: Whether to pause before each timed call, and then to call the function once more without timing it. The threads
             of one runtime keep spinning for a while and slow down the next one.
 
@@ -83,8 +83,8 @@ def matrix_rate(function: Callable[[], Any], operations: float, seconds: float, 
     Args:
         function: Function to time.
         operations: Number of floating-point operations in a call.
-        seconds: Total time to spend, at least.
-        settle: As for `in_turns`.
+        seconds: Minimum total time to spend.
+        settle: See `in_turns`.
 
     Returns:
         Medians over the turns: `"seconds"` of a call; `"gflops"`, the rate of the matrix product; and `"fraction"`, the rate of

@@ -4,8 +4,9 @@
     python -m benchmarks.model --onednn 1 --mode graph --task inference-8
 
 Every setting runs in a fresh process, where a 2048 x 2048 matrix product in NumPy and the model take turns. The fraction is the
-median over the turns of the model's rate over that of the matrix product. It counts the operations of the authors' full forward
-pass, including attention products, and three times as many for a training step. Memory is the peak of the whole process.
+model's rate divided by that of the matrix product (the median over all turns). It counts the operations of the authors' full
+forward pass, including attention products, and three times as many for a training step. Memory is the peak of the whole
+process.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python -m benchmarks.pipeline
 
 JPEG files of 500x375 pixels become batches of 64 images at 224x224. Each stage takes turns with plain decoding, always in a
-fresh process, and figures are medians over the turns. The time beyond decoding is a fraction of the time for decoding, once by
-the clock and once in processor time; on a machine that others use, only the second is reliable.
+fresh process, and figures are medians over the turns. The time beyond decoding is given as a fraction of the decoding time,
+both in wall-clock time and in processor time. On a shared machine, only the latter is reliable.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def stage_batches(stage: str, source: Any) -> Any:
 
 
 def decoded_batches(source: Any) -> Any:
-    """Returns an endless dataset that decodes images and does nothing else. It has one number for each image."""
+    """Returns an endless dataset that decodes images and does nothing else. It yields one number for each image."""
     import tensorflow as tf
 
     dataset = source.elements(None).repeat()

@@ -2,8 +2,8 @@
 
     python -m benchmarks.startup
 
-Figures are medians over five fresh processes. The file has the format, the names and the shapes of the published one, and
-random values. Its size and digest replace the published ones in the registry, so that they are verified as usual.
+Figures are medians over five fresh processes. The file has the same format, names and shapes as the published one, but random
+values. Its size and digest replace the published ones in the registry, so the file is verified as usual.
 """
 
 import dataclasses
@@ -75,7 +75,7 @@ def write_cache(home: pathlib.Path) -> tuple[pathlib.Path, str]:
 
 
 def main(runs: int = 5) -> None:
-    """Prints the median of each figure over this many processes."""
+    """Prints the median of each figure over `runs` processes."""
     with tempfile.TemporaryDirectory() as home:
         path, digest = write_cache(pathlib.Path(home))
         figures = [run_child(measure, str(path), digest, environment={"KERAS_HOME": home}) for _ in range(runs)]

@@ -3,8 +3,8 @@
     python examples/fine_tune.py flowers --output runs/flowers
 
 Training starts from the authors' ImageNet weights, which are downloaded the first time. The recipe depends on the number of
-images. You can interrupt it at any time, and run the same command to resume. `keras-t2t train --data flowers --model
-t2t_vit_14:imagenet --output runs/flowers` does the same from the command line.
+images. You can interrupt training at any time and run the same command again to resume.
+`keras-t2t train --data flowers --model t2t_vit_14:imagenet --output runs/flowers` does the same from the command line.
 """
 
 import argparse

@@ -3,8 +3,9 @@
     python examples/imagenet.py --data-dir /data/tensorflow_datasets
     python examples/imagenet.py --model t2t_vit_24 --output runs/t2t_vit_24
 
-ImageNet must be downloaded by hand. TensorFlow Datasets tells you how if it does not find it. The authors report 81.5% top-1
-for T2T-ViT-14 after 310 epochs, which has not been tried with this package. For several machines, see `several_machines.py`.
+You have to download ImageNet manually. If TensorFlow Datasets does not find it, it tells you how. The authors report 81.5%
+top-1 for T2T-ViT-14 after 310 epochs. We have not tried to reproduce this with this package. For several machines, see
+`several_machines.py`.
 """
 
 import argparse

@@ -34,7 +34,10 @@ from keras_t2t.weights import LoadReport, list_models, load_checkpoint
 __version__ = "0.1.0"
 
 _LAZY = {"data": None, "training": None, "load_image": "data", "normalize_images": "data"}
-"""What needs TensorFlow, whatever the backend of Keras: modules, and names with the module that has them."""
+"""Public names that need TensorFlow on any Keras backend, so they are imported lazily.
+
+Modules map to `None`. Other names map to the module that defines them.
+"""
 
 __all__ = [
     "VARIANTS",
@@ -86,7 +89,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> _Any:
-    """Imports what needs TensorFlow only when it is used."""
+    """Imports the names in `_LAZY` on first use, because they need TensorFlow."""
     if name not in _LAZY:
         raise AttributeError(f"module 'keras_t2t' has no attribute {name!r}")
     import importlib

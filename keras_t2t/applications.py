@@ -1,4 +1,4 @@
-"""Constructors with the contract of `keras.applications`: the one place where models meet weights."""
+"""Model constructors with the interface of `keras.applications`. They build a model and load its weights."""
 
 import dataclasses
 import functools
@@ -70,37 +70,40 @@ def T2TViT(
 
 _ARGUMENTS = """
     Glossary of shapes:
-        B: batch; H, W, C: height, width and channels of the images; h, w: the grid of tokens (H / 16, W / 16 for the published
-        variants); D: width of the backbone.
+        B: batch; H, W, C: height, width and channels of the images; h, w: height and width of the token grid (H / 16 and W / 16
+        in the published variants); D: width of the backbone.
 
     Args:
         {config}include_top: Whether to include the classifier. Without it the model returns features.
         include_preprocessing: Whether the model normalizes its images itself. If so, it takes images with values in [0, 255],
             integers or floating point. Otherwise pass images normalized by `keras_t2t.normalize_images`.
-        weights: `None` for random initialization; the name of pretrained weights, which are downloaded once and kept in the
-            cache of Keras: {published}; or the path of a file that `keras_t2t.load_checkpoint` reads.
-        input_tensor: Optional Keras tensor `(B, H, W, C)` to use as the images.
-        input_shape: `(H, W, C)`. By default that of pretrained `weights`, or else `{default_shape}`; `(None, None, 3)` without
-            the classifier. H and W may differ. Without the classifier they may be `None`: the model then takes images of any
-            size, and resizes its position embedding at run time.
-        pooling: What the model returns without the classifier: `None` for the tokens as a map `(B, h, w, D)`; `"avg"` or
-            `"max"` for the mean or maximum of that map, `(B, D)`; `"token"` for the class token, `(B, D)`.
-        classes: Number of classes. By default that of pretrained `weights`, or else 1000.
-        classifier_activation: Activation of the classifier; `None` for logits. Scores have the shape `(B, classes)`, in at
-            least float32.
+        weights: `None` for random initialization; the name of pretrained weights ({published}); or the path of a file that
+            `keras_t2t.load_checkpoint` can read. Weights that do not ship with the package are downloaded once and kept in the
+            Keras cache.
+        input_tensor: Optional Keras tensor `(B, H, W, C)` to use as the image input.
+        input_shape: `(H, W, C)`. H and W may differ. The default is the shape for the pretrained `weights`, or else
+            {default_shape}. Without the classifier, the default is `(None, None, 3)`. If H or W is `None`, which is only
+            possible without the classifier, the model takes images of any size and resizes its position embedding at run time.
+        pooling: What the model returns without the classifier: `None` for the tokens as a feature map `(B, h, w, D)`; `"avg"`
+            or `"max"` for the mean or maximum over that map, `(B, D)`; or `"token"` for the class token, `(B, D)`.
+        classes: Number of classes. Defaults to the number of classes of the pretrained `weights`, or else to 1000.
+        classifier_activation: Activation of the classifier, or `None` to return logits. The scores have the shape
+            `(B, classes)` and are at least float32.
         name: Name of the model.
-        {rates}preprocessing: The `keras_t2t.Preprocessing` of the images: it sets the normalization, and the model carries it.
-            By default that of `weights`, or else that of the variant with ImageNet's mean and std. Images that do not have 3
-            channels are scaled to [-1, 1].
-        dtype: Dtype or policy of every layer; `None` for the global policy of Keras.
+        {rates}preprocessing: A `keras_t2t.Preprocessing` that describes how images are prepared. It determines the
+            normalization and is stored in the model. Defaults to the preprocessing of `weights`, or else to that of the variant
+            with ImageNet's mean and std. If the images have a different number of channels than the preprocessing, they are
+            scaled to [-1, 1] instead.
+        dtype: Dtype or dtype policy of every layer, or `None` for the global Keras policy.
 
     Returns:
         A functional `keras.Model`.
 
     Raises:
         ValueError: If arguments are invalid or contradict each other.
-        CheckpointError: A `ValueError`, if the file that `weights` names cannot be read or does not fit.
-        DownloadError: An `OSError`, if pretrained weights cannot be downloaded, or if the download is not the published file.
+        CheckpointError: If the file given as `weights` cannot be read or does not fit the model. This is a `ValueError`.
+        DownloadError: If the pretrained weights cannot be downloaded or cached, or if the download is not the published file.
+            This is an `OSError`.
 
     Example:
 
@@ -108,25 +111,27 @@ _ARGUMENTS = """
     >>> model.output_shape
     (None, {classes})
 """
-_RATES = """drop_rate: Dropout after the position embedding, the attention projections and the MLPs, in training.
-        attention_drop_rate: Dropout of the attention weights, in training.
-        drop_path_rate: Drop path of the last block, in training; it grows linearly from 0 in the first block.
+_RATES = """drop_rate: Dropout rate after the position embedding, the attention projections and each layer of the MLPs. Used in
+            training only.
+        attention_drop_rate: Dropout rate of the attention weights. Used in training only.
+        drop_path_rate: Drop path rate of the last block. The rate increases linearly from 0 in the first block. Used in
+            training only.
         """
 _CONFIG = """config: A `keras_t2t.T2TConfig`, or the name of a variant such as `"t2t_vit_14"`.
         """
 
-T2TViT.__doc__ = "Instantiates a T2T-ViT of any configuration.\n" + _ARGUMENTS.format(
+T2TViT.__doc__ = "Instantiates a T2T-ViT with any configuration.\n" + _ARGUMENTS.format(
     config=_CONFIG,
     rates="",
-    published="those of the variant, if the configuration is that of a variant",
-    default_shape=(224, 224, 3),
+    published="if `config` is that of a variant, the names of its weights",
+    default_shape="`(224, 224, 3)`; for the configuration of a variant, it is the shape for that variant",
     example="keras_t2t.T2TViT(keras_t2t.T2TConfig(depth=2), input_shape=(96, 64, 3), classes=5)",
     classes=5,
 )
 
 
 def _constructor(variant: str) -> Callable[..., keras.Model]:
-    """Returns the constructor of a variant. By default it has the weights published for ImageNet, if there are any."""
+    """Returns the constructor of a variant. By default, it loads the published ImageNet weights, if there are any."""
     known: Variant = VARIANTS[variant]
     pretrained = pretrained_weights_of(variant)
     default_weights = "imagenet" if "imagenet" in pretrained else None
@@ -171,7 +176,7 @@ def _constructor(variant: str) -> Callable[..., keras.Model]:
         config="",
         rates=_RATES,
         published=", ".join(f'`"{name}"`' for name in pretrained) or "there are none for this variant",
-        default_shape=(known.image_size, known.image_size, 3),
+        default_shape=f"`{(known.image_size, known.image_size, 3)}`",
         example=f"keras_t2t.{known.constructor}(weights=None)",
         classes=1000,
     )
@@ -197,21 +202,21 @@ T2TViTTiny32 = _constructor("t2t_vit_tiny_32")
 
 
 def default_preprocessing(config: T2TConfig | str, weights: str | os.PathLike | None = None) -> Preprocessing:
-    """Returns how images are prepared for a model that starts from `weights`, unless told otherwise.
+    """Returns the default preprocessing of a model that is initialized with `weights`.
 
     Args:
         config: A `keras_t2t.T2TConfig`, or the name of a variant.
-        weights: As for `keras_t2t.T2TViT`.
+        weights: Same as in `keras_t2t.T2TViT`.
 
     Raises:
-        ValueError: If there is no such variant, or if `weights` are neither pretrained weights of it nor a file.
+        ValueError: If there is no such variant, or if `weights` is neither the name of its pretrained weights nor a file.
     """
     config = config if isinstance(config, T2TConfig) else find_variant(config).config
     return _WeightsFile(config, weights, _find_pretrained(weights, variant_of(config))).preprocessing
 
 
 def _find_pretrained(weights: Any, variant: str | None) -> PretrainedWeights | None:
-    """Returns the pretrained weights that `weights` names, or `None` if it is `None` or a file."""
+    """Returns the pretrained weights called `weights`, or `None` if `weights` is `None` or the path of a file."""
     known = pretrained_weights_of(variant)
     if weights is None or (isinstance(weights, (str, os.PathLike)) and weights not in known and os.path.isfile(weights)):
         return None
@@ -225,7 +230,7 @@ def _find_pretrained(weights: Any, variant: str | None) -> PretrainedWeights | N
 
 
 class _WeightsFile:
-    """What the weights that a model starts from say about its images: pretrained ones, a file, or no weights at all."""
+    """What the initial weights of a model tell about its images. They can be pretrained weights, a file, or `None`."""
 
     def __init__(self, config, weights, pretrained):
         self._config, self._weights, self._pretrained = config, weights, pretrained
@@ -238,18 +243,18 @@ class _WeightsFile:
         try:
             return read_checkpoint(self._weights)
         except CheckpointError:
-            return None  # loading will say what is wrong
+            return None  # `load_checkpoint` reports the error later
 
     @property
     def image_size(self) -> int:
-        """Height and width of the images by default."""
+        """Default height and width of the images."""
         if self._pretrained:
             return self._pretrained.image_size
         return self._variant.image_size if self._variant else 224
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How images are prepared by default."""
+        """Default preprocessing of the images."""
         if self._pretrained:
             return self._pretrained.preprocessing
         if str(self._weights).endswith(".keras") and self._checkpoint and self._checkpoint.preprocessing:
@@ -259,17 +264,17 @@ class _WeightsFile:
         return Preprocessing()
 
     def table_size(self) -> int:
-        """Height and width of the images that the position table of the weights is for."""
+        """Height and width of the images for which the position table in the weights was made."""
         if self._checkpoint:
             try:
                 return infer_architecture(self._checkpoint.arrays, self._config).image_size[0]
             except CheckpointError:
-                pass  # loading will say what is wrong
+                pass  # `load_checkpoint` reports the error later
         return self.image_size
 
 
 def _pool(features, pooling, dtype):
-    """Adds the pooling of a map `(B, h, w, D)`, if any."""
+    """Pools a feature map `(B, h, w, D)`, or returns it unchanged if `pooling` is `None`."""
     if pooling == "avg":
         return keras.layers.GlobalAveragePooling2D("channels_last", name=parts.AVG_POOL, dtype=dtype)(features)
     if pooling == "max":
@@ -302,7 +307,7 @@ def _check_arguments(include_top, weights, pretrained, pooling, classes, classif
 
 
 def _image_input(config, include_top, pretrained, image_size, input_tensor, input_shape):
-    """Returns the symbolic images, their shape checked against the rest of the arguments."""
+    """Returns the symbolic image input, after checking its shape against the other arguments."""
     if input_tensor is not None:
         if not keras.backend.is_keras_tensor(input_tensor):
             raise ValueError(f"`input_tensor` should be a Keras tensor. Received: {input_tensor!r}")

@@ -1,7 +1,7 @@
 """Model configurations: plain frozen dataclasses that need no TensorFlow.
 
 Sources: Yuan et al., "Tokens-to-Token ViT", ICCV 2021 (https://arxiv.org/abs/2101.11986), table 1 (the models) and
-section 3.2 (the design studies). `models/t2t_vit*.py` and `models/vit.py` of the reference implementation
+section 3.2 (the design studies), and `models/t2t_vit*.py` and `models/vit.py` in the reference implementation
 (https://github.com/yitu-opensource/T2T-ViT).
 """
 
@@ -24,7 +24,7 @@ SoftSplits = Sequence[tuple[int, int, int]]
 class T2TConfig:
     """Architecture of a T2T-ViT. The defaults are those of T2T-ViT-14.
 
-    A plain ViT is the special case of a single split without overlap: `token_attention="convolution"` and
+    A plain ViT is the special case with a single split and no overlap: `token_attention="convolution"` and
     `soft_splits=((16, 16, 0),)` give the usual embedding of 16x16 patches.
 
     Args:
@@ -32,7 +32,7 @@ class T2TConfig:
             (no attention: a soft split followed by a dense layer is a convolution).
         token_dim: Width of the tokens between the soft splits.
         soft_splits: `(kernel, stride, padding)` of each soft split, in pixels or tokens. There must be at least one. The last
-            one is followed by the projection to `embed_dim`, every other one by `token_attention`.
+            one is followed by the projection to `embed_dim`, and each of the others by `token_attention`.
         embed_dim: Width of the backbone.
         depth: Number of encoder blocks. With `block="dense"`, a tuple with the number in each densely connected group.
         num_heads: Number of attention heads in each block.
@@ -44,9 +44,9 @@ class T2TConfig:
         learned_positions: Whether the position embedding is trained. Otherwise, it is a frozen table of sinusoids.
         norm_epsilon: Epsilon of the LayerNorms in the backbone.
         token_drop_rate: Dropout rate inside the token performers.
-        drop_rate: Dropout rate after the position embedding, the attention projections and the MLPs.
+        drop_rate: Dropout rate after the position embedding, the attention projections and each layer of the MLPs.
         attention_drop_rate: Dropout rate of the attention weights in the blocks.
-        drop_path_rate: Drop path (stochastic depth) rate of the last block. It grows linearly from 0 in the first block.
+        drop_path_rate: Drop path (stochastic depth) rate of the last block. Rates increase linearly from 0 in the first block.
 
     Raises:
         ValueError: If no model can be built from these values.
@@ -144,9 +144,9 @@ def token_grid(soft_splits: SoftSplits, height: int | None, width: int | None) -
 
 
 def token_grid(soft_splits: SoftSplits, height: int | None, width: int | None) -> tuple[int | None, int | None]:
-    """Returns the number of tokens on each side after soft splits of an image.
+    """Returns the number of rows and columns of tokens that soft splits make from an image.
 
-    A split turns n tokens on a side into `(n + 2 * padding - kernel) // stride + 1`.
+    A split turns a side of n tokens into `(n + 2 * padding - kernel) // stride + 1`.
 
     Args:
         soft_splits: `(kernel, stride, padding)` of each soft split.
@@ -203,7 +203,7 @@ def _as_tuple(value: Any) -> tuple:
 
 
 def is_count(value: Any) -> bool:
-    """Returns whether `value` is a positive integer of Python or numpy."""
+    """Returns whether `value` is a positive Python or NumPy integer."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
@@ -228,10 +228,10 @@ class Variant:
     Args:
         constructor: Name of the constructor in `keras_t2t`.
         config: Configuration of the model.
-        image_size: Height and width of its images in pixels.
-        crop_fraction: Side of the center crop as a fraction of the resized image, used in evaluation.
-        authors_gmacs: Multiply-accumulates in billions for one 224x224 image as published by the authors, or `None`.
-        openmmlab_gmacs: Multiply-accumulates in billions for one 224x224 image as published by OpenMMLab, or `None`.
+        image_size: Height and width of the images in pixels.
+        crop_fraction: Side length of the center crop in evaluation, as a fraction of the resized image.
+        authors_gmacs: Billions of multiply-accumulates for one 224x224 image, as published by the authors, or `None`.
+        openmmlab_gmacs: Billions of multiply-accumulates for one 224x224 image, as published by OpenMMLab, or `None`.
     """
 
     constructor: str
@@ -294,7 +294,7 @@ VARIANTS: dict[str, Variant] = {
         crop_fraction=1.0,
     ),
 }
-"""The published variants by name, the plain ViT-S/16 where the paper's ablation starts, and a variant for 32x32 images.
+"""The published variants by name, the plain ViT-S/16 that the paper's ablation starts from, and a variant for 32x32 images.
 
 The authors' counts are from the tables of their README (https://github.com/yitu-opensource/T2T-ViT, section 2), and OpenMMLab's
 from the README in MMPretrain (https://github.com/open-mmlab/mmpretrain, configs/t2t_vit).

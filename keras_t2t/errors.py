@@ -1,4 +1,4 @@
-"""The exceptions of this package, all in one place.
+"""The exceptions that this package defines.
 
 - `ValueError`
     - `CheckpointError`

@@ -1,13 +1,13 @@
-"""Helpers that all plots share: a check for matplotlib, and colors that color-blind people can distinguish."""
+"""Helpers shared by all plots: a check for matplotlib, and a color palette that is safe for color-blind readers."""
 
 from typing import Any
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Colors of Okabe and Ito, "Color Universal Design", 2008."""
+"""Colors from Okabe and Ito, "Color Universal Design", 2008."""
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Returns an empty matplotlib figure that needs no display.
+    """Returns an empty matplotlib figure that does not need a display.
 
     Args:
         width: Width in inches.

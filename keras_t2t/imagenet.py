@@ -1,4 +1,4 @@
-"""The two functions that every model of `keras.applications` comes with."""
+"""The two functions that accompany every model in `keras.applications`."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ from keras_t2t.assets import imagenet_classes
 
 
 def preprocess_input(x: Any, data_format: str | None = None) -> Any:
-    """Returns `x` unchanged: the models normalize their images themselves.
+    """Returns `x` unchanged, because the models normalize their images themselves.
 
-    As in `keras.applications.convnext`, this function exists so that code written for other models keeps working. A model
-    built with `include_preprocessing=False` takes images from `keras_t2t.normalize_images` instead.
+    As in `keras.applications.convnext`, this function exists so that code written for other models keeps working. For a
+    model built with `include_preprocessing=False`, use `keras_t2t.normalize_images` instead.
 
     Args:
         x: Array or tensor of images with values in [0, 255], of any dtype.
         data_format: Not used.
 
     Returns:
-        `x`.
+        The input `x`.
     """
     return x
 
@@ -32,7 +32,7 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, fl
         top: Number of classes to return for each image.
 
     Returns:
-        For each image a list of `top` tuples `(WordNet ID, name, score)`, highest score first.
+        A list for each image, with `top` tuples `(WordNet ID, name, score)` sorted by descending score.
 
     Raises:
         ValueError: If `preds` does not have the shape `(batch, 1000)`.

@@ -1,6 +1,6 @@
-"""All code that relies on private parts of Keras: the layout of its files, the graph of a model, the internals of optimizers.
+"""All code that relies on Keras internals: the layout of saved files, the graph of a model, and the internals of optimizers.
 
-Tested with Keras 3.15. If a newer version of Keras breaks this code, only this file has to change.
+Tested with Keras 3.15. If a newer version of Keras breaks this code, only this file needs to change.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ CONFIG_IN_KERAS_FILE = "config.json"
 
 
 def h5_group(class_name: str, index: int) -> str:
-    """Returns the group of a layer in a `.weights.h5` file: its class in snake case, numbered from the second layer on."""
+    """Returns the group of a layer in a `.weights.h5` file: its class name in snake case, with a number if `index` is not 0."""
     return f"{class_name}_{index}" if index else class_name
 
 
@@ -36,12 +36,12 @@ def _functional(model):
 
 
 def run_graph(model: keras.Model, inputs: Any, call: Callable[..., Any]) -> Any:
-    """Runs a model operation by operation, in the order of its graph. The operations of nested models are run one by one, too.
+    """Runs a model one operation at a time, in the order of its graph. This includes the operations of nested models.
 
     Args:
         model: A model for which `is_graph` is true, with one input and one output.
-        inputs: The input, of any type that `call` understands.
-        call: Called as `call(operation, *args, **kwargs)` in the place of each operation. Returns its output.
+        inputs: The input, of any type that `call` accepts.
+        call: Function that is called as `call(operation, *args, **kwargs)` in place of each operation and returns its output.
 
     Returns:
         The output of the model.
@@ -58,7 +58,7 @@ def run_graph(model: keras.Model, inputs: Any, call: Callable[..., Any]) -> Any:
 
 
 def producer(tensor: Any) -> tuple[Any, list[Any]]:
-    """Returns the operation that computes a symbolic tensor, and its inputs. Looks into nested models."""
+    """Returns the operation that computes a symbolic tensor, and the inputs of that operation. Looks inside nested models."""
     operation, node_index, tensor_index = tensor._keras_history
     if is_graph(operation):
         return producer(_functional(operation).outputs[tensor_index])
@@ -66,7 +66,7 @@ def producer(tensor: Any) -> tuple[Any, list[Any]]:
 
 
 def moving_averages(optimizer: keras.optimizers.Optimizer) -> list[tuple[keras.Variable, keras.Variable]]:
-    """Returns the (weight, moving average) pairs of an optimizer, or an empty list if it keeps no moving averages."""
+    """Returns the (weight, moving average) pairs of an optimizer, or an empty list if it does not keep any."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if not optimizer.use_ema:
         return []
@@ -75,16 +75,16 @@ def moving_averages(optimizer: keras.optimizers.Optimizer) -> list[tuple[keras.V
 
 
 class LayerwiseUpdates(keras.optimizers.Optimizer):
-    """A mixin for Keras optimizers: a learning rate for each weight, and a moving average that warms up.
+    """A mixin that gives Keras optimizers a learning rate for each weight, and a moving average with warmup.
 
-    List it before the optimizer: `class LayerwiseAdamW(LayerwiseUpdates, keras.optimizers.AdamW)`.
+    List it before the optimizer class: `class LayerwiseAdamW(LayerwiseUpdates, keras.optimizers.AdamW)`.
 
     Args:
         *args: Arguments of the optimizer.
-        lr_multipliers: Learning rate multipliers by the path of the weight. The default is 1.
-        lr_floor: Learning rate that multipliers do not change. The learning rate of a weight is
+        lr_multipliers: Mapping of weight paths to learning rate multipliers. Other weights have a multiplier of 1.
+        lr_floor: Part of the learning rate that is not multiplied. The learning rate of a weight is
             `lr_floor + multiplier * (lr - lr_floor)`.
-        coupled_weight_decay: Weight decay that is added to the gradient, like in the SGD of PyTorch.
+        coupled_weight_decay: Weight decay that is added to the gradient, as in PyTorch's SGD.
         **kwargs: Keyword arguments of the optimizer.
     """
 
@@ -128,9 +128,10 @@ class LayerwiseUpdates(keras.optimizers.Optimizer):
                 variable.assign(variable * ops.cast(1 - decay, variable.dtype))
 
     def _update_model_variables_moving_average(self, trainable_variables):
-        """Warms up the momentum. With the final momentum from the start, the averages would be noise for many epochs.
+        """Warms up the momentum.
 
-        After the first batch, the averages equal the weights.
+        If it were constant, the averages would stay close to the random initial weights for many epochs. After the
+        first batch, the averages equal the weights.
         """
         if not self.use_ema:
             return

@@ -1,4 +1,4 @@
-"""What a model expects as input and what it returns: plain frozen dataclasses, stored in models and in exported files."""
+"""What a model expects and what it returns, as plain frozen dataclasses that are stored in models and in exported files."""
 
 import dataclasses
 import json
@@ -18,13 +18,13 @@ OUTPUTS = ("features", "logits", "probabilities", "scores")
 class Preprocessing:
     """How an image is prepared for a model.
 
-    The image is resized so that its shorter side matches `image_size` divided by `crop_fraction`, and then center-cropped. Its
-    pixels are scaled to [0, 1], and normalized to `(pixels - mean) / std`.
+    The image is resized to the smallest size that covers `image_size` divided by `crop_fraction`, and then center-cropped to
+    `image_size`. Its pixels are scaled to [0, 1] and normalized to `(pixels - mean) / std`.
 
     Args:
         image_size: `(height, width)` in pixels.
-        crop_fraction: Side of the center crop as a fraction of the resized image, in (0, 1].
-        interpolation: A method of `tf.image.resize`, with antialiasing.
+        crop_fraction: Side length of the center crop as a fraction of the resized image, in (0, 1].
+        interpolation: Method of `tf.image.resize`. It is used with antialiasing.
         mean: Mean of each channel, for pixels in [0, 1].
         std: Standard deviation of each channel, for pixels in [0, 1].
 
@@ -58,7 +58,7 @@ class Preprocessing:
 
     @property
     def scale(self) -> tuple[float, ...]:
-        """Factor of each channel: the normalized image is `pixels * scale + offset`, with pixels in [0, 255]."""
+        """Scale factor of each channel. The normalized image is `pixels * scale + offset`, with pixels in [0, 255]."""
         return tuple(1 / (255 * std) for std in self.std)
 
     @property
@@ -67,7 +67,7 @@ class Preprocessing:
         return tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
 
     def for_channels(self, channels: int) -> "Preprocessing":
-        """Returns the preprocessing for another number of channels. If it changes, pixels are scaled to [-1, 1]."""
+        """Returns this preprocessing for `channels` channels. If that changes their number, pixels are scaled to [-1, 1]."""
         if channels == self.channels:
             return self
         return dataclasses.replace(self, mean=(0.5,) * channels, std=(0.5,) * channels)
@@ -75,14 +75,14 @@ class Preprocessing:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """Inputs and outputs of a model. Exported files store it as JSON in their metadata.
+    """A description of the inputs and outputs of a model. Exported files store it as JSON in their metadata.
 
     Args:
         preprocessing: How images are prepared.
-        normalizes: Whether the model normalizes its images itself. If so, it takes pixels in [0, 255]. Otherwise, it takes
+        normalizes: Whether the model normalizes its images itself. If so, it expects pixels in [0, 255]. Otherwise, it expects
             normalized images.
-        output: `"logits"`; `"probabilities"`, which sum to 1; `"scores"`, which are independent, such as those of a sigmoid; or
-            `"features"`.
+        output: `"logits"`; `"probabilities"`, which sum to 1; `"scores"`, which need not sum to 1, such as those of a sigmoid;
+            or `"features"`.
         labels: Names of the classes in the order of the outputs, or `None` if they are unknown.
 
     Raises:
@@ -106,7 +106,7 @@ class ModelSpec:
         """Returns the spec stored by `to_json`.
 
         Raises:
-            ValueError: If `text` is not the JSON of a spec.
+            ValueError: If `text` is not a spec in JSON format.
         """
         try:
             values: dict[str, Any] = json.loads(text)

@@ -1,4 +1,4 @@
-"""One interface for running models in Keras, TensorFlow, LiteRT or ONNX Runtime."""
+"""A common interface for running models with Keras, TensorFlow, LiteRT or ONNX Runtime."""
 
 import dataclasses
 import os
@@ -15,10 +15,10 @@ class Runtime:
 
     Args:
         name: Name of the runtime.
-        run: Function from images `(n, H, W, C)` of dtype `input_dtype` to outputs `(n, ...)`, float32, for any n >= 1.
-        input_shape: `(B, H, W, C)`. B is `None` if the model runs batches of any size.
+        run: Function that maps images `(n, H, W, C)` of dtype `input_dtype` to float32 outputs `(n, ...)`, for any n >= 1.
+        input_shape: `(B, H, W, C)`. B is `None` if the model accepts batches of any size.
         input_dtype: `"float32"` or `"uint8"`.
-        known_spec: Inputs and outputs of the model, or `None` if its file does not store them.
+        known_spec: Description of the model's inputs and outputs, or `None` if its file does not contain one.
     """
 
     name: str
@@ -29,10 +29,10 @@ class Runtime:
 
     @property
     def spec(self) -> ModelSpec:
-        """Inputs and outputs of the model.
+        """Description of the model's inputs and outputs.
 
         Raises:
-            ValueError: If its file does not store them.
+            ValueError: If the file of the model does not contain one.
         """
         if self.known_spec is None:
             raise ValueError(
@@ -43,5 +43,5 @@ class Runtime:
 
 
 def available_cores() -> int:
-    """Returns the number of CPU cores that this process may use, or all cores if this is unknown."""
+    """Returns the number of CPU cores that this process may use, or the number of all cores if that is unknown."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

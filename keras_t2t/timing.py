@@ -1,4 +1,4 @@
-"""Timing. This file needs only the standard library, so that processes that measure memory can import it alone."""
+"""Timing of function calls. Uses only the standard library, so that importing it does not distort memory measurements."""
 
 import statistics
 import time
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def median_time(run: Callable[[], Any], seconds: float = 1.0, at_least: int = 3) -> float:
-    """Returns the median time of a call in seconds. The first call is not counted.
+    """Returns the median time of a call in seconds, not counting the first call.
 
     Args:
         run: Function to time.

@@ -37,10 +37,10 @@ def run(capsys, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def photograph(tmp_path):
+def photo(tmp_path):
     pixels = np.random.default_rng(3).integers(0, 256, (90, 130, 3), dtype="uint8")
-    tf.io.write_file(str(tmp_path / "photograph.png"), tf.io.encode_png(pixels))
-    return tmp_path / "photograph.png"
+    tf.io.write_file(str(tmp_path / "photo.png"), tf.io.encode_png(pixels))
+    return tmp_path / "photo.png"
 
 
 @pytest.mark.parametrize("file", ["t2t_tiny_ema_legacy.pth.tar", "t2t_tiny_mmpretrain.pth"])
@@ -72,14 +72,11 @@ def test_convert_finds_the_variant(run, tmp_path):
     assert "missing: blocks.7.norm1.weight (256,)" in error
 
 
-def test_convert_refuses_what_is_no_checkpoint(run, photograph):
-    status, output, error = run("convert", photograph, "x.keras")
+def test_convert_rejects_other_files(run, photo):
+    status, output, error = run("convert", photo, "x.keras")
     assert (status, output) == (1, "")
-    assert error.startswith(f"Error: Cannot read {photograph}: it was not saved by torch.save. For other formats, ")
-    assert (
-        run("convert", photograph, "x.h5")[2]
-        == "Error: Expected an output that ends in .keras or .weights.h5; received: x.h5\n"
-    )
+    assert error.startswith(f"Error: Cannot read {photo}: it was not saved by torch.save. For other formats, ")
+    assert run("convert", photo, "x.h5")[2] == "Error: Expected an output that ends in .keras or .weights.h5; received: x.h5\n"
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS["ghost"])
     np.savez("ghost.npz", **seeded_parameters(config, (31, 31)))
     status, _, error = run("convert", "ghost.npz", "x.keras")
@@ -92,8 +89,8 @@ def test_convert_says_what_it_assumed(run):
     file = CHECKPOINTS / "t2t_tiny_half_bare.pth"
     _, _, error = run("convert", file, "x.weights.h5")
     assert error.startswith(
-        "Assuming t2t_vit with 1 attention heads, which the shapes of weights do not tell. If this is another model, use "
-        f"VARIANT:{file}, or --num-heads of the command convert.\nLoaded "
+        "Assuming t2t_vit with 1 attention heads, which cannot be inferred from the weight shapes. If this is another model, "
+        f"use VARIANT:{file}, or `convert --num-heads N`.\nLoaded "
     )
 
 
@@ -105,7 +102,7 @@ def test_convert_keeps_a_saved_model_as_it_is(run):
     assert keras_t2t.labels_of(two) == ("a", "b")
     assert keras_t2t.config_of(two) == keras_t2t.config_of(model)
     error = run("convert", "one.keras", "two.keras", "--num-heads", 2)[2]
-    assert error == "Error: --num-heads is for checkpoints; one.keras already has a complete model\n"
+    assert error == "Error: --num-heads applies only to checkpoints; one.keras already contains a complete model\n"
 
 
 def test_info(run):
@@ -116,7 +113,7 @@ def test_info(run):
     assert re.search(
         r"t2t_vit_14 +│ +21,545,550 │ imagenet 81\.50, imagenet_384 83\.34, cifar10 98\.30, cifar100 88\.40", output
     )
-    assert "published by others and not measured again here" in output
+    assert "Accuracies are as published and were not measured again" in output
     _, output, _ = run("info", "t2t_vit_t_14")
     for source in pretrained_weights_of("t2t_vit_t_14").values():
         assert source.url in output
@@ -132,15 +129,15 @@ def table_of(output):
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"include_preprocessing": False}, {"classifier_activation": None}])
-def test_predict_with_a_model_that_carries_its_labels(run, photograph, kwargs):
+def test_predict_with_a_model_that_carries_its_labels(run, photo, kwargs):
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
     model = keras_t2t.T2TViT(config, input_shape=(64, 48, 3), **{"classes": 3, **kwargs})
     activation = kwargs.get("classifier_activation", "softmax")
     model = keras_t2t.replace_head(model, ["daisy", "[red]rose", "tulip[/x]"], activation)
     model.save("flowers.keras")
-    status, output, _ = run("predict", "flowers.keras", photograph, "--top", 2)
+    status, output, _ = run("predict", "flowers.keras", photo, "--top", 2)
     assert status == 0
-    scores = model.predict(keras_t2t.load_image(photograph, model), verbose=0)[0]
+    scores = model.predict(keras_t2t.load_image(photo, model), verbose=0)[0]
     scores = scores if activation else np.exp(scores) / np.exp(scores).sum()
     best = np.argsort(-scores)[:2]
     names, shown = zip(*table_of(output), strict=True)
@@ -149,44 +146,44 @@ def test_predict_with_a_model_that_carries_its_labels(run, photograph, kwargs):
     np.testing.assert_allclose([float(score) for score in shown], scores[best], atol=5.1e-5)  # four digits, either way
 
 
-def test_predict_with_a_checkpoint_and_with_published_weights(run, photograph, tmp_path):
+def test_predict_with_a_checkpoint_and_with_published_weights(run, photo, tmp_path):
     parameters = seeded_parameters(VARIANTS["t2t_vit_7"].config, (224, 224))
     folder = tmp_path / "home" / "models" / "keras_t2t"
     folder.mkdir(parents=True)
     (folder / "71.7_T2T_ViT_7.pth.tar").write_bytes(legacy_file({"state_dict_ema": Ordered(parameters)}))
-    _, output, _ = run("predict", "t2t_vit_7:imagenet", photograph)
+    _, output, _ = run("predict", "t2t_vit_7:imagenet", photo)
     assert len(table_of(output)) == 5
-    assert run("predict", folder / "71.7_T2T_ViT_7.pth.tar", photograph)[1] == output
+    assert run("predict", folder / "71.7_T2T_ViT_7.pth.tar", photo)[1] == output
     model = keras_t2t.T2TViT7()
-    expected = model.predict(keras_t2t.load_image(photograph, model), verbose=0)
+    expected = model.predict(keras_t2t.load_image(photo, model), verbose=0)
     decoded = keras_t2t.decode_predictions(expected)[0]
     assert table_of(output) == [[name, f"{score:.4f}"] for _, name, score in decoded]
 
 
-def test_predict_refuses(run, photograph, tmp_path):
+def test_predict_refuses(run, photo, tmp_path):
     keras_t2t.T2TViT(keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"]), include_top=False, input_shape=(31, 31, 3)).save(
         "x.keras"
     )
-    assert run("predict", "x.keras", photograph)[2] == "Error: Expected a classifier; x.keras returns features\n"
-    status, _, error = run("predict", "imagenet", photograph)
+    assert run("predict", "x.keras", photo)[2] == "Error: Expected a classifier; x.keras returns features\n"
+    status, _, error = run("predict", "imagenet", photo)
     assert status == 1
     assert error.startswith("Error: Expected a file, a folder, or one of the variants t2t_vit_7, t2t_vit_10,")
-    _, _, error = run("predict", "t2t_vit_24:cifar10", photograph)
+    _, _, error = run("predict", "t2t_vit_24:cifar10", photo)
     assert error == (
         "Error: Expected pretrained weights of t2t_vit_24 (imagenet) or a file after the colon; "
         "received: 't2t_vit_24:cifar10'\n"
     )
-    _, _, error = run("predict", "t2t_vit_19", photograph)
+    _, _, error = run("predict", "t2t_vit_19", photo)
     assert error == (
         "Error: t2t_vit_19 has random weights. "
-        "Choose its weights: t2t_vit_19:imagenet, t2t_vit_19:cifar10, t2t_vit_19:cifar100\n"
+        "Specify its weights: t2t_vit_19:imagenet, t2t_vit_19:cifar10, t2t_vit_19:cifar100\n"
     )
-    assert run("predict", "vit_small_16", photograph)[2].endswith("Choose its weights: vit_small_16:FILE\n")
+    assert run("predict", "vit_small_16", photo)[2].endswith("Specify its weights: vit_small_16:FILE\n")
     (tmp_path / "photos").mkdir()
-    assert run("predict", "photos", photograph)[2] == (
+    assert run("predict", "photos", photo)[2] == (
         "Error: Expected the folder of a training run or a SavedModel; there is no model.keras in photos\n"
     )
-    assert run("predict", "t2t_vit_tiny_32:cifar10", photograph, "--crop-fraction", 0)[0] == 2
+    assert run("predict", "t2t_vit_tiny_32:cifar10", photo, "--crop-fraction", 0)[0] == 2
     assert run("predict", "t2t_vit_tiny_32:cifar10", "none.png")[0] == 2
     assert run("predict", "t2t_vit_tiny_32:cifar10")[0] == 2
 
@@ -263,7 +260,7 @@ def test_train_then_evaluate(run, tmp_path):
 def test_recipes_can_be_seen_without_data(run):
     status, output, _ = run("train", "--recipe", "imagenet_384", "--model", "t2t_vit_19", "--show")
     assert status == 0 and "model: t2t_vit_19\nimage_size: 384\n" in output
-    assert run("train", "--show")[2] == "Error: Expected --data and --output, or only --data to show the recipe finetune\n"
+    assert run("train", "--show")[2] == "Error: Expected --data and --output, or --data with --show for the recipe finetune\n"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from keras_t2t.cli.analysis import _resized
 from tests import test_cli
 from tests.conftest import SMALL_CONFIGS, variant_model
 
-run, photograph = test_cli.run, test_cli.photograph
+run, photo = test_cli.run, test_cli.photo
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ def pixels_of(path, size=(31, 46)):
     return keras_t2t.normalize_images(view[None], preprocessing)
 
 
-def test_attention(run, photograph, flowers, tmp_path):
-    status, output, error = run("attention", "flowers.keras", photograph, "--output", "inside.png")
+def test_attention(run, photo, flowers, tmp_path):
+    status, output, error = run("attention", "flowers.keras", photo, "--output", "inside.png")
     assert status == 0, error
-    images = pixels_of(photograph)
+    images = pixels_of(photo)
     label = ("daisy", "rose", "tulip")[int(flowers.predict(images, verbose=0).argmax())]
     assert f"Top class: {label}. Wrote inside.png" in output
     metrics = analysis.redundancy(flowers, images).by_block()
@@ -68,11 +68,11 @@ def test_cost_of_a_published_variant(run):
     assert "but without attention products 4.341 G; with only the class token in the last block 5.828 G." in output
 
 
-def test_compare(run, photograph, flowers, tmp_path):
+def test_compare(run, photo, flowers, tmp_path):
     keras.models.clone_model(flowers).save("other.keras")
     status, output, error = run("compare", "flowers.keras", "other.keras", "--image", tmp_path, "--output", "two.png")
     assert status == 0, error
-    (result,) = analysis.compare([flowers], pixels_of(photograph))
+    (result,) = analysis.compare([flowers], pixels_of(photo))
     row = next(row for row in cells(output) if row[0].startswith("attention distance"))
     assert float(row[1]) == pytest.approx(result.summary()["distance"], abs=0.01)
     # Models are called by their files, because both have the same name.
@@ -81,7 +81,7 @@ def test_compare(run, photograph, flowers, tmp_path):
     assert (tmp_path / "two.png").stat().st_size > 10_000
 
 
-def test_invalid_arguments_are_errors(run, photograph, flowers, tmp_path):
+def test_invalid_arguments_are_errors(run, photo, flowers, tmp_path):
     assert run("cost", "t2t_vit_15")[2].startswith("Error: Expected a file, a folder, or one of the variants t2t_vit_7,")
     for size in ("46x", "x", "1x2x3", "large"):
         assert run("cost", "flowers.keras", "--size", size)[2].startswith("Error: Expected --size PIXELS or HEIGHTxWIDTH")
@@ -91,17 +91,17 @@ def test_invalid_arguments_are_errors(run, photograph, flowers, tmp_path):
     config = keras_t2t.config_of(flowers)
     keras_t2t.T2TViT(config, include_top=False).save("any.keras")
     # A model for images of any size still stores the image size of its preprocessing.
-    assert run("compare", "any.keras", "--image", photograph, "--output", "any.png")[0] == 0
-    assert run("attention", "any.keras", photograph)[2] == "Error: Expected a classifier; this model returns features\n"
+    assert run("compare", "any.keras", "--image", photo, "--output", "any.png")[0] == 0
+    assert run("attention", "any.keras", photo)[2] == "Error: Expected a classifier; this model returns features\n"
     assert run("cost", "any.keras")[2] == "Error: Expected --size, because any.keras takes images of any size\n"
     keras_t2t.T2TViT(config, input_shape=(31, 46, 2)).save("two.keras")
-    for command in (("attention", "two.keras", photograph), ("compare", "two.keras", "--image", photograph)):
+    for command in (("attention", "two.keras", photo), ("compare", "two.keras", "--image", photo)):
         message = "Error: Expected a model for RGB or grayscale images; this one takes images with 2 channels\n"
         assert run(*command)[2].endswith(message)
     for picture in ("inside.jpg", "inside", "nowhere/inside.png"):
-        _, _, error = run("attention", "flowers.keras", photograph, "--output", picture)
+        _, _, error = run("attention", "flowers.keras", photo, "--output", picture)
         assert error == f"Error: Expected the path of a .png file in an existing folder; received: {picture}\n"
-    _, _, error = run("compare", *7 * ["flowers.keras"], "--image", photograph)
+    _, _, error = run("compare", *7 * ["flowers.keras"], "--image", photo)
     assert error == "Error: Expected at most 6 models; received: 7 models\n"
 
 

@@ -12,7 +12,7 @@ from keras_t2t import assets
 from tests import test_cli
 from tests.conftest import DATA, SMALL_CONFIGS
 
-run, photograph = test_cli.run, test_cli.photograph
+run, photo = test_cli.run, test_cli.photo
 SHIPPED = "t2t_vit_tiny_32:cifar10"
 
 
@@ -29,7 +29,7 @@ def rows(output):
         ("tiny.tflite", ("--batch-size", 3, "--input-dtype", "uint8"), "tflite, "),
     ],
 )
-def test_export_then_predict(run, photograph, path, arguments, description):
+def test_export_then_predict(run, photo, path, arguments, description):
     """The exported file gives the same predictions as the model."""
     status, output, error = run("export", SHIPPED, "--output", path, *arguments)
     assert status == 0, error
@@ -37,23 +37,23 @@ def test_export_then_predict(run, photograph, path, arguments, description):
     assert re.search(
         r"10 images: logits differ by up to \d\.\de-\d\d of the largest logit, 100% have the same top class", output
     )
-    status, output, error = run("predict", path, photograph, "--top", 10)
+    status, output, error = run("predict", path, photo, "--top", 10)
     assert status == 0, error
-    assert output.startswith("photograph.png:\n")
-    received, expected = (dict(rows(text)) for text in (output, run("predict", SHIPPED, photograph, "--top", 10)[1]))
+    assert output.startswith("photo.png:\n")
+    received, expected = (dict(rows(text)) for text in (output, run("predict", SHIPPED, photo, "--top", 10)[1]))
     assert set(received) == set(keras_t2t.labels_of(keras_t2t.T2TViTTiny32(weights="cifar10")))
     assert {name: float(score) for name, score in received.items()} == pytest.approx(
         {name: float(score) for name, score in expected.items()}, abs=1.1e-4
     )
 
 
-def test_quantized_export(run, photograph):
+def test_quantized_export(run, photo):
     calibration = ("--calibration", assets.folder("images"))
     for quantize in ("int8", "full_int8"):  # int8 uses these images for the comparison only
         status, output, error = run("export", SHIPPED, "--output", "x.tflite", "--quantize", quantize, *calibration, "--force")
         assert status == 0, error
         assert re.match(rf"x\.tflite: tflite, {quantize}, (0\.\d\d|1\.00) MB\n  10 images: logits differ by up to ", output)
-        assert rows(run("predict", "x.tflite", photograph)[1])[0][0] == (rows(run("predict", SHIPPED, photograph)[1])[0][0])
+        assert rows(run("predict", "x.tflite", photo)[1])[0][0] == (rows(run("predict", SHIPPED, photo)[1])[0][0])
 
 
 def test_export_of_a_checkpoint_without_labels_and_of_features(run):
@@ -65,17 +65,17 @@ def test_export_of_a_checkpoint_without_labels_and_of_features(run):
     assert run("export", "features.keras", "--output", "features.onnx")[0] == 0
 
 
-def test_predict_normalizes_images_for_a_model_that_does_not(run, photograph):
+def test_predict_normalizes_images_for_a_model_that_does_not(run, photo):
     """The model returns logits."""
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
     model = keras_t2t.T2TViT(
         config, input_shape=(64, 48, 3), classes=4, include_preprocessing=False, classifier_activation=None
     )
     model.save("x.keras")
-    expected = rows(run("predict", "x.keras", photograph, "--top", 4)[1])
+    expected = rows(run("predict", "x.keras", photo, "--top", 4)[1])
     for path in ("x.tflite", "x.onnx", "x"):
         assert run("export", "x.keras", "--output", path)[0] == 0
-        received = rows(run("predict", path, photograph, "--top", 4)[1])
+        received = rows(run("predict", path, photo, "--top", 4)[1])
         assert [name for name, _ in received] == [name for name, _ in expected]
         np.testing.assert_allclose([float(p) for _, p in received], [float(p) for _, p in expected], atol=1.1e-4)
 
@@ -123,12 +123,12 @@ def test_export_rejects_models_not_built_by_keras_t2t(run):
     assert "Error: Expected a model built by keras_t2t" in error
 
 
-def test_predict_rejects_models_that_are_not_classifiers(run, photograph, tmp_path):
+def test_predict_rejects_models_that_are_not_classifiers(run, photo, tmp_path):
     small = keras_t2t.T2TViT(keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"]), include_top=False, input_shape=(31, 23, 3))
     keras_t2t.export(small, "features.onnx")
-    assert run("predict", "features.onnx", photograph)[2] == "Error: Expected a classifier; features.onnx returns features\n"
-    assert run("predict", "absent.onnx", photograph)[2].startswith("Error: Expected a file, a folder, or one of the variants")
-    error = run("attention", "features.onnx", photograph)[2]
+    assert run("predict", "features.onnx", photo)[2] == "Error: Expected a classifier; features.onnx returns features\n"
+    assert run("predict", "absent.onnx", photo)[2].startswith("Error: Expected a file, a folder, or one of the variants")
+    error = run("attention", "features.onnx", photo)[2]
     assert error == "Error: Expected a Keras model; features.onnx is an exported file\n"
 
 

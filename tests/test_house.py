@@ -66,8 +66,8 @@ def test_no_function_has_the_name_of_a_module():
 
 
 def test_no_class_has_the_name_of_one_of_keras():
-    rooms = (keras.layers, keras.optimizers, keras.optimizers.schedules, keras.callbacks, keras.losses, keras.metrics)
-    taken = {name for room in rooms for name in dir(room)}
+    namespaces = (keras.layers, keras.optimizers, keras.optimizers.schedules, keras.callbacks, keras.losses, keras.metrics)
+    taken = {name for namespace in namespaces for name in dir(namespace)}
     ours = {node.name for tree in FILES.values() for node in tree.body if isinstance(node, ast.ClassDef)}
     assert not ours & taken
 

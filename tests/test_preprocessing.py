@@ -214,7 +214,7 @@ def test_preprocess_input_leaves_images_alone():
 
 def test_models_of_other_packages():
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
-    with pytest.raises(ValueError, match=r"Expected a model built by keras_t2t, .* put keras_t2t\.layers\.ImageNormalization"):
+    with pytest.raises(ValueError, match=r"Expected a model built by keras_t2t, .* add keras_t2t\.layers\.ImageNormalization"):
         keras_t2t.preprocessing_of(model)
 
 

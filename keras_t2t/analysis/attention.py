@@ -31,23 +31,24 @@ def attention_maps(
     """Returns the attention weights of the encoder blocks and of the T2T stages.
 
     The rows of every map sum to 1. A performer has no explicit attention weights, so its map is the one implied by its random
-    features: phi(q) phi(k)', divided by the sum of each row. The last block is computed for all tokens, although a classifier
-    only computes the class token. That token is the first row.
+    features: phi(q) phi(k)', divided by the sum of each row. The last block is computed for all tokens, even though a
+    classifier only needs the class token. The first row of a block's map belongs to the class token.
 
-    Glossary: B: images; H: heads; N: tokens, in blocks the class token first, then the grid row by row; n: queries.
+    Glossary: B: images; H: heads; N: tokens; n: queries. In blocks, the class token comes first, followed by the grid in
+    row-major order.
 
     Args:
         model: A model built by `keras_t2t`.
-        images: `(B, H, W, C)`, in the value range the model expects.
+        images: Images of shape `(B, H, W, C)`, in the value range the model expects.
         layers: Names of the maps to return: `"block0"`, `"block1"`, ... and `"stage1"`, `"stage2"`, ... `None` returns all.
-        points: Query positions for the stages, as `(row, column)` in pixels. Only the tokens nearest to these points are
-            queries, so no `(N, N)` matrix is computed. `None` uses the center of the image. `"all"` uses all tokens; the
+        points: Query positions for the stages, as `(row, column)` in pixels. Only the tokens nearest to these points are used
+            as queries, so no `(N, N)` matrix is computed. `None` uses the center of the image. `"all"` uses all tokens; the
             first stage of a 224x224 image has 3136 of them, which takes 39 MB per image.
         batch_size: Number of images per forward pass.
 
     Returns:
-        A dictionary of arrays by name, at least float32: `(B, H, N, N)` for blocks and `(B, 1, n, N)` for stages. For
-        T2TViT14, the maps of a 224x224 image take 13 MB, those of a 384x384 image 112 MB.
+        A dictionary that maps names to arrays in float32 or higher precision: `(B, H, N, N)` for blocks and `(B, 1, n, N)` for
+        stages. For T2TViT14, the maps take 13 MB for a 224x224 image and 112 MB for a 384x384 image.
 
     Raises:
         ValueError: If `images` do not match the model's input shape, if `layers` contains an unknown name, or if a point lies
@@ -125,11 +126,11 @@ def attention_rollout(model: keras.Model, images: np.ndarray, batch_size: int = 
 
     Args:
         model: A model built by `keras_t2t`.
-        images: `(B, H, W, C)`, in the value range the model expects.
+        images: Images of shape `(B, H, W, C)`, in the value range the model expects.
         batch_size: Number of images per forward pass.
 
     Returns:
-        `(B, N, N)`, rows sum to 1. `[:, 0, 1:]` is the contribution of the grid to the class token.
+        An array of shape `(B, N, N)`, whose rows sum to 1. `[:, 0, 1:]` is the contribution of the grid to the class token.
 
     Raises:
         ValueError: If `images` do not match the model's input shape.
@@ -144,7 +145,7 @@ def attention_rollout(model: keras.Model, images: np.ndarray, batch_size: int = 
 
 
 def _rollout_batch(model, batch):
-    product = None  # only that is kept, and not the attention of all blocks
+    product = None  # only the running product is kept, not the attention of every block
 
     def visit_block(block, weights, _):
         nonlocal product
@@ -162,10 +163,10 @@ def rollout(weights: Iterable[Any], product: np.ndarray | None = None) -> np.nda
 
     Args:
         weights: Arrays `(B, H, N, N)`, from the first block to the last. Rows sum to 1.
-        product: The result `(B, N, N)` of the blocks before, if any.
+        product: The result `(B, N, N)` for the preceding blocks, if any.
 
     Returns:
-        `(B, N, N)`, rows sum to 1.
+        An array of shape `(B, N, N)`, whose rows sum to 1.
     """
     for block in weights:
         step = (block.mean(1) + np.eye(block.shape[-1], dtype=block.dtype)) / 2

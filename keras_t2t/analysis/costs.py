@@ -58,7 +58,7 @@ class Cost(StageCost):
     """Cost of a model, for one image: the sum over its stages, except for `largest_bytes`, which is the maximum.
 
     Attributes:
-        input_shape: `(H, W, C)` of the image.
+        input_shape: Shape `(H, W, C)` of the image.
         stages: Cost of each stage, in the order of the model.
     """
 
@@ -75,8 +75,8 @@ def cost(model: keras.Model, input_shape: tuple | None = None) -> Cost:
 
     Args:
         model: A model built by `keras_t2t`.
-        input_shape: `(H, W, C)` of the image. Defaults to the input shape of the model. It may differ from that of the model,
-            but the parameters are always counted as they are.
+        input_shape: Shape `(H, W, C)` of the image. Defaults to the input shape of the model. It may differ from that of the
+            model, but the parameters are always counted as they are in the model.
 
     Returns:
         The `Cost` of the model.
@@ -106,7 +106,7 @@ def cost(model: keras.Model, input_shape: tuple | None = None) -> Cost:
 
 
 def _products_by_layer(model, shape):
-    """Returns the matrix products of each layer for one image, by `id` of the layer, found by following the shapes."""
+    """Returns the matrix products of each layer for one image, by `id`, found by propagating shapes."""
     blocks_of(model)  # raises unless built by keras_t2t
     products: dict[int, list[Product]] = {}
 
@@ -127,7 +127,7 @@ def layer_products(layer: keras.Layer, input_shape: tuple) -> list[Product]:
         input_shape: Shape of its input, for a batch of one image.
 
     Raises:
-        ValueError: If the layer has matrices among its weights and is not known.
+        ValueError: If the layer is of an unknown type and has matrices among its weights.
     """
     if isinstance(layer, TokensToToken):
         return module_products(layer, input_shape[1:3], input_shape[3])
@@ -146,7 +146,7 @@ def layer_products(layer: keras.Layer, input_shape: tuple) -> list[Product]:
 
 
 def _itemsizes(layer):
-    """Returns the bytes of a number in products with weights, and in products without: performers stay in float32."""
+    """Returns the bytes per number in products with weights and in products without. Performers always use float32."""
     itemsize = np.dtype("float16" if layer.compute_dtype == "bfloat16" else layer.compute_dtype).itemsize
     is_performer = isinstance(layer, TokensToToken) and layer.token_attention == "performer"
     return itemsize, max(itemsize, 4) if is_performer else itemsize
@@ -184,8 +184,8 @@ def growth(
             `("convolution",)` for a configuration without token attention.
 
     Returns:
-        A dictionary from each token attention to two arrays with one value per image size: the multiply-accumulates, and the
-        number of elements in the largest output of a matrix product.
+        A dictionary that maps each token attention to two arrays with one value per image size: the multiply-accumulates and
+        the number of elements in the largest output of a matrix product.
 
     Example:
 
@@ -211,7 +211,7 @@ def latency(model: keras.Model, input_shape: tuple | None = None, seconds: float
 
     Args:
         model: A Keras model that takes images.
-        input_shape: `(H, W, C)` of the image. Defaults to the input shape of the model.
+        input_shape: Shape `(H, W, C)` of the image. Defaults to the input shape of the model.
         seconds: Minimum duration of the measurement. At least three forward passes are timed.
 
     Returns:

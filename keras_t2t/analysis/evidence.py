@@ -18,23 +18,24 @@ def class_evidence(
     """Returns the relevance of each token for a class: attention weighted by the gradient of the class logit.
 
     Source: Chefer, Gur and Wolf, "Generic Attention-Model Explainability", ICCV 2021. The relevance R starts as the identity.
-    Each block adds A R to it, where A is the positive part of attention times its gradient, averaged over the heads. Only the
-    encoder blocks are followed. Whatever the T2T module mixes before them is attributed to the token in which it ends up.
+    Each block adds A R to it, where A is the positive part of attention times its gradient, averaged over the heads. Relevance
+    is propagated through the encoder blocks only. Whatever the T2T module mixes before them is attributed to the token it ends
+    up in.
 
     Args:
         model: A classifier built by `keras_t2t`, with its own head or yours.
-        images: `(B, H, W, C)`, in the value range the model expects.
-        classes: `(B,)`, a class index for each image. `None` uses the top class of each image.
+        images: Images of shape `(B, H, W, C)`, in the value range the model expects.
+        classes: Class indices of shape `(B,)`, one for each image. `None` uses the top class of each image.
         batch_size: Number of images per forward pass. The attention weights of all blocks and their gradients are kept in
-            memory for each image.
+            memory for every image in a batch.
 
     Returns:
-        `(B, h, w)`, the relevance of the grid for what the head reads: the class token, or the mean over the pooled tokens.
-        Values are nonnegative; their scale is arbitrary.
+        An array of shape `(B, h, w)`: the relevance of each token of the grid to what the head reads, which is the class token
+        or the mean of the pooled tokens. Values are nonnegative, and their scale is arbitrary.
 
     Raises:
         ValueError: If the model is not a classifier, if `classes` is not one valid index per image, or if the Keras backend
-            has no gradients.
+            does not support gradients.
 
     Example:
 
@@ -68,7 +69,7 @@ def relevance(weights: Sequence[np.ndarray], gradients: Sequence[np.ndarray]) ->
 
     Args:
         weights: Attention weights `(B, H, N, N)` of each block.
-        gradients: Their gradients, of the same shapes.
+        gradients: Their gradients, with the same shapes.
 
     Returns:
         The relevance `(B, N, N)`.
@@ -82,19 +83,19 @@ def relevance(weights: Sequence[np.ndarray], gradients: Sequence[np.ndarray]) ->
 def attention_gradients(
     model: keras.Model, images: Any, classes: Sequence[int] | np.ndarray | None = None
 ) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
-    """Returns the attention weights of all blocks, and gradients of class logits.
+    """Returns the attention weights of all blocks and the gradients of class logits.
 
     Args:
         model: A classifier.
         images: Tensor `(B, H, W, C)`.
-        classes: `(B,)`, indices of the logits to differentiate. `None` uses the top class of each image.
+        classes: Indices of the logits to differentiate, of shape `(B,)`. `None` uses the top class of each image.
 
     Returns:
-        The weights and the gradients with respect to them: two lists of arrays `(B, H, N, N)`, one array per block. And the
-        gradient with respect to the output of the last block, `(B, N, D)`.
+        The attention weights and the gradients with respect to them, as two lists with one array `(B, H, N, N)` per block, and
+        the gradient with respect to the output of the last block, `(B, N, D)`.
 
     Raises:
-        ValueError: If the Keras backend has no gradients, or if the model cannot be run layer by layer.
+        ValueError: If the Keras backend does not support gradients, or if the model cannot be run layer by layer.
     """
     shapes: list[tuple] = []
 

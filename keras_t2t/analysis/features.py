@@ -48,8 +48,8 @@ class TokenPyramid(TokensToToken):
 def feature_pyramid(model: keras.Model, blocks: Sequence[str] = (), name: str = "feature_pyramid") -> keras.Model:
     """Returns a model that outputs the intermediate feature maps of another model, for images of any size.
 
-    The published variants have feature maps with strides of 4, 8 and 16 pixels. A plain ViT has a single soft split, so it
-    only has the last one.
+    The published variants have feature maps with strides of 4, 8 and 16 pixels. A plain ViT has a single soft split, so it only
+    has the last of these.
 
     Args:
         model: A model built by `keras_t2t`. Its weights are copied: training one model does not change the other.
@@ -111,11 +111,11 @@ def feature_pyramid(model: keras.Model, blocks: Sequence[str] = (), name: str = 
 
 
 class _Finished(Exception):  # noqa: N818  not an error
-    """Ends the run of a graph."""
+    """Stops a graph run early."""
 
 
 def _clone_operation(operation):
-    """Clones a layer such that it returns all stages and all tokens. Functions of `keras.ops` stay as they are."""
+    """Clones a layer so that it returns all stages and all tokens. Functions from `keras.ops` are returned as they are."""
     if isinstance(operation, TokensToToken):
         return TokenPyramid.from_config(operation.get_config())
     if isinstance(operation, EncoderBlock):
@@ -130,12 +130,12 @@ def feature_maps(
 
     Args:
         model: A model built by `keras_t2t`.
-        images: `(B, H, W, C)`, in the value range the model expects, of any size.
+        images: Images of any size, of shape `(B, H, W, C)`, in the value range the model expects.
         blocks: Names of blocks whose outputs to include.
         batch_size: Number of images per forward pass.
 
     Returns:
-        A dictionary of arrays `(B, h, w, channels)` by name, at least float32.
+        A dictionary that maps names to arrays `(B, h, w, channels)` in float32 or higher precision.
 
     Raises:
         ValueError: If `model` was not built by `keras_t2t`, does not have the requested blocks, or does not accept the images.

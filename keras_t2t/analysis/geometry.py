@@ -22,7 +22,7 @@ def token_centers(soft_splits: SoftSplits, image_size: tuple[int, int]) -> Cente
         image_size: `(height, width)` in pixels.
 
     Returns:
-        The positions of the rows `(h,)` and of the columns `(w,)`, float64.
+        The positions of the rows `(h,)` and of the columns `(w,)`, as float64 arrays.
 
     Raises:
         ValueError: If the image is too small for a single token.
@@ -49,7 +49,7 @@ def nearest_tokens(centers: Centers, points: Sequence[tuple[float, float]]) -> n
         points: `(row, column)` of each point in pixels.
 
     Returns:
-        `(n,)`, indices into the grid in row-major order.
+        Indices into the grid in row-major order, of shape `(n,)`.
     """
     rows, columns = centers
     nearest = [(np.abs(rows - y).argmin(), np.abs(columns - x).argmin()) for y, x in points]
@@ -63,7 +63,7 @@ def distances(centers: Centers) -> np.ndarray:
         centers: Positions of the rows `(h,)` and of the columns `(w,)`.
 
     Returns:
-        `(N, N)` in pixels, tokens in row-major order.
+        An array of shape `(N, N)`, in pixels. Tokens are in row-major order.
     """
     positions = np.stack(np.meshgrid(*centers, indexing="ij"), -1).reshape(-1, 2)  # (N, 2)
     return np.sqrt(np.square(positions[:, None] - positions).sum(-1))
@@ -73,12 +73,13 @@ def to_pixels(maps: np.ndarray, centers: Centers, image_size: tuple[int, int]) -
     """Interpolates token maps linearly to the pixels of the image.
 
     Args:
-        maps: `(..., h, w)`.
+        maps: Token maps of shape `(..., h, w)`.
         centers: Positions of the rows `(h,)` and of the columns `(w,)`, as returned by `token_centers`.
         image_size: `(height, width)` in pixels.
 
     Returns:
-        `(..., height, width)`, float64. Pixels beyond the outermost centers get the value at the nearest center.
+        A float64 array of shape `(..., height, width)`. Pixels beyond the outermost centers get the value at the nearest
+        center.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Redundancy of attention heads and blocks: the diagnosis of the paper (section 1) in numbers."""
+"""Redundancy of attention heads and blocks, which quantifies the diagnosis in section 1 of the paper."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ class Redundancy:
 
     Attributes:
         blocks: Names of the blocks.
-        cosine: `(L, H, H)`, cosine similarity between the attention rows of two heads. 1 for identical heads.
-        divergence: `(L, H, H)`, Jensen-Shannon divergence between them in bits. 0 for identical heads, at most 1.
-        entropy: `(L, H)`, entropy of the attention rows in bits. log2 N for uniform attention over N tokens.
-        distance: `(L, H)`, mean distance in pixels between the center of a token and those of the tokens it attends to, without
-            the class token.
-        cka: `(L, L)`, linear CKA between the outputs of two blocks, with the tokens of an image as examples. 1 for outputs that
+        cosine: Cosine similarity between the attention rows of two heads, `(L, H, H)`. 1 for identical heads.
+        divergence: Jensen-Shannon divergence between them in bits, `(L, H, H)`. 0 for identical heads, at most 1.
+        entropy: Entropy of the attention rows in bits, `(L, H)`. It is log2 N for uniform attention over N tokens.
+        distance: Mean distance in pixels between the center of a token and the centers of the tokens it attends to, `(L, H)`.
+            The class token is left out.
+        cka: Linear CKA between the outputs of two blocks, `(L, L)`, with the tokens of an image as examples. 1 for outputs that
             are equal up to rotation and scale.
     """
 
@@ -69,13 +69,13 @@ def _mean_over_pairs(matrices):
 def redundancy(model: keras.Model, images: np.ndarray, batch_size: int = 4) -> Redundancy:
     """Measures the redundancy of a model over a set of images.
 
-    The last block is computed for all tokens. Statistics are computed block by block. At any time, memory holds the attention
-    of one block, the block outputs of one batch, and a Gram matrix per block for one image. The Gram matrices take 8 L N N
-    bytes: 4 MB for T2TViT14 at 224x224, 37 MB at 384x384.
+    The last block is computed for all tokens. Statistics are computed block by block. At any given time, memory holds the
+    attention of one block, the block outputs of one batch, and a Gram matrix per block for one image. For T2TViT14, the Gram
+    matrices (8 L N N bytes) take 4 MB at 224x224 and 37 MB at 384x384.
 
     Args:
         model: A model built by `keras_t2t`.
-        images: `(B, H, W, C)`, in the value range the model expects. The grid must have at least 3 tokens.
+        images: Images of shape `(B, H, W, C)`, in the value range the model expects. The grid must have at least 3 tokens.
         batch_size: Number of images per forward pass. It does not change the result.
 
     Returns:
@@ -128,7 +128,7 @@ def _statistics(weights, token_distances):
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Cost and redundancy of one of several models.
+    """Cost and redundancy of one of the models being compared.
 
     Attributes:
         name: Name of the model.
@@ -159,7 +159,7 @@ def compare(
 
     Args:
         models: Models built by `keras_t2t`.
-        images: `(B, H, W, C)` for all models, or a list with one such array per model.
+        images: One array of images `(B, H, W, C)` for all models, or a list with one such array per model.
         batch_size: Number of images per forward pass.
 
     Returns:

@@ -56,7 +56,7 @@ def multiply_accumulates(
         class_token_only: Whether the last block only computes the class token.
 
     Returns:
-        A dictionary from the stages, named as in `matrix_products`, to their counts.
+        A dictionary that maps each stage, named as in `matrix_products`, to its count.
 
     Raises:
         ValueError: If the image is too small for a single token.
@@ -152,7 +152,7 @@ def block_products(block: T2TConfig | EncoderBlock, kind: str, tokens: int, quer
         width: Width of the tokens.
     """
     hidden, heads = int(width * block.mlp_ratio), block.num_heads
-    # The gate of a squeeze-and-excite block is a mean over all tokens, so its attention needs all queries.
+    # The gate of a squeeze-and-excite block depends on the mean over all tokens, so its attention needs all queries.
     attention_queries = tokens if kind == "squeeze_excite" else queries
     attention = [
         Product(heads * attention_queries, width // heads, tokens, True),

@@ -1,4 +1,4 @@
-"""Visual explanations of a prediction: pixel maps by title, to be drawn by `draw_overlays`."""
+"""Visual explanations of a prediction, as titled pixel maps for `draw_overlays`."""
 
 import keras
 import numpy as np
@@ -19,12 +19,12 @@ def attention_panels(model: keras.Model, images: np.ndarray, label: str = "top c
         heads: Maximum number of heads of the last block to include.
 
     Returns:
-        A dictionary from titles to maps `(H, W)`: the evidence for the top class, the attention rollout of the class token, the
-        attention of the center token in each stage, and that of the class token in each head of the last block.
+        A dictionary of maps `(H, W)`, keyed by title: the evidence for the top class, the attention rollout of the class token,
+        the attention of the center token in each stage, and that of the class token in each head of the last block.
 
     Raises:
         ValueError: If there is more than one image, if the model is not a classifier with a head on its class token, or if the
-            image does not match its input shape.
+            image does not match the model's input shape.
     """
     if len(images) != 1:
         raise ValueError(f"Expected one image of shape (1, H, W, C); received: images of shape {np.shape(images)}")

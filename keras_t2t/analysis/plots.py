@@ -1,4 +1,4 @@
-"""Plots of the results of this package, as PNG files in colors that people with color blindness can distinguish."""
+"""Plots of analysis results, saved as PNG files in colorblind-friendly colors."""
 
 import os
 import textwrap
@@ -18,7 +18,7 @@ def draw_overlays(
     """Draws an image, followed by the image with each map on top.
 
     Args:
-        image: `(H, W, 3)` or `(H, W, 1)` in [0, 255].
+        image: Image of shape `(H, W, 3)` or `(H, W, 1)`, in [0, 255].
         maps: Mapping from titles to maps `(H, W)`, as returned by `to_pixels`. Each map is scaled to its own range.
         path: Path of the PNG file.
         title: Title of the figure.
@@ -52,8 +52,9 @@ def draw_features(
     """Draws an image next to the channels with the highest variance of each feature map.
 
     Args:
-        image: `(H, W, 3)` or `(H, W, 1)` in [0, 255].
-        maps: Mapping from names to feature maps `(h, w, C)`, as returned by `feature_maps`, of one image.
+        image: Image of shape `(H, W, 3)` or `(H, W, 1)`, in [0, 255].
+        maps: Mapping from names to feature maps `(h, w, C)` of a single image, such as one image of what `feature_maps`
+            returns.
         path: Path of the PNG file.
         title: Title of the figure.
         channels: Number of channels per feature map.
@@ -131,7 +132,7 @@ def draw_growth(
 
     Args:
         sizes: Heights of the square images in pixels.
-        counts: Mapping from labels to multiply-accumulates and largest output, as returned by `growth`, at most six.
+        counts: Mapping from at most six labels to the multiply-accumulates and the largest output, as returned by `growth`.
         path: Path of the PNG file.
         latencies: Mapping from the same labels to latency in seconds by image size, or `None`.
 

@@ -18,7 +18,7 @@ class Reconciliation(NamedTuple):
         authors: Count published by the authors, or `None`.
         openmmlab: Count published by OpenMMLab, or `None`.
         products: Our count of all matrix products, which is what the authors count.
-        weights_and_norms: Our count of matrix products without those of attention, plus two for each output element of a
+        weights_and_norms: Our count of matrix products, excluding those of attention, plus two for each output element of a
             LayerNorm. This reproduces the counts of OpenMMLab.
         class_token: Our count of all matrix products of a classifier of this package. Its last block only computes the class
             token.

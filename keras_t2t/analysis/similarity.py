@@ -10,10 +10,10 @@ def entropy(weights: np.ndarray) -> np.ndarray:
     """Returns the entropy of distributions in bits.
 
     Args:
-        weights: `(..., N)`, sums to 1 over the last axis.
+        weights: Distributions of shape `(..., N)`, which sum to 1 over the last axis.
 
     Returns:
-        `(...)`, 0 if all the weight is on one token, log2 N if it is uniform.
+        An array of shape `(...)`: 0 if all the weight is on one token, log2 N if the weights are uniform.
     """
     weights = np.asarray(weights, "float64")
     return -(weights * np.log2(np.where(weights > 0, weights, 1))).sum(-1)
@@ -23,10 +23,10 @@ def head_cosine(weights: np.ndarray) -> np.ndarray:
     """Returns the cosine similarity between the attention rows of two heads, averaged over images and queries.
 
     Args:
-        weights: `(B, H, N, N)`.
+        weights: Attention weights of shape `(B, H, N, N)`.
 
     Returns:
-        `(H, H)`, 1 for identical heads.
+        An array of shape `(H, H)`: 1 for identical heads.
     """
     rows = np.asarray(weights, "float64").swapaxes(1, 2)  # (B, N, H, N)
     rows = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
@@ -39,10 +39,10 @@ def head_divergence(weights: np.ndarray) -> np.ndarray:
     Source: Lin, "Divergence Measures Based on the Shannon Entropy", 1991.
 
     Args:
-        weights: `(B, H, N, N)`, rows sum to 1.
+        weights: Attention weights of shape `(B, H, N, N)`. Rows sum to 1.
 
     Returns:
-        `(H, H)` in bits. 0 for identical heads, 1 for heads that never attend to the same token.
+        An array of shape `(H, H)`, in bits: 0 for identical heads, 1 for heads that never attend to the same token.
     """
     weights = np.asarray(weights, "float64")
     entropies = entropy(weights).mean((0, 2))  # (H,)
@@ -63,11 +63,11 @@ def attention_distance(weights: np.ndarray, distances: np.ndarray) -> np.ndarray
     counts as 0.
 
     Args:
-        weights: `(B, H, 1 + N, 1 + N)`, the class token first.
-        distances: `(N, N)`, distances between the tokens of the grid, in any unit.
+        weights: Attention weights of shape `(B, H, 1 + N, 1 + N)`, with the class token first.
+        distances: Distances between the tokens of the grid, of shape `(N, N)`, in any unit.
 
     Returns:
-        `(H,)`, in the unit of `distances`.
+        An array of shape `(H,)`, in the unit of `distances`.
     """
     grid = np.asarray(weights, "float64")[..., 1:, 1:]
     total = grid.sum(-1)
@@ -82,10 +82,10 @@ def centered_gram(features: np.ndarray) -> np.ndarray:
     Dependence Maximization", 2012, with linear kernels.
 
     Args:
-        features: `(N, D)`, of at least 4 tokens.
+        features: Features of shape `(N, D)`, for at least 4 tokens.
 
     Returns:
-        `(N, N)`, float64. The diagonal and the sums of its rows are 0.
+        A float64 array of shape `(N, N)`, whose diagonal and row sums are 0.
     """
     features = np.asarray(features, "float64")
     features = features - features.mean(0)  # does not change the result, but reduces rounding errors
@@ -105,10 +105,11 @@ def cka(products: np.ndarray) -> np.ndarray:
     of Nguyen, Raghu and Kornblith, "Do Wide and Deep Networks Learn the Same Things?", ICLR 2021.
 
     Args:
-        products: `(L, L)`, inner products of the centered Gram matrices of L layers, summed over images.
+        products: Inner products of the centered Gram matrices of L layers, summed over images, of shape `(L, L)`.
 
     Returns:
-        `(L, L)`. 1 for features that are equal up to rotation and scale, around 0 for independent features of any width.
+        An array of shape `(L, L)`: 1 for features that are equal up to rotation and scale, around 0 for independent features of
+        any width.
     """
     scale = np.sqrt(np.diagonal(products))
     return products / (scale[:, None] * scale)

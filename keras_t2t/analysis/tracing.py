@@ -1,6 +1,7 @@
-"""Runs a model operation by operation, and shows the attention weights and the output of every encoder block on the way.
+"""Runs a model operation by operation, and exposes the attention weights and the output of every encoder block along the way.
 
-Everything that is between the blocks is run as it is. The result is the model's own output, which callers check.
+Everything between the blocks runs unchanged. The result must equal the model's own output, which callers verify with
+`check_output`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ def blocks_of(model: keras.Model) -> list[EncoderBlock]:
     """Returns the encoder blocks of a model in the order of its graph.
 
     Raises:
-        ValueError: If there are none, if two have the same name, or if the model has no graph.
+        ValueError: If there are no blocks, if two blocks have the same name, or if the model has no graph.
     """
     blocks = [layer for layer in layers_of(model) if isinstance(layer, EncoderBlock)] if is_graph(model) else []
     if not blocks:
@@ -37,7 +38,7 @@ def tokens_to_token_of(model: keras.Model) -> TokensToToken:
     """Returns the T2T module of a model.
 
     Raises:
-        ValueError: If the model does not have exactly one.
+        ValueError: If the model does not have exactly one T2T module.
     """
     modules = [layer for layer in layers_of(model) if isinstance(layer, TokensToToken)]
     if len(modules) != 1:
@@ -62,8 +63,8 @@ def run_with_attention(
     """Runs a model with all tokens in every block, even where the model computes only the class token.
 
     Args:
-        model: A model with `blocks_of`.
-        images: Tensor `(B, H, W, C)`.
+        model: A model in which `blocks_of` finds encoder blocks.
+        images: Tensor of shape `(B, H, W, C)`.
         visit_block: Called with each block, its attention weights `(B, H, N, N)` and its output `(B, N, D)`.
         visit_module: Called with the T2T module and its input `(B, H, W, C)`.
         offsets: Tensors to add: one `(B, H, N, N)` per block to its attention weights, then one `(B, N, D)` to the output of
@@ -110,10 +111,10 @@ def _without_activation(dense, features):
 
 
 def check_output(model: keras.Model, images: Any, output: Any) -> None:
-    """Checks that a run gave the model's own output.
+    """Checks that a run produced the same output as the model itself.
 
     Raises:
-        ValueError: If it did not, so that nothing that was seen on the way can be trusted.
+        ValueError: If the outputs differ, in which case nothing observed during the run can be trusted.
     """
     expected, received = to_numpy(model(images, training=False)), to_numpy(output)
     if received.ndim == 3 and expected.shape[1] == 1:
@@ -121,8 +122,9 @@ def check_output(model: keras.Model, images: Any, output: Any) -> None:
     tolerance = 1e-3 if all(layer.compute_dtype in ("float32", "float64") for layer in blocks_of(model)) else 5e-2
     if received.shape != expected.shape or not np.allclose(received, expected, tolerance, tolerance * np.abs(expected).max()):
         raise ValueError(
-            f"Expected {model.name!r} to give the same output if it is run layer by layer, all tokens in every block. "
-            "It does not. A layer after the last block seems to depend on the number of tokens: pass a model that ends earlier"
+            f"Expected {model.name!r} to give the same output when run layer by layer with all tokens in every block, but it "
+            "does not. A layer after the last block appears to depend on the number of tokens. Pass a model that ends before "
+            "that layer"
         )
 
 
@@ -131,7 +133,7 @@ def batches(model: keras.Model, images: np.ndarray, batch_size: int) -> Iterator
 
     Args:
         model: The model that takes the images.
-        images: `(B, H, W, C)`.
+        images: Images of shape `(B, H, W, C)`.
         batch_size: Number of images per batch.
 
     Yields:
@@ -152,5 +154,5 @@ def batches(model: keras.Model, images: np.ndarray, batch_size: int) -> Iterator
 
 
 def to_numpy(tensor: Any) -> np.ndarray:
-    """Converts a tensor to an array of at least float32."""
+    """Converts a tensor to an array in float32 or higher precision."""
     return ops.convert_to_numpy(ops.cast(tensor, keras.backend.result_type(tensor.dtype, "float32")))

@@ -14,7 +14,7 @@ rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel st
 telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
 """
 IN_CHECKOUT = {"images": "examples/images", "saved_models": "saved_models"}
-"""Folders in a checkout of the repository. In an installed package they are in this folder, under the names on the left."""
+"""Paths of the folders in a checkout of the repository. In an installed package, they are in this folder, named by key."""
 
 
 def folder(name: str) -> pathlib.Path:
@@ -26,7 +26,7 @@ def folder(name: str) -> pathlib.Path:
 
 @functools.cache
 def imagenet_classes() -> list[tuple[str, str]]:
-    """Returns the `(WordNet ID, name)` of the 1,000 ImageNet classes, in the order of the models' outputs."""
+    """Returns the `(WordNet ID, name)` of each of the 1,000 ImageNet classes, in the order of the models' outputs."""
     text = importlib.resources.files(__name__).joinpath("imagenet_classes.tsv").read_text(encoding="utf-8")
     rows = (line.split("\t") for line in text.splitlines())
     return [(wordnet_id, name) for wordnet_id, name in rows]

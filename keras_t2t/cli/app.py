@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def print_table(table: Table) -> None:
-    """Prints a table. On a pipe, it may be wider than a terminal."""
+    """Prints a table. If the output is piped, the table may be wider than a terminal."""
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 

@@ -1,4 +1,4 @@
-"""What MODEL means on the command line, the same in every command."""
+"""What the MODEL argument means, which is the same for every command."""
 
 import pathlib
 import sys
@@ -29,11 +29,12 @@ def open_model(name: str, *, trained: bool = False, num_heads: int | None = None
 
     Args:
         name: See `MODEL_HELP`.
-        trained: Whether a model with random weights is an error.
+        trained: Whether to raise an error if the model has random weights.
         num_heads: Number of attention heads for a checkpoint of a model that is not a variant.
 
     Raises:
-        ValueError: If there is no such model, or if it is an exported file.
+        ValueError: If there is no such model, if it is an exported file, if it has random weights and `trained` is `True`, or
+            if `num_heads` is given for a `.keras` file.
     """
     path = model_file(name)
     if path is None:
@@ -43,7 +44,7 @@ def open_model(name: str, *, trained: bool = False, num_heads: int | None = None
     if path.suffix != ".keras":
         return open_checkpoint(path, num_heads=num_heads)
     if num_heads:
-        raise ValueError(f"--num-heads is for checkpoints; {path} already has a complete model")
+        raise ValueError(f"--num-heads applies only to checkpoints; {path} already contains a complete model")
     return keras.saving.load_model(path, compile=False)
 
 
@@ -70,7 +71,7 @@ def variant_and_weights(name: str) -> tuple[str, str | None]:
         return variant, weights or None
     found = variant_of(config_of(open_model(name)))
     if found is None:
-        raise ValueError(f"Expected a model of one of the variants {', '.join(VARIANTS)}; {name} has another configuration")
+        raise ValueError(f"Expected a model of one of the variants {', '.join(VARIANTS)}; {name} has a different configuration")
     return found, str(path)
 
 
@@ -91,23 +92,23 @@ def model_file(name: str) -> pathlib.Path | None:
 
 
 def open_checkpoint(path: str | pathlib.Path, config: T2TConfig | None = None, num_heads: int | None = None) -> keras.Model:
-    """Returns the model of a checkpoint. What was loaded, and what could not be told from it, is printed on standard error.
+    """Builds the model of a checkpoint and loads its weights. Prints what was loaded and what was assumed to standard error.
 
     Args:
         path: The checkpoint.
-        config: Its configuration, if it is known.
+        config: Configuration of the model, if it is known.
         num_heads: Number of attention heads of a model that is not a variant.
 
     Raises:
-        CheckpointError: If it cannot be read, or does not fit.
+        CheckpointError: If the checkpoint cannot be read or does not fit the model.
     """
     fit = infer_architecture(read_checkpoint(path).arrays, config, num_heads)
     top: dict = {"include_top": False, "pooling": "token"} if fit.classes is None else {"classes": fit.classes}
     name = variant_of(fit.config) or "t2t_vit"
     if config is None and num_heads is None:
         print(
-            f"Assuming {name} with {fit.config.num_heads} attention heads, which the shapes of weights do not tell. If this is "
-            f"another model, use VARIANT:{path}, or --num-heads of the command convert.",
+            f"Assuming {name} with {fit.config.num_heads} attention heads, which cannot be inferred from the weight shapes. If "
+            f"this is another model, use VARIANT:{path}, or `convert --num-heads N`.",
             file=sys.stderr,
         )
     model = T2TViT(fit.config, input_shape=(*fit.image_size, 3), name=name, **top)
@@ -123,14 +124,14 @@ def _open_variant(name, trained):
         return T2TViT(variant, weights=weights, name=variant)
     if weights:
         if not pathlib.Path(weights).is_file():
-            names = ", ".join(pretrained) or "there are none"
+            names = ", ".join(pretrained) or "none available"
             raise ValueError(
                 f"Expected pretrained weights of {variant} ({names}) or a file after the colon; received: {name!r}"
             )
         return open_checkpoint(weights, VARIANTS[variant].config)
     if trained:
         choices = ", ".join(f"{variant}:{known}" for known in pretrained) or f"{variant}:FILE"
-        raise ValueError(f"{variant} has random weights. Choose its weights: {choices}")
+        raise ValueError(f"{variant} has random weights. Specify its weights: {choices}")
     print(f"{variant} has random weights", file=sys.stderr)
     return T2TViT(variant, name=variant)
 
@@ -141,7 +142,7 @@ def _check_variant(variant, name):
 
 
 def description(model: keras.Model) -> str:
-    """Returns a model in one line: name, parameters, image size and outputs."""
+    """Describes a model in one line: name, parameters, image size and outputs."""
     _, height, width, _ = model.input_shape
     size = "any size" if None in (height, width) else f"{height}x{width}"
     return f"{model.name}, {model.count_params():,} parameters, images of {size}, outputs {model.output_shape[1:]}"

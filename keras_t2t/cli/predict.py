@@ -20,7 +20,9 @@ from keras_t2t.weights.registry import PretrainedWeights, pretrained_weights_of
 
 HeadsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Attention heads of a checkpoint that is not of a variant; by default one for 64 channels."),
+    typer.Option(
+        min=1, help="Number of attention heads, if the checkpoint is not one of the variants. Defaults to one per 64 channels."
+    ),
 ]
 
 
@@ -60,13 +62,13 @@ def _print_variants():
         table.add_row(name, f"{_parameters(name):,}", published or "none", local)
     print_table(table)
     print(
-        "Accuracies were published by others and not measured again here. That of t2t_vit_tiny_32 is our own.\n"
+        "Accuracies are as published and were not measured again, except for t2t_vit_tiny_32, which is our own.\n"
         f"Cache: {cache_folder()}"
     )
 
 
 def _local_file(weights: PretrainedWeights) -> pathlib.Path | None:
-    """Returns where weights are on this machine, `None` if they are not."""
+    """Returns the path of weights on this machine, or `None` if they are not here."""
     path = weights.path or cache_folder() / weights.file
     return path if path.exists() else None
 
@@ -97,7 +99,7 @@ def _images_line(preprocessing: Preprocessing) -> str:
 
 
 def _spec_lines(spec: ModelSpec) -> str:
-    labels = "not known" if spec.labels is None else f"{len(spec.labels)}: {', '.join(spec.labels[:10])}"
+    labels = "unknown" if spec.labels is None else f"{len(spec.labels)}: {', '.join(spec.labels[:10])}"
     labels += ", ..." if spec.labels and len(spec.labels) > 10 else ""
     inputs = "pixels in [0, 255]" if spec.normalizes else "normalized images"
     return f"images: {_images_line(spec.preprocessing)}\ntakes: {inputs}\nreturns: {spec.output}\nclasses: {labels}"

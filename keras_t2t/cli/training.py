@@ -42,7 +42,7 @@ def train_command(
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change a setting of the recipe: NAME=VALUE.")] = None,
     data_dir: DirOption = None,
     strategy: Annotated[str, typer.Option(help=f"How to use several devices: {', '.join(STRATEGIES)}.")] = "none",
-    cpu_devices: Annotated[int, typer.Option(min=0, help="Split the CPU into this many devices, to try a strategy.")] = 0,
+    cpu_devices: Annotated[int, typer.Option(min=0, help="Split the CPU into this many devices to try a strategy.")] = 0,
     coordinator: Annotated[
         str | None, typer.Option(help="HOST:PORT of the first of several processes, or auto (TPU pods, Slurm, MPI).")
     ] = None,
@@ -52,13 +52,15 @@ def train_command(
 ) -> None:
     """Train a classifier, or resume an interrupted training run."""
     changes = dict(_name_and_value(setting) for setting in settings or [])
+    needs_no_data = show and recipe != "finetune"
+    if not needs_no_data and (data is None or (output is None and not show)):
+        raise ValueError("Expected --data and --output, or --data with --show for the recipe finetune")
+    # This must come first, because opening a model to find out its variant would initialize the backend.
+    engine = None if show else make_strategy(strategy, cpu_devices, coordinator, processes, process)
     variant, weights = variant_and_weights(model) if model else (None, None)
-    if show and recipe != "finetune":
+    if needs_no_data or data is None:
         print(load_recipe(recipe, model=variant).replace(**changes).to_yaml(), end="")
         return
-    if data is None or (output is None and not show):
-        raise ValueError("Expected --data and --output, or only --data to show the recipe finetune")
-    engine = make_strategy(strategy, cpu_devices, coordinator, processes, process)
     base = load_recipe(recipe, 1, variant).replace(**changes)
     sources = open_data(data, data_dir, base.validation_fraction, base.seed)
     chosen = load_recipe(recipe, len(sources["train"]), variant).replace(**changes)
@@ -134,7 +136,7 @@ def _recipe_next_to(file):
 
 @data_app.command("check")
 def check_command(folder: Annotated[str, typer.Argument(help="A folder of images.")]) -> None:
-    """Find files in a folder that cannot be read."""
+    """Find unreadable files in a folder."""
     bad = []
     for split, source in from_folder(folder).items():
         found = find_bad_files(source)

@@ -1,4 +1,4 @@
-"""Data pipelines with `tf.data`: from image files and datasets to batches for training and evaluation."""
+"""Data pipelines with `tf.data` that turn image files and datasets into batches for training and evaluation."""
 
 from keras_t2t.data.augment import Augmentation
 from keras_t2t.data.check import find_bad_files, without_bad_files

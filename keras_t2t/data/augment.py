@@ -1,6 +1,6 @@
-"""Random augmentation of single images, as pure functions of the image and random numbers.
+"""Random augmentation of individual images. All functions are pure functions of the image and of random numbers.
 
-Source: section 4.1 of the paper, which takes its augmentation from DeiT (Touvron et al. 2021, table 9).
+Source: section 4.1 of the paper, which adopts the augmentation of DeiT (Touvron et al. 2021, table 9).
 """
 
 import dataclasses
@@ -30,20 +30,20 @@ class Augmentation:
     Attributes:
         crop_mode: `"resized"` takes a random crop and resizes it; `"padded"` resizes the image, pads it with zeros and takes a
             random crop of the original size; `"none"` resizes the whole image.
-        crop_scale: Smallest and largest area of a crop as a fraction of the image's area, for `"resized"`.
-        crop_ratio: Smallest and largest aspect ratio (width / height) of a crop, for `"resized"`.
+        crop_scale: Minimum and maximum area of a crop as a fraction of the image's area, for `"resized"`.
+        crop_ratio: Minimum and maximum aspect ratio (width / height) of a crop, for `"resized"`.
         crop_padding: Padding on each side in pixels, for `"padded"`.
-        interpolation: Method of `tf.image.resize`. timm picks `"bilinear"` or `"bicubic"` at random; the
-            former takes half the time.
+        interpolation: Method of `tf.image.resize`. timm picks `"bilinear"` or `"bicubic"` at random. Bilinear interpolation
+            takes half the time.
         flip: Whether to flip half of the images horizontally.
         rand_augment_num_ops: Number of RandAugment operations per image. 0 disables RandAugment.
         rand_augment_magnitude: Mean strength of the operations, from 0 to 10.
-        rand_augment_magnitude_std: Std of the strength.
+        rand_augment_magnitude_std: Standard deviation of the strength.
         random_erase_prob: Fraction of images in which a rectangle is replaced with noise.
         mixup: Alpha of Mixup. 0 disables Mixup.
         cutmix: Alpha of CutMix. 0 disables CutMix.
         mixup_prob: Fraction of batches that are mixed.
-        mixup_switch_prob: Fraction of the mixed batches that use CutMix, if both are enabled.
+        mixup_switch_prob: Fraction of the mixed batches that use CutMix, if both Mixup and CutMix are enabled.
         label_smoothing: Fraction of each target that is spread evenly over all classes.
     """
 
@@ -65,7 +65,9 @@ class Augmentation:
 
 
 def random_crop(image: tf.Tensor, size: tuple[int, int], augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:
-    """Takes a random crop of an image and resizes it. Only the part of a JPEG that is needed is decoded.
+    """Takes a random crop of an image and resizes it, as `augmentation.crop_mode` specifies.
+
+    With `"resized"`, only the part of a JPEG that is needed is decoded.
 
     Args:
         image: The bytes of an image file, or pixels of shape `(H, W, 3)` or `(H, W, 1)`.
@@ -74,7 +76,7 @@ def random_crop(image: tf.Tensor, size: tuple[int, int], augmentation: Augmentat
         seed: Integer tensor of shape `(2,)`.
 
     Returns:
-        Tensor of shape `(*size, 3)` in gray levels, which need not be whole numbers.
+        Tensor of shape `(*size, 3)` with values in gray levels, which are not necessarily whole numbers.
     """
     if augmentation.crop_mode == "resized":
         return _random_resized_crop(image, size, augmentation, seed)
@@ -106,12 +108,12 @@ def random_window(shape: tf.Tensor, scale: tuple[float, float], ratio: tuple[flo
     """Picks the window of a random crop (Szegedy et al. 2015).
 
     The area, as a fraction of the image's area, is uniform in `scale`. The logarithm of the aspect ratio (width / height) is
-    uniform between the logarithms of `ratio`. The first of ten windows that fits is used. If none fits, it is a central crop.
+    uniform between the logarithms of `ratio`. The first of ten windows that fits is used. If none fits, the window is centered.
 
     Args:
-        shape: Shape of the image, a tensor that starts with height and width.
-        scale: Smallest and largest area as a fraction of the image's area.
-        ratio: Smallest and largest aspect ratio.
+        shape: Shape of the image, as a tensor that starts with the height and width.
+        scale: Minimum and maximum area as a fraction of the image's area.
+        ratio: Minimum and maximum aspect ratio.
         seed: Integer tensor of shape `(2,)`.
 
     Returns:
@@ -137,7 +139,7 @@ def _window(shape, scale, ratio, draws):
 
 
 def _resize(pixels, size, interpolation):
-    """Resizes to `size`, with antialiasing if more than three quarters of the pixels would otherwise be ignored."""
+    """Resizes to `size`, with antialiasing if the image has more than four times as many pixels as the result."""
     if tuple(pixels.shape[:2]) != tuple(size):
         shrinks = tf.size(pixels) > 4 * 3 * size[0] * size[1]
         resize = functools.partial(tf.image.resize, pixels, size, interpolation)
@@ -159,13 +161,13 @@ def erase(image: tf.Tensor, prob: float, draws: tf.Tensor) -> tf.Tensor:
     """Replaces a random rectangle with noise that has ImageNet's mean and std (Zhong et al. 2020).
 
     The rectangle covers 1/50 to 1/3 of the image, with an aspect ratio from 3/10 to 10/3. All images share one noise image,
-    rolled by random distances, since drawing this many random numbers takes longer than everything else.
+    shifted cyclically by random distances, because drawing that many random numbers takes longer than everything else.
 
     Args:
         image: Uint8 tensor of shape `(H, W, 3)`.
-        prob: Probability that a rectangle is erased.
+        prob: Probability of erasing a rectangle.
         draws: Random numbers in [0, 1), shape `(7,)`: whether to erase, the rectangle's area, aspect ratio, y and x, and the
-            distances by which the noise is rolled along y and x.
+            distances by which the noise is shifted along y and x.
 
     Returns:
         Uint8 tensor of shape `(H, W, 3)`.
@@ -181,7 +183,7 @@ def erase(image: tf.Tensor, prob: float, draws: tf.Tensor) -> tf.Tensor:
 
 @functools.cache
 def _noise(height, width):
-    """Returns noise `(height, width, 3)` from beta distributions, which have the right mean and std and stay in range."""
+    """Returns noise `(height, width, 3)` from beta distributions, which have ImageNet's mean and std and stay in range."""
     mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
     concentration = mean * (1 - mean) / std**2 - 1
     noise = np.random.default_rng(0).beta(mean * concentration, (1 - mean) * concentration, (height, width, 3))
@@ -189,7 +191,7 @@ def _noise(height, width):
 
 
 def _random_rectangle(height, width, draws):
-    """Returns the mask of a rectangle; `draws` are for its area, aspect ratio, y and x."""
+    """Returns the mask of a random rectangle. `draws` determine its area, aspect ratio, y and x."""
     sides = tf.constant([height, width], "float32")
     area = (1 / 50 + draws[0] * (1 / 3 - 1 / 50)) * tf.reduce_prod(sides)
     ratio = tf.exp((2 * draws[1] - 1) * math.log(10 / 3))

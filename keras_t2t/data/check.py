@@ -1,4 +1,4 @@
-"""Finding bad data: files that cannot be read or are not images, and labels out of range."""
+"""Finding bad data: files that cannot be read or are not images, and labels that are out of range."""
 
 import contextlib
 import os
@@ -19,10 +19,10 @@ def other_files(folder: str | os.PathLike) -> list[str]:
 
 
 def find_bad_files(source: IndexedSource) -> list[str]:
-    """Finds the files that cannot be decoded as images, by decoding all of them.
+    """Decodes all files to find those that cannot be decoded as images.
 
     Args:
-        source: Images in files.
+        source: Source whose images are files.
 
     Returns:
         Paths of the bad files, in the order of the source.
@@ -39,10 +39,10 @@ def find_bad_files(source: IndexedSource) -> list[str]:
 
 @contextlib.contextmanager
 def explain_data_errors(*sources: ImageSource) -> Iterator[None]:
-    """Turns TensorFlow's errors about unreadable files or labels out of range into a `DataError` that explains them.
+    """Turns TensorFlow errors about unreadable files or out-of-range labels into a `DataError` that explains them.
 
     Args:
-        *sources: The images that are read inside the context.
+        *sources: Sources of the images that are read inside the context.
 
     Raises:
         DataError: If files cannot be read, or labels are out of range.
@@ -63,7 +63,7 @@ def without_bad_files(source: IndexedSource) -> tuple[IndexedSource, list[str]]:
     """Drops the files that cannot be decoded as images.
 
     Args:
-        source: Images in files.
+        source: Source whose images are files.
 
     Returns:
         The source without the bad files, and the sorted paths of the bad files.

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 
 def decode(image: tf.Tensor) -> tf.Tensor:
-    """Decodes an image into RGB. JPEGs are decoded as Pillow decodes them.
+    """Decodes an image into RGB. JPEGs are decoded in the same way as in Pillow.
 
     Args:
         image: The bytes of an image file, or pixels of shape `(H, W, 3)` or `(H, W, 1)`.

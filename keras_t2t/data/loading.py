@@ -14,10 +14,10 @@ SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "va
 
 
 def from_folder(folder: str | os.PathLike, validation_fraction: float = 0.2, seed: int = 0) -> dict[str, IndexedSource]:
-    """Returns the images of a folder with one subfolder for each class.
+    """Returns the images in a folder that has one subfolder for each class.
 
-    The classes may be in the folder itself, or in its subfolders `train` and `val` (or `validation`, or `test`). If there is
-    nothing but training images, a fraction of every class is held out for validation.
+    The class subfolders may be in the folder itself, or in its subfolders `train` and `val` (or `validation`, or `test`). If
+    there are only training images, a fraction of every class is held out for validation.
 
     Args:
         folder: Path of the folder.
@@ -86,12 +86,12 @@ def _hold_out(source, fraction, seed):
 def from_tfds(
     name: str, data_dir: str | os.PathLike | None = None, validation_fraction: float = 0.2
 ) -> dict[str, StreamSource]:
-    """Returns the images of a dataset of TensorFlow Datasets, downloading and preparing it if necessary.
+    """Returns the images of a dataset from TensorFlow Datasets, which is downloaded and prepared if necessary.
 
     Args:
         name: Name of the dataset, such as `"imagenet2012"`, `"cifar10"` or `"oxford_flowers102"`.
-        data_dir: Folder of the prepared datasets. By default, that of TensorFlow Datasets.
-        validation_fraction: Fraction of the training split to hold out, from its end, if there is no other split.
+        data_dir: Folder for prepared datasets. Defaults to the one that TensorFlow Datasets uses.
+        validation_fraction: Fraction of the training split to hold out if there is no other split. It is taken from the end.
 
     Returns:
         Sources under `"train"`, `"val"`, and `"test"` if there is a test split, which is also used as `"val"` if there is no
@@ -108,7 +108,7 @@ def from_tfds(
     try:
         builder = tfds.builder(name, data_dir=data_dir)
         builder.download_and_prepare()
-    except Exception as error:  # the registry, the network, the file system and the datasets raise many kinds
+    except Exception as error:  # many types: from the registry, the network, the file system or a dataset
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"Cannot prepare the dataset {name!r} of TensorFlow Datasets: {reason}") from error
     features = builder.info.features
@@ -138,11 +138,11 @@ def _stream(builder, split):
 def open_data(
     data: str | os.PathLike, data_dir: str | os.PathLike | None = None, validation_fraction: float = 0.2, seed: int = 0
 ) -> Mapping[str, ImageSource]:
-    """Returns the images of a folder or of a dataset of TensorFlow Datasets.
+    """Returns the images in a folder, or the images of a dataset from TensorFlow Datasets.
 
     Args:
-        data: Path of a folder, for `from_folder`, or `"tfds:NAME"`, for `from_tfds`.
-        data_dir: Folder of the prepared datasets; see `from_tfds`.
+        data: Path of a folder, as for `from_folder`, or `"tfds:NAME"`, where NAME is a dataset for `from_tfds`.
+        data_dir: Folder for prepared datasets; see `from_tfds`.
         validation_fraction: Fraction of the images to hold out if there is only one split.
         seed: Seed for choosing the images to hold out; see `from_folder`.
 
@@ -151,7 +151,7 @@ def open_data(
 
     Raises:
         DataError: If the images cannot be used; see `from_folder` and `from_tfds`.
-        ImportError: If tensorflow-datasets is needed and not installed.
+        ImportError: If tensorflow-datasets is needed but not installed.
     """
     if str(data).startswith("tfds:"):
         return from_tfds(str(data).removeprefix("tfds:"), data_dir, validation_fraction)

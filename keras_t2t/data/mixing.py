@@ -1,7 +1,7 @@
 """Mixing the images of a batch: Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019).
 
-Every image is mixed with its partner: the image at the same index from the end of the batch. `lam` is the fraction of the image
-in the mix; the rest is its partner's.
+Every image is mixed with its partner, the image at the same position counted from the end of the batch. `lam` is the fraction
+of the image in the mix. The rest comes from its partner.
 """
 
 import tensorflow as tf
@@ -29,11 +29,11 @@ def mix(images: tf.Tensor, targets: tf.Tensor, augmentation: Augmentation, seed:
     Args:
         images: Tensor of shape `(B, H, W, C)`, of any dtype.
         targets: Tensor of shape `(B, classes)`.
-        augmentation: The `mixup`, `cutmix`, `mixup_prob` and `mixup_switch_prob` to use.
+        augmentation: Settings for `mixup`, `cutmix`, `mixup_prob` and `mixup_switch_prob`.
         seed: Integer tensor of shape `(2,)`.
 
     Returns:
-        Images in float32, and targets, of the same shapes.
+        The images in float32, and the targets. Their shapes do not change.
     """
 
     def unmixed():
@@ -63,9 +63,9 @@ def mixup(images: tf.Tensor, targets: tf.Tensor, lam: tf.Tensor | float) -> tupl
 
 
 def cutmix(images: tf.Tensor, targets: tf.Tensor, lam: tf.Tensor | float, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Pastes a rectangle of its partner into each image.
+    """Pastes a rectangle from its partner into each image.
 
-    The rectangle covers a fraction `1 - lam` of the image, or less if it reaches beyond the border. The targets are blended in
+    The rectangle covers a fraction `1 - lam` of the image, or less if it extends beyond the border. The targets are blended in
     proportion to the areas.
     """
     height, width = images.shape[1:3]
@@ -80,7 +80,7 @@ def cutmix(images: tf.Tensor, targets: tf.Tensor, lam: tf.Tensor | float, seed: 
 
 @compiled
 def blend(values: tf.Tensor, lam: tf.Tensor | float) -> tf.Tensor:
-    """Returns `lam * value + (1 - lam) * partner` for each value of a batch, in float32."""
+    """Returns `lam * value + (1 - lam) * partner` for each value in a batch, in float32."""
     return lam * tf.cast(values, "float32") + (1 - lam) * tf.cast(tf.reverse(values, [0]), "float32")
 
 

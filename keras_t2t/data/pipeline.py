@@ -1,4 +1,4 @@
-"""Batches for training and evaluation with `tf.data`: parallel, prefetched, and a pure function of the seed and the epoch."""
+"""Batches for training and evaluation with `tf.data`, prepared in parallel and fully determined by the seed and the epoch."""
 
 import math
 
@@ -25,26 +25,26 @@ def training_batches(
     first_epoch: int = 0,
     shard: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
-    """Returns an endless dataset of augmented training batches, epoch after epoch.
+    """Returns an infinite dataset of augmented training batches, one epoch after another.
 
-    The contents of an epoch depend only on the seed and the index of the epoch, so training can resume where it stopped. The
-    shards split each epoch among themselves. Images of an `IndexedSource` are augmented as they would be without shards, except
-    that Mixup and CutMix stay within a shard.
+    The contents of an epoch depend only on the seed and the index of the epoch, so training can resume where it stopped. Each
+    epoch is divided among the shards. Images of an `IndexedSource` are augmented as they would be without shards, except that
+    Mixup and CutMix only mix images within a shard.
 
     Args:
-        source: The images.
+        source: Source of the images.
         size: `(height, width)` of the batches.
-        batch_size: Number of images in a batch of this shard. The remainder of an epoch is dropped.
+        batch_size: Number of images in a batch of this shard. Images left over at the end of an epoch are dropped.
         augmentation: How to augment the images.
-        seed: Seed of everything random.
+        seed: Seed for all random numbers.
         first_epoch: Index of the epoch to start with.
         shard: `(index of this shard, number of shards)`, for training on several hosts.
 
     Returns:
-        Images `(B, H, W, 3)`, float32 in [0, 255], and targets `(B, classes)`, float32.
+        Dataset of images `(B, H, W, 3)`, float32 in [0, 255], and targets `(B, classes)`, float32.
 
     Raises:
-        DataError: If there are fewer images than one batch.
+        DataError: If there are not enough images for one batch in each shard.
 
     Example:
 
@@ -91,14 +91,14 @@ def training_batches(
 
 
 def augment_view(view: tf.Tensor, augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:
-    """Flips a cropped image, applies RandAugment and erases a rectangle, each as `augmentation` says.
+    """Flips a cropped image, applies RandAugment and erases a rectangle, as specified by `augmentation`.
 
-    All of it is compiled into one operation, since each operation takes time to start. The random numbers are drawn outside,
-    which XLA cannot do.
+    Everything is compiled into a single operation, because starting an operation takes time. The random numbers are drawn
+    outside of it, because XLA cannot draw them.
 
     Args:
-        view: Tensor of shape `(H, W, 3)` in gray levels.
-        augmentation: The settings of flipping, RandAugment and erasing to use.
+        view: Tensor of shape `(H, W, 3)` with values in gray levels.
+        augmentation: Settings for flipping, RandAugment and erasing.
         seed: Integer tensor of shape `(2,)`.
 
     Returns:
@@ -123,15 +123,16 @@ def augment_view(view: tf.Tensor, augmentation: Augmentation, seed: tf.Tensor) -
 
 
 def evaluation_batches(source: ImageSource, preprocessing: Preprocessing, batch_size: int) -> tf.data.Dataset:
-    """Returns a dataset of batches that has each image once, in order, resized and cropped from the center.
+    """Returns a dataset of batches with each image once, in order, resized and center-cropped.
 
     Args:
-        source: The images.
+        source: Source of the images.
         preprocessing: How to resize and crop. The images are not normalized.
         batch_size: Number of images in a batch.
 
     Returns:
-        Images `(B, H, W, 3)`, float32 in [0, 255], and one-hot targets `(B, classes)`. The last batch may be smaller.
+        Dataset of images `(B, H, W, 3)`, float32 in [0, 255], and one-hot targets `(B, classes)`. The last batch may be
+        smaller.
     """
     return _evaluation_views(source, preprocessing).batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
@@ -139,16 +140,16 @@ def evaluation_batches(source: ImageSource, preprocessing: Preprocessing, batch_
 def padded_evaluation_batches(
     source: ImageSource, preprocessing: Preprocessing, batch_size: int, *, shard: tuple[int, int] = (0, 1)
 ) -> tf.data.Dataset:
-    """Returns one process' part of `evaluation_batches`, padded so that all processes have the same number of full batches.
+    """Returns one process's share of `evaluation_batches`, padded so that every process gets the same number of full batches.
 
     Args:
-        source: The images.
+        source: Source of the images.
         preprocessing: How to resize and crop.
         batch_size: Number of images in a batch of this process.
         shard: `(index of this process, number of processes)`.
 
     Returns:
-        Images, targets, and weights `(B,)` that are 0 for padding and have a mean of 1 over all processes.
+        Dataset of images, targets, and weights `(B,)`. The weights are 0 for padding, and their mean over all processes is 1.
     """
     rows = math.ceil(len(source) / (shard[1] * batch_size)) * batch_size
     weight = rows * shard[1] / len(source)
@@ -169,7 +170,7 @@ def cached(source: ImageSource) -> ImageSource:
     """Decodes the files of an `IndexedSource` into memory.
 
     Args:
-        source: The images. If they are files, they must all have the same size.
+        source: Source of the images. If they are files, they must all have the same size.
 
     Returns:
         An `IndexedSource` of pixels, or `source` itself if its images are not files.

@@ -1,4 +1,4 @@
-"""Preparing images for a model: what happens to an image before prediction and evaluation."""
+"""Preparing images for prediction and evaluation."""
 
 import math
 import os
@@ -16,14 +16,14 @@ from keras_t2t.runtime import Runtime
 
 
 def center_view(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    """Resizes pixels until the shorter side fits, and crops the center.
+    """Resizes an image and crops its center; see `Preprocessing`.
 
     Args:
         pixels: Tensor of shape `(H, W, 3)` with values in [0, 255].
-        preprocessing: The `image_size`, `crop_fraction` and `interpolation` to use.
+        preprocessing: Settings for `image_size`, `crop_fraction` and `interpolation`.
 
     Returns:
-        Float32 tensor of shape `(*image_size, 3)`, whole numbers in [0, 255].
+        Float32 tensor of shape `(*image_size, 3)` with whole numbers in [0, 255].
     """
     size = preprocessing.image_size
     least = tf.constant([math.floor(side / preprocessing.crop_fraction) for side in size], "float32")
@@ -38,11 +38,12 @@ def center_view(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
 def read_view(path: str | os.PathLike, preprocessing: Preprocessing) -> np.ndarray:
     """Reads an image file and returns its center view, before normalization.
 
-    Decoding matches Pillow's (libjpeg with its accurate transform). Resizing is antialiased like Pillow's, which rounds between
-    the two directions: the results differ by less than half a gray level on average.
+    Decoding matches Pillow (libjpeg with its accurate transform). Resizing is antialiased as in Pillow, but Pillow also rounds
+    between resizing the two axes, so the results differ by less than half a gray level on average.
 
     Args:
-        path: A JPEG, PNG, BMP, GIF or WebP file; of an animation the first frame is read. Grayscale images become RGB.
+        path: Path of a JPEG, PNG, BMP, GIF or WebP file. Only the first frame of an animation is read. Grayscale images are
+            converted to RGB.
         preprocessing: How to resize and crop; see `center_view`.
 
     Returns:
@@ -64,14 +65,14 @@ def read_view(path: str | os.PathLike, preprocessing: Preprocessing) -> np.ndarr
 def normalize_images(images: Any, preprocessing: Preprocessing) -> Any:
     """Normalizes images for a model that was built with `include_preprocessing=False`.
 
-    It also works in `tf.data.Dataset.map`, on any backend of Keras.
+    This function also works in `tf.data.Dataset.map`, on any Keras backend.
 
     Args:
         images: Array or TensorFlow tensor of shape `(..., C)` with values in [0, 255], of any dtype.
-        preprocessing: The mean and std to use; see `keras_t2t.preprocessing_of`.
+        preprocessing: Settings for `mean` and `std`; see `keras_t2t.preprocessing_of`.
 
     Returns:
-        `(images / 255 - mean) / std` in float32: a tensor for a tensor, otherwise an array.
+        The normalized images `(images / 255 - mean) / std` in float32: a tensor if `images` is a tensor, otherwise an array.
 
     Example:
 
@@ -85,18 +86,19 @@ def normalize_images(images: Any, preprocessing: Preprocessing) -> Any:
 
 
 def as_input(views: np.ndarray, spec: ModelSpec, dtype: str = "float32") -> np.ndarray:
-    """Turns RGB views into what a model takes.
+    """Converts RGB views to the input that a model expects.
 
     Args:
         views: Array of shape `(n, H, W, 3)` with values in [0, 255].
-        spec: What the model takes.
+        spec: Description of what the model expects.
         dtype: Dtype of the result, `"float32"` or `"uint8"`.
 
     Returns:
-        Array of shape `(n, H, W, C)`: in grayscale for a model of 1 channel, and normalized unless the model does that itself.
+        Array of shape `(n, H, W, C)`. It is in grayscale if the model expects 1 channel, and normalized unless the model does
+        that itself.
 
     Raises:
-        ValueError: If the model takes images that have neither 1 nor 3 channels.
+        ValueError: If the model expects images that have neither 1 nor 3 channels.
     """
     channels = spec.preprocessing.channels
     if channels not in (1, 3):
@@ -109,12 +111,13 @@ def as_input(views: np.ndarray, spec: ModelSpec, dtype: str = "float32") -> np.n
 
 
 def load_image(path: str | os.PathLike, model: keras.Model | Runtime, preprocessing: Preprocessing | None = None) -> np.ndarray:
-    """Reads an image file and prepares it for a model, the way that the model was evaluated.
+    """Reads an image file and prepares it in the same way as for the evaluation of a model.
 
     Args:
-        path: A JPEG, PNG, BMP, GIF or WebP file.
+        path: Path of a JPEG, PNG, BMP, GIF or WebP file.
         model: A model built by this package, or an exported model opened by `keras_t2t.open_exported`.
-        preprocessing: How to resize and crop instead of `keras_t2t.preprocessing_of(model)`.
+        preprocessing: How to resize and crop. Defaults to `keras_t2t.preprocessing_of(model)`. It does not affect
+            normalization.
 
     Returns:
         Array of shape `(1, H, W, C)`, ready for `model.predict`.

@@ -1,10 +1,11 @@
-"""RandAugment (Cubuk et al. 2020), as in the recipes: `rand-m9-mstd0.5-inc1`.
+"""RandAugment (Cubuk et al. 2020), as in the recipes: `rand-m9-mstd0.5-inc1` in timm's notation.
 
-It has 15 operations, most of which get stronger as the magnitude increases. The operations and their ranges are those of timm
-(`timm/data/auto_augment.py`); the arithmetic is Pillow's.
+There are 15 operations, most of which get stronger as the magnitude increases. The operations and their ranges are those of
+timm (`timm/data/auto_augment.py`). The arithmetic is that of Pillow.
 
-The layers of Keras and keras-cv are not used: their random numbers come from hidden state, so an epoch would not be the same
-after an interruption; keras-cv lacks five of the operations; and both take several times as long (`benchmarks/pipeline.py`).
+The layers of Keras and KerasCV are not used for three reasons. Their random numbers come from hidden state, so an epoch would
+not be the same after an interruption. KerasCV lacks five of the operations. Both take several times as long
+(`benchmarks/pipeline.py`).
 """
 
 import functools
@@ -17,17 +18,17 @@ import tensorflow as tf
 from keras_t2t.data.augment import to_uint8
 from keras_t2t.preprocessing import IMAGENET_MEAN
 
-OPERATION_PROB = 0.5  # the other operations leave the image as it is
+OPERATION_PROB = 0.5  # probability of applying an operation; otherwise, it is skipped
 GRAY = [round(255 * mean) for mean in IMAGENET_MEAN]
 LUMINANCE = (0.299, 0.587, 0.114)
 
 
 def rand_augment(image: tf.Tensor, draws: tf.Tensor, strengths: tf.Tensor) -> tf.Tensor:
-    """Applies `N` random operations to an image, one after the other. Each is skipped with a probability of 1/2.
+    """Applies `N` random operations to an image, one after another. Each is skipped with a probability of 1/2.
 
     Args:
         image: Uint8 tensor of shape `(H, W, 3)`.
-        draws: Random numbers in [0, 1), shape `(N, 3)`: whether to apply the operation, its direction, and which one it is.
+        draws: Random numbers in [0, 1), shape `(N, 3)`: whether to apply an operation, its direction, and which one to apply.
         strengths: Strength of each operation, shape `(N,)`. Values are clipped to [0, 10].
 
     Returns:
@@ -49,7 +50,7 @@ def _apply_operation(image, draws, strength):
 
 
 def _auto_contrast(image, level, signed):
-    """Stretches each channel so that its darkest value becomes 0 and its brightest 255."""
+    """Stretches each channel so that its darkest value becomes 0 and its brightest value becomes 255."""
     low, high = (tf.cast(extreme(extreme(image, 0), 0), "float32") for extreme in (tf.reduce_min, tf.reduce_max))
     stretched = to_uint8((tf.cast(image, "float32") - low) * (255 / tf.maximum(high - low, 1)))
     return tf.where(high > low, stretched, image)
@@ -57,7 +58,7 @@ def _auto_contrast(image, level, signed):
 
 def _equalize(image, level, signed):
     """Equalizes the histogram of each channel."""
-    bins = tf.constant([0, 256, 512]) + tf.cast(image, "int32")  # the histograms of the channels are next to each other
+    bins = tf.constant([0, 256, 512]) + tf.cast(image, "int32")  # one histogram of 256 bins per channel, side by side
     counts = tf.reshape(tf.math.unsorted_segment_sum(tf.ones_like(bins), bins, 768), (3, 256))
     brightest = tf.reduce_max(tf.where(counts > 0, tf.range(256), 0), 1)
     last = tf.gather(counts, brightest, axis=1, batch_dims=1)
@@ -69,7 +70,7 @@ def _equalize(image, level, signed):
 
 
 def _posterize(image, level, signed):
-    """Keeps the 4 highest bits of each value at level 0, and none at level 1."""
+    """Keeps the 4 most significant bits of each value at level 0, and no bits at level 1."""
     bits = tf.cast(4 + tf.floor(4 * level), "int32")
     values = tf.cast(image, "int32")
     return tf.cast(tf.bitwise.left_shift(tf.bitwise.right_shift(values, bits), bits), "uint8")
@@ -84,7 +85,7 @@ def _solarize_add(image, level, signed):
 
 
 def _blend(image, other, factor):
-    """Interpolates from `other`, at a factor of 0, to `image`, at 1, and extrapolates beyond."""
+    """Interpolates between `other` (factor 0) and `image` (factor 1), and extrapolates for factors above 1."""
     return to_uint8(other + factor * (tf.cast(image, "float32") - other))
 
 
@@ -93,7 +94,7 @@ def _gray(image):
 
 
 def _sharpness(image, level, signed):
-    """Blends the image with a smoothed copy, whose border pixels are unchanged."""
+    """Blends the image with a smoothed copy of itself. The border pixels are not smoothed."""
     height, width, _ = image.shape
     values = tf.cast(image, "int32")
     padded = tf.pad(values, [[1, 1], [1, 1], [0, 0]])
@@ -105,16 +106,16 @@ def _sharpness(image, level, signed):
 
 
 def _warp(image, x=None, y=None):
-    """Samples an image at the coordinates `x` and `y`, each `(H, W)`, or `None` for an axis that stays as it is.
+    """Samples an image at the coordinates `x` and `y`, each `(H, W)`, or `None` for an axis that does not change.
 
-    Sampling is bilinear, and gray outside of the image.
+    Sampling is bilinear. Everything outside the image is gray.
     """
     height, width, _ = image.shape
     rows, columns = _coordinates(image)
     left, right_weight = _interpolation(columns if x is None else x, width)
     top, bottom_weight = _interpolation(rows if y is None else y, height)
-    # The image is padded with gray: one row and column before it, two after it. Gray is subtracted first, so that padding with
-    # zeros works; adding it back undoes the wraparound of uint8.
+    # The image is padded with gray: one row and column before it, and two after it. Gray is subtracted first so that padding
+    # with zeros has this effect. Adding it back undoes the wraparound of uint8.
     padded = tf.reshape(tf.pad(image - tf.constant(GRAY, "uint8"), [[1, 2], [1, 2], [0, 0]]), (-1, 3))
     top_left = tf.cast(top * (width + 3) + left, "int32")
 
@@ -130,14 +131,14 @@ def _warp(image, x=None, y=None):
 
 
 def _interpolation(coordinate, side):
-    """Returns the index of the pixel before a coordinate, in the padded image, and the weight `(H, W, 1)` of the next pixel."""
+    """Returns the index in the padded image of the pixel before a coordinate, and the weight `(H, W, 1)` of the next pixel."""
     coordinate = tf.clip_by_value(coordinate, -1, side) + 1
     before = tf.floor(coordinate)
     return before, (coordinate - before)[..., None]
 
 
 def _coordinates(image):
-    """Returns the y and x of each pixel."""
+    """Returns the y and x coordinates of each pixel."""
     return tf.meshgrid(*(tf.range(float(side)) for side in image.shape[:2]), indexing="ij")
 
 
@@ -159,13 +160,13 @@ def _shear_y(image, level, signed):
 
 
 def _translate(axis, image, level, signed):
-    """Shifts the image by up to 0.45 of its side. Unlike in `_warp`, all pixels have the same interpolation weights."""
+    """Shifts the image by up to 45% of its side length. Unlike in `_warp`, all pixels have the same interpolation weights."""
     side = image.shape[axis]
     shift = 0.45 * signed * side
     whole = tf.floor(shift)
     margin = [math.ceil(0.45 * side) * (i == axis) for i in range(3)]
     padded = tf.pad(image - tf.constant(GRAY, "uint8"), [[width, width] for width in margin])
-    # Rolled, since XLA would compile `tf.slice` again for every distance.
+    # The pixels are rolled, because XLA would compile `tf.slice` again for every distance.
     before, after = (
         tf.roll(padded, -tf.cast(whole, "int32") - step, axis)[margin[0] :, margin[1] :][: image.shape[0], : image.shape[1]]
         for step in (0, 1)
@@ -191,4 +192,4 @@ OPERATIONS: dict[str, Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]] = 
     "translate_x": functools.partial(_translate, 1),
     "translate_y": functools.partial(_translate, 0),
 }
-"""Functions of an image, a level in [0, 1], and the level with a random sign. Images are uint8, of shape `(H, W, 3)`."""
+"""Functions of an image, a level in [0, 1], and the level with a random sign. Images are uint8 of shape `(H, W, 3)`."""

@@ -1,4 +1,4 @@
-"""Sources of labeled images, with random access or as a stream."""
+"""Sources of labeled images, either with random access or as a stream."""
 
 import dataclasses
 import typing
@@ -15,9 +15,9 @@ LABEL_OUT_OF_RANGE = "Label out of range"
 
 
 class ImageSource(typing.Protocol):
-    """Labeled images for training and evaluation: what `training.train` and `training.evaluate` accept.
+    """Labeled images for training and evaluation, as accepted by `training.train` and `training.evaluate`.
 
-    `IndexedSource` and `StreamSource` implement it. Any other class with these members works as well.
+    `IndexedSource` and `StreamSource` implement it. Any other class with the same members also works.
     """
 
     @property
@@ -27,7 +27,7 @@ class ImageSource(typing.Protocol):
 
     @property
     def from_files(self) -> bool:
-        """Whether the images are paths of files."""
+        """Whether the images are stored as paths of files."""
         ...
 
     def __len__(self) -> int: ...
@@ -36,12 +36,12 @@ class ImageSource(typing.Protocol):
         """Returns the images one by one.
 
         Args:
-            epoch_seed: Seed of the order, shape `(2,)`, or `None` for the order of the source.
-            shard: `(index of this shard, number of shards)`. Each shard gets every n-th image. If the order is shuffled, all
-                shards get the same number of images, and the remainder is dropped.
+            epoch_seed: Seed for shuffling, of shape `(2,)`, or `None` to keep the order of the source.
+            shard: `(index of this shard, number of shards)`. With n shards, each one gets every n-th image. If the order is
+                shuffled, all shards get the same number of images, and the remainder is dropped.
 
         Returns:
-            Dataset of `(image, label)`: the bytes of an image file, or pixels, and the class index.
+            Dataset of `(image, label)` pairs. An image is the bytes of an image file or pixels. A label is a class index.
         """
         ...
 
@@ -52,7 +52,7 @@ class IndexedSource:
 
     Attributes:
         images: Paths of files, or pixels of shape `(N, H, W, 3)` or `(N, H, W, 1)` in [0, 255].
-        labels: Class indices, an integer array of shape `(N,)`.
+        labels: Class indices, as an integer array of shape `(N,)`.
         classes: Names of the classes.
     """
 
@@ -69,7 +69,7 @@ class IndexedSource:
         return self.images.dtype.kind == "U"
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "IndexedSource":
-        """Returns a source of the images with these indices."""
+        """Returns a source with only the images at these indices."""
         return IndexedSource(self.images[indices], self.labels[indices], self.classes)
 
     def elements(self, epoch_seed: tf.Tensor | None, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
@@ -78,7 +78,7 @@ class IndexedSource:
         if epoch_seed is not None:
             order = tf.random.experimental.stateless_shuffle(order, epoch_seed)
             order = order[: len(self) // shard[1] * shard[1]]
-        with tf.init_scope():  # captured, so that they are not copied into the graph
+        with tf.init_scope():  # the graph captures these tensors instead of copying them
             images, labels = tf.constant(self.images), tf.constant(self.labels, "int64")
         dataset = tf.data.Dataset.from_tensor_slices(order[shard[0] :: shard[1]])
         if not self.from_files:
@@ -88,10 +88,10 @@ class IndexedSource:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StreamSource:
-    """Labeled images that can only be read one after the other, such as those of TensorFlow Datasets.
+    """Labeled images that can only be read sequentially, such as those from TensorFlow Datasets.
 
     Attributes:
-        dataset: Dataset of `(image, label)`: the bytes of an image file, or pixels, and the class index.
+        dataset: Dataset of `(image, label)` pairs. An image is the bytes of an image file or pixels. A label is a class index.
         size: Number of images.
         classes: Names of the classes.
     """
@@ -107,8 +107,8 @@ class StreamSource:
     def elements(self, epoch_seed: tf.Tensor | None, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
         """Returns the images one by one; see `ImageSource.elements`.
 
-        The order is shuffled within consecutive windows of `SHUFFLE_BUFFER` images; the windows are the same in every epoch.
-        Each shard reads the whole stream and keeps its own part.
+        Images are shuffled within consecutive windows of `SHUFFLE_BUFFER` images. The windows are the same in every epoch. Each
+        shard reads the whole stream and keeps its own share.
         """
 
         def check_label(image, label):
@@ -130,7 +130,7 @@ class StreamSource:
 
 
 def from_arrays(images: np.ndarray, labels: np.ndarray, classes: Sequence[str] | None = None) -> IndexedSource:
-    """Returns a source of images in arrays.
+    """Returns a source for images in arrays.
 
     Args:
         images: Array of shape `(N, H, W, 3)` or `(N, H, W, 1)` with values in [0, 255].
@@ -138,7 +138,8 @@ def from_arrays(images: np.ndarray, labels: np.ndarray, classes: Sequence[str] |
         classes: Names of the classes. By default, they are named by their indices.
 
     Raises:
-        DataError: If the images have another shape, if there is not one integer label per image, or if labels are out of range.
+        DataError: If the images have an invalid shape, if there is not one integer label per image, or if labels are out of
+            range.
 
     Example:
 

@@ -25,9 +25,9 @@ class Measurement:
         path: The file or folder.
         runtime: Name of the runtime.
         size: Size in bytes of the file, or of all files in the folder.
-        latency: Median time in seconds of one image.
+        latency: Median time in seconds for one image.
         throughput: Images per second by batch size. A TFLite file splits these batches into batches of its own size.
-        memory: Peak memory in bytes of a process with Python, numpy, the runtime, the model and the largest of these batches.
+        memory: Peak memory in bytes of a process with Python, NumPy, the runtime, the model and the largest of these batches.
     """
 
     path: pathlib.Path
@@ -47,7 +47,7 @@ def measure(
         path: A `.tflite`, `.onnx` or `.keras` file, or the folder of a SavedModel.
         batches: Batch sizes for the throughput.
         seconds: Time to spend on each batch size. At least three batches are measured.
-        threads: Number of threads. By default all cores available to this process.
+        threads: Number of threads. Defaults to all cores available to this process.
 
     Returns:
         A `Measurement`.
@@ -56,7 +56,7 @@ def measure(
         ValueError: If a batch size is not positive, if the file is of another kind or damaged, or if its runtime is not
             installed.
         FileNotFoundError: If `path` does not exist.
-        RuntimeError: If the process died, possibly out of memory.
+        RuntimeError: If the process died, possibly because it ran out of memory.
     """
     path = pathlib.Path(path)
     if not batches or min(batches) < 1:

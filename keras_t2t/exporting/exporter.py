@@ -33,7 +33,7 @@ PACKAGES = {
 }
 MAX_DIFFERENCE = {None: 1e-4, "float16": 1e-2}
 MIN_AGREEMENT = 0.9
-MAX_SCORE_DIFFERENCE = 0.1  # where decisions depend on a threshold, in 8 bits: the same decisions can hide large differences
+MAX_SCORE_DIFFERENCE = 0.1  # for thresholded decisions in 8 bits, where equal decisions can hide large differences
 
 
 def export(
@@ -66,7 +66,8 @@ def export(
         input_dtype: `"float32"`, or `"uint8"` for a model that normalizes its images itself.
         calibration: Images for `"full_int8"`, in the same form as `samples`. Use real images that resemble future inputs.
         samples: Images for the comparison: an array `(n, H, W, C)` of what the model takes, or a folder with images, of which
-            up to 100 are used. By default `calibration` if given, otherwise ten sample photos that come with the package.
+            up to 100 are used. Defaults to `calibration` if given, otherwise to the ten sample photos that come with the
+            package.
         tolerance: For float32 and float16, the maximum difference of a logit, relative to the largest logit. Defaults to 1e-4
             and 1e-2, respectively. For 8 bits, the minimum fraction of `samples` with the same top class or
             decision. Defaults to 0.9.
@@ -79,7 +80,7 @@ def export(
         ValueError: If arguments are invalid or contradict each other, or if the model was not built by this package.
         ExportError: If the model cannot be converted, or if the file needs an operation that is not built into its runtime,
             does not load, or differs too much from the model.
-        FileExistsError: If `path` exists; with `force`, if it is a folder that is not a SavedModel.
+        FileExistsError: If `path` exists and `force` is `False`, or if it is a folder that is not a SavedModel.
         FileNotFoundError: If the folder of `path` does not exist.
         PermissionError: If the folder of `path` is not writable.
         ImportError: If a package is not installed. The message says how to install it.

@@ -1,7 +1,7 @@
 """The program that measures one model, in a process that loads nothing but the runtime of that model.
 
 `keras_t2t.exporting.benchmark` runs it by its path. Importing the package would load Keras and TensorFlow, and their memory
-would be counted for every runtime. Therefore the few modules that it needs are imported without running any `__init__.py`.
+would be counted for every runtime. Therefore, the few modules that it needs are imported without running any `__init__.py`.
 """
 
 import functools

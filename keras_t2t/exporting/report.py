@@ -28,7 +28,7 @@ class ExportReport:
         ops: Number of operations of each kind.
         images: Number of images in the comparison.
         difference: Maximum difference of a logit, relative to the largest logit. Probabilities are compared as logarithms minus
-            their mean; features as they are.
+            their mean; features are compared as they are.
         agreement: Fraction of images with the same decision: the same top class, or for independent scores, such as those of a
             sigmoid, the same classes above 0.5.
         latency: Median time in seconds of one batch in the runtime of the file on this machine. The batch size is that of a
@@ -112,7 +112,7 @@ def measure_latency(runtime: Runtime, images: np.ndarray) -> float:
 
 
 def decisions(outputs: np.ndarray, kind: str) -> np.ndarray:
-    """Returns what a user of the outputs decides.
+    """Returns the decisions that a user would make based on the outputs.
 
     Args:
         outputs: Outputs of shape `(n, ...)`.

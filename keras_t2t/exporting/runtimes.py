@@ -14,7 +14,7 @@ def open_exported(path: str | os.PathLike, threads: int | None = None) -> Runtim
 
     Args:
         path: A `.tflite` or `.onnx` file, or the folder of a SavedModel, as written by `keras_t2t.export`.
-        threads: Number of threads for TFLite and ONNX. By default all cores available to this process. It does not affect
+        threads: Number of threads for TFLite and ONNX. Defaults to all cores available to this process. It does not affect
             TensorFlow, which has its own setting.
 
     Returns:

@@ -18,7 +18,7 @@ def images_for(model: keras.Model, source: Any = None) -> np.ndarray:
     Args:
         model: A model with a fixed image size.
         source: An array `(n, H, W, C)` of what the model takes, a folder, or `None` for the ten sample photos that come with
-            the package. Of a folder, up to 100 evenly spaced files are used and prepared for the model.
+            the package. From a folder, up to 100 evenly spaced files are used, prepared as the model expects.
 
     Raises:
         ValueError: If the images have the wrong shape, or if there are no images in the folder.

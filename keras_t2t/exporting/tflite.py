@@ -38,8 +38,8 @@ def to_tflite(
       measured on `calibration`. The T2T module and the head would lose the most accuracy, so they are quantized as with
       `"int8"`.
 
-    With both kinds of 8 bits, the norms with the soft splits they are folded into, the softmax, the attention and the
-    performer's random features stay in float32.
+    With both 8-bit options, the norms with the soft splits they are folded into, the softmax, the attention and the performer's
+    random features stay in float32.
 
     Args:
         model: The result of `optimize_for_inference`.

@@ -13,13 +13,13 @@ from keras_t2t.inference.folded import FoldedLayer, attend, exact_gelu, standard
 class InferenceBlock(FoldedLayer):
     """An `EncoderBlock`, or one of the design studies, with its norms and scales folded into its projections.
 
-    It works on a matrix `(B * N, D)` of all tokens: runtimes fuse the product with a constant matrix, the bias and GELU.
-    The names of its weights determine which of the design studies it computes.
+    It works on a single matrix `(B * N, D)` of all tokens, because runtimes can then fuse the product with a constant matrix,
+    the bias and GELU. The names of its weights determine which of the design studies it computes.
 
     Args:
         num_heads: Number of attention heads.
         epsilon: Epsilon of the LayerNorms.
-        class_token_only: Whether to compute only the first token (from all tokens).
+        class_token_only: Whether to compute only the first token, which still attends to all tokens.
         shapes: Shapes of the weights that `fold_block` returns, by name.
         **kwargs: Arguments of `keras.Layer`.
 
@@ -27,7 +27,7 @@ class InferenceBlock(FoldedLayer):
         `(B, N, D)`.
 
     Output shape:
-        `(B, N, D)`, or `(B, 1, D)` with `class_token_only`. With dense connections there are more channels than D.
+        `(B, N, D)`, or `(B, 1, D)` with `class_token_only`. Densely connected blocks output more than D channels.
 
     Example:
 
@@ -62,7 +62,7 @@ class InferenceBlock(FoldedLayer):
         return ops.reshape(x, (-1, 1 if self.class_token_only else tokens, x.shape[-1]))
 
     def attention(self, x: Any, tokens: int) -> Any:
-        """Returns the result of the attention.
+        """Returns the output of the attention.
 
         Args:
             x: Standardized tokens of shape `(B * N, D)`.

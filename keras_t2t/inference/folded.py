@@ -1,4 +1,4 @@
-"""The base class and the arithmetic that the layers of an inference graph share."""
+"""The base class and the operations shared by the layers of an inference graph."""
 
 import math
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class FoldedLayer(keras.Layer):
         return layer
 
     def dense(self, x: Any, name: str, gelu: bool = False) -> Any:
-        """Returns the result of a dense layer.
+        """Returns the output of a dense layer.
 
         Args:
             x: Tensor of shape `(n, D)`.
@@ -71,10 +71,10 @@ def standardize(x: Any, epsilon: float) -> Any:
 
 
 def attend(queries: Any, keys: Any, values: Any) -> Any:
-    """Returns the result of softmax attention.
+    """Returns the output of softmax attention.
 
     Args:
-        queries: Tensor of shape `(..., n, d)`, scaled already.
+        queries: Tensor of shape `(..., n, d)`, already scaled.
         keys: Tensor of shape `(..., N, d)`.
         values: Tensor of shape `(..., N, d)`.
 

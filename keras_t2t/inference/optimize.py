@@ -1,4 +1,4 @@
-"""Turning a trained model into a faster one for inference, with fewer and larger operations."""
+"""Converts a trained model into a faster one for inference, with fewer and larger operations."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from keras_t2t.models.graph import layers_of
 
 
 def optimize_for_inference(model: keras.Model) -> keras.Model:
-    """Returns a model that computes the same as `model`, faster and in less memory, but cannot be trained.
+    """Returns a model that computes the same outputs as `model`, faster and in less memory, but cannot be trained.
 
     - Each soft split, with its LayerNorm and the dense layer after it, becomes a convolution. No windows are stored in memory.
     - The scale and shift of the blocks' LayerNorms, and the scale of the attention, are folded into the weights after them.
@@ -27,11 +27,11 @@ def optimize_for_inference(model: keras.Model) -> keras.Model:
         model: A functional model with the layers of this package, such as `keras_t2t.T2TViT14()` or a model built on top of it.
 
     Returns:
-        A functional `keras.Model` with its own weights and the same inputs and outputs, equal up to rounding. It can be saved
-        as a `.keras` file, which can be loaded after `import keras_t2t`.
+        A functional `keras.Model` with its own weights. It takes the same inputs as `model` and returns the same outputs, up to
+        rounding. It can be saved as a `.keras` file, which can be loaded after `import keras_t2t`.
 
     Raises:
-        ValueError: If the model does not have the layers of a T2T-ViT.
+        ValueError: If the model is neither functional nor Sequential, or if it does not have the layers of a T2T-ViT.
 
     Example:
 

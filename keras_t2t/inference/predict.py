@@ -1,4 +1,4 @@
-"""Predictions for image files, with Keras models and exported ones alike."""
+"""Predictions for image files, from both Keras models and exported models."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from keras_t2t.runtime import Runtime
 
 
 def keras_runtime(model: keras.Model) -> Runtime:
-    """Returns a Keras model as a `Runtime`. It is compiled at the first batch.
+    """Returns a Keras model as a `Runtime`. It is compiled on the first batch.
 
     Raises:
         ValueError: If the model was not built by this package.
@@ -32,7 +32,7 @@ def keras_runtime(model: keras.Model) -> Runtime:
 
 
 def probabilities(scores: np.ndarray, spec: ModelSpec) -> np.ndarray:
-    """Returns the probabilities `(n, classes)`, float64, of the outputs of a classifier; independent scores as they are.
+    """Returns the outputs of a classifier as float64 probabilities `(n, classes)`. Independent scores are returned as they are.
 
     Raises:
         ValueError: If the model is not a classifier.
@@ -47,7 +47,7 @@ def probabilities(scores: np.ndarray, spec: ModelSpec) -> np.ndarray:
 
 
 def display_labels(spec: ModelSpec, classes: int) -> tuple[str, ...]:
-    """Returns names for the classes: those that the model carries, those of ImageNet for 1,000 classes, or their indices."""
+    """Returns class names: the model's own labels, the ImageNet names if there are 1,000 classes, or else the indices."""
     if spec.labels:
         return spec.labels
     return class_names("imagenet") if classes == 1000 else tuple(map(str, range(classes)))
@@ -68,10 +68,10 @@ def predict_images(
         paths: JPEG, PNG, BMP, GIF or WebP files.
         top: Number of classes to return for each image.
         batch_size: Number of images to process at a time.
-        preprocessing: How to resize and crop instead of `keras_t2t.preprocessing_of(model)`.
+        preprocessing: How to resize and crop the images. Defaults to `keras_t2t.preprocessing_of(model)`.
 
     Returns:
-        For each image a list of `(label, probability)`, highest probability first.
+        For each image, a list of `(label, probability)` pairs, highest probability first.
 
     Raises:
         ValueError: If a file is not an image, or if the model is not a classifier built by this package.
@@ -99,8 +99,8 @@ def image_probabilities(
     batch_size: int = 32,
     preprocessing: Preprocessing | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yields the probabilities `(classes,)` of one image file after the other, in bounded memory."""
-    from keras_t2t.data import load_images  # needs TensorFlow, whatever the backend of Keras
+    """Yields the probabilities `(classes,)` of each image file in turn, in bounded memory."""
+    from keras_t2t.data import load_images  # needs TensorFlow, regardless of the Keras backend
 
     for start in range(0, len(paths), batch_size):
         images = load_images(paths[start : start + batch_size], runtime, preprocessing)

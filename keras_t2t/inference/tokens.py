@@ -1,4 +1,4 @@
-"""The T2T module for inference: soft splits, their norms and projections as convolutions."""
+"""The T2T module for inference, with soft splits, their norms and their projections expressed as convolutions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -115,8 +115,8 @@ def convolve(x: Any, kernel: Any, split: tuple) -> Any:
 def window_variance(x: Any, split: tuple) -> Any:
     """Returns the variance `(B, h, w, 1)` of each window of a padded `x` `(B, H, W, C)`.
 
-    It is the variance of the pixels' means plus the mean of the pixels' variances. Both are sums of squared deviations. The
-    mean square minus the squared mean would lose precision in bright areas with little contrast.
+    It is the variance of the pixels' means plus the mean of the pixels' variances. Both are sums of squared deviations.
+    Computing the mean square minus the squared mean would lose precision in bright areas with little contrast.
     """
     mean = ops.mean(x, axis=-1, keepdims=True)
     variance = ops.mean(ops.square(x - mean), axis=-1, keepdims=True)
@@ -130,7 +130,7 @@ def window_variance(x: Any, split: tuple) -> Any:
 
 
 def performer(queries: Any, keys: Any, values: Any, random_features: Any) -> Any:
-    """Computes the same as `keras_t2t.layers.token_performer.performer_attention`.
+    """Computes the same result as `keras_t2t.layers.token_performer.performer_attention`.
 
     Args:
         queries: Tensor of shape `(B, N, D)`.

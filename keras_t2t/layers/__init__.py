@@ -1,4 +1,4 @@
-"""The layers of T2T-ViT. Each one can be used on its own in any Keras model."""
+"""The layers of T2T-ViT. Each one can also be used on its own in any Keras model."""
 
 from keras_t2t.layers.attention import MultiHeadSelfAttention
 from keras_t2t.layers.class_token import ClassToken

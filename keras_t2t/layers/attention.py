@@ -16,10 +16,10 @@ def attention_weights(queries: Any, keys: Any, scale: float) -> Any:
     Args:
         queries: Tensor `(..., n, d)`.
         keys: Tensor `(..., N, d)`.
-        scale: Factor of the scores.
+        scale: Factor by which the scores are multiplied.
 
     Returns:
-        Tensor `(..., n, N)` in the dtype of `queries`. The softmax itself never runs in 16 bits.
+        Tensor `(..., n, N)` in the dtype of `queries`. The softmax itself is computed in at least float32.
     """
     scores = ops.matmul(queries * scale, ops.swapaxes(keys, -1, -2))  # (..., n, N)
     weights = ops.softmax(ops.cast(scores, precise_dtype(queries.dtype)), axis=-1)
@@ -28,9 +28,10 @@ def attention_weights(queries: Any, keys: Any, scale: float) -> Any:
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class MultiHeadSelfAttention(keras.Layer):
-    """Self-attention over a sequence of tokens, with one fused projection to queries, keys and values.
+    """Self-attention over a sequence of tokens, with a single fused projection to queries, keys and values.
 
-    `Attention` in `models/transformer_block.py` of the reference. Scores are scaled by the head width to the power -0.5.
+    Corresponds to `Attention` in `models/transformer_block.py` of the reference implementation. Scores are scaled by
+    `d**-0.5`.
 
     Glossary of shapes:
         B: batch; N: tokens; n: query tokens (1 or N); D: width; H: heads; d: width of a head, D / H.
@@ -40,7 +41,7 @@ class MultiHeadSelfAttention(keras.Layer):
         qkv_bias: Whether queries, keys and values have a bias.
         attention_drop_rate: Dropout rate of the attention weights. Used in training only.
         projection_drop_rate: Dropout rate of the output. Used in training only.
-        class_token_only: Whether to compute the output of the first token only. It still attends to all tokens.
+        class_token_only: Whether to compute the output of the first token only. This token still attends to all tokens.
 
     Input shape:
         `(B, N, D)`.
@@ -91,7 +92,7 @@ class MultiHeadSelfAttention(keras.Layer):
         self.projection_dropout = keras.layers.Dropout(self.projection_drop_rate, **sublayer_kwargs(self))
 
     def build_heads(self, input_shape: tuple) -> None:
-        """Creates the weights that `project_heads` uses."""
+        """Creates the weights used by `project_heads`."""
         self.qkv = FastDense(3 * input_shape[-1], name="qkv", use_bias=self.qkv_bias, **sublayer_kwargs(self))
         self.qkv.build(input_shape)
 

@@ -17,7 +17,7 @@ class ClassToken(keras.Layer):
         `(B, h, w, D)` for a grid of tokens, or `(B, N, D)` for a sequence.
 
     Output shape:
-        `(B, 1 + N, D)`. The class token comes first, then the grid row by row.
+        `(B, 1 + N, D)`. The class token comes first, followed by the grid row by row.
 
     Raises:
         ValueError: If the input has fewer than three axes.

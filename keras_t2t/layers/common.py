@@ -1,4 +1,4 @@
-"""Helpers that the layers share: precision, options of sublayers, and checks of arguments."""
+"""Helpers shared by the layers: precision, arguments of sublayers, and argument checks."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from keras_t2t.configs import is_rate
 def precise_dtype(dtype: Any) -> str:
     """Returns the dtype for arithmetic that must not run in 16 bits: float64 if `dtype` is float64, otherwise float32.
 
-    With mixed precision, it is used for the performer's random features and its division, the softmax of attention weights, the
-    resizing of position tables, and the activation of the classifier.
+    Under mixed precision, this dtype is used for the performer's random features and division, the softmax of the attention
+    weights, the statistics of layer normalization, the resizing of position tables, and the activation of the classifier.
     """
     return keras.backend.result_type(dtype, "float32")
 
@@ -19,14 +19,14 @@ def precise_dtype(dtype: Any) -> str:
 def sublayer_kwargs(layer: keras.Layer) -> dict[str, Any]:
     """Returns the constructor arguments that give a sublayer the precision of `layer`, and freeze it if `layer` is frozen.
 
-    Keras passes `trainable` on to sublayers only when it is set later. A layer that is loaded or cloned may be frozen from the
-    start.
+    Keras propagates `trainable` to sublayers only when it is set after construction, but a loaded or cloned layer may be frozen
+    from the start.
     """
     return {"dtype": layer.dtype_policy, "trainable": layer.trainable}
 
 
 def layer_path(layer: keras.Layer) -> str:
-    """Returns the name of `layer` for error messages: its path in the model, or its name before it is built."""
+    """Returns how error messages refer to `layer`: by its path in the model, or by its name if it has no path yet."""
     return layer.path or layer.name
 
 
@@ -43,13 +43,13 @@ def check_rate(layer: keras.Layer, name: str, rate: float) -> None:
 
 
 def check_grid(layer: keras.Layer, tokens_shape: tuple, grid: tuple, source: str) -> None:
-    """Raises `ValueError` unless the tokens are a class token and a grid of (rows, columns). Unknown sizes pass.
+    """Raises `ValueError` unless the tokens are a class token and a (rows, columns) grid. Unknown sizes are accepted.
 
     Args:
-        layer: Layer to name in the message.
+        layer: Layer that the error message names.
         tokens_shape: `(B, N, D)`.
         grid: `(rows, columns)`.
-        source: Where the grid comes from, for the message.
+        source: Where the grid comes from, for the error message.
     """
     rows, columns = grid
     if None not in (tokens_shape[1], rows, columns) and tokens_shape[1] != 1 + rows * columns:

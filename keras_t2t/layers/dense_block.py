@@ -12,14 +12,15 @@ from keras_t2t.layers.fast_dense import FastDense
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class DenseBlock(EncoderBlock):
-    """An encoder block that keeps its input and appends `growth` channels, projected from the result of the block.
+    """An encoder block that keeps its input and appends `growth` channels, which are projected from the block's result.
 
-    Huang et al., "Densely Connected Convolutional Networks", CVPR 2017; `models/t2t_vit_dense.py` of the reference.
+    See Huang et al., "Densely Connected Convolutional Networks", CVPR 2017. Corresponds to `models/t2t_vit_dense.py` in the
+    reference implementation.
 
     Args:
         growth: Number of channels that the block adds.
         num_heads: Number of attention heads. Must divide D.
-        **kwargs: Further arguments of `EncoderBlock`.
+        **kwargs: Other arguments of `EncoderBlock`.
 
     Input shape:
         `(B, N, D)`.

@@ -10,9 +10,9 @@ from keras_t2t.layers.common import check_rate
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class DropPath(keras.Layer):
-    """Sets random samples of a batch to zero in training, and scales the others so that the expected value stays the same.
+    """Sets randomly chosen samples of a batch to zero during training, and scales the others to keep the expected value.
 
-    Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.
+    See Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.
 
     Args:
         rate: Probability of dropping a sample, in [0, 1).

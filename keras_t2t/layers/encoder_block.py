@@ -15,8 +15,8 @@ from keras_t2t.layers.mlp import MLP
 class EncoderBlock(keras.Layer):
     """A pre-norm transformer block: `x + drop_path(attention(norm(x)))`, then `x + drop_path(mlp(norm(x)))`.
 
-    `Block` in `models/transformer_block.py` of the reference. Subclasses replace the attention or the MLP by setting
-    `attention_class` or `mlp_class`.
+    Corresponds to `Block` in `models/transformer_block.py` of the reference implementation. Subclasses can replace the
+    attention or the MLP by setting `attention_class` or `mlp_class`.
 
     Args:
         num_heads: Number of attention heads. Must divide D.
@@ -25,9 +25,10 @@ class EncoderBlock(keras.Layer):
         norm_epsilon: Epsilon of the LayerNorms.
         drop_rate: Dropout rate after the attention projection and after each layer of the MLP. Used in training only.
         attention_drop_rate: Dropout rate of the attention weights. Used in training only.
-        drop_path_rate: Probability of dropping each of the two residual branches of a sample. Used in training only.
-        class_token_only: Whether to compute the first token only, which still attends to all tokens. In the last block of a
-            classifier, this gives the same class token for a fraction of the work.
+        drop_path_rate: Probability of dropping a residual branch for a sample, separately for each of the two branches. Used in
+            training only.
+        class_token_only: Whether to compute the output of the first token only. This token still attends to all tokens. In the
+            last block of a classifier, this gives the same class token at a fraction of the cost.
 
     Input shape:
         `(B, N, D)`.
@@ -98,7 +99,7 @@ class EncoderBlock(keras.Layer):
         return self.residual_mlp(x[:, :1] if self.class_token_only else x, attention_output)
 
     def residual_mlp(self, x: Any, attention_output: Any) -> Any:
-        """Returns the output of the block for tokens `x` and the output of their attention, both `(B, n, D)`."""
+        """Returns the output of the block, given the tokens `x` and the output of the attention, both `(B, n, D)`."""
         x = x + self.drop_path(attention_output)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 

@@ -1,4 +1,4 @@
-"""The dense layer of this package."""
+"""The dense layer used throughout this package."""
 
 from typing import Any
 
@@ -8,15 +8,16 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class FastDense(keras.layers.Dense):
-    """`keras.layers.Dense` with the initialization of the reference, and faster on CPUs.
+    """A `keras.layers.Dense` that is faster on CPUs and uses the initialization of the reference implementation.
 
-    The kernel is initialized from a truncated normal with std 0.02. With oneDNN, TensorFlow fuses a product of two matrices,
-    the addition of a bias and an activation (including exact GELU) into one kernel, but only if they have the form used in
-    `call`. `benchmarks/layers.py` measures the gain. The weights are those of `keras.layers.Dense`.
+    By default, the kernel is initialized from a truncated normal distribution with a standard deviation of 0.02. With oneDNN,
+    TensorFlow fuses a matrix product, the addition of a bias and an activation (including exact GELU) into one operation, but
+    only if they are written as they are in `call`. `benchmarks/layers.py` measures the speedup. The layer has the same weights
+    as `keras.layers.Dense`.
 
     Args:
         units: Width of the output.
-        **kwargs: Further arguments of `keras.layers.Dense`.
+        **kwargs: Other arguments of `keras.layers.Dense`.
 
     Input shape:
         `(..., D)`.
@@ -42,11 +43,11 @@ class FastDense(keras.layers.Dense):
             x = add_bias(x, self.bias)
         if self.activation is not None:
             x = self.activation(x)
-        return ops.reshape(x, (-1, *between, self.units))  # -1 keeps an unknown batch size out of the graph
+        return ops.reshape(x, (-1, *between, self.units))  # -1 avoids computing an unknown batch size in the graph
 
 
 def add_bias(x: Any, bias: Any) -> Any:
-    """Returns the sum of `x` `(n, units)` and `bias` `(units,)`."""
+    """Adds a bias `(units,)` to a matrix `x` of shape `(n, units)`."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

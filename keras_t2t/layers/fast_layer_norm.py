@@ -1,4 +1,4 @@
-"""The layer normalization of this package."""
+"""The layer normalization used throughout this package."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from keras_t2t.layers.common import precise_dtype
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class FastLayerNorm(keras.layers.LayerNormalization):
-    """`keras.layers.LayerNormalization` over the last axis, faster where operations are not fused.
+    """A `keras.layers.LayerNormalization` over the last axis that is faster when operations are not fused.
 
-    Keras broadcasts scale and shift to the shape of the tokens before it applies them. The order of operations here makes fewer
-    passes over the tokens. `benchmarks/layers.py` measures the gain. The weights are those of
-    `keras.layers.LayerNormalization`. The statistics are computed in at least float32.
+    Keras broadcasts the scale and shift to the shape of the tokens before applying them. The order of operations here makes
+    fewer passes over the tokens. `benchmarks/layers.py` measures the speedup. The layer has the same weights as
+    `keras.layers.LayerNormalization`. Everything is computed in at least float32, and the result is cast to the compute dtype.
 
     Args:
         epsilon: Value added to the variance.

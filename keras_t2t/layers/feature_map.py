@@ -1,4 +1,4 @@
-"""From a sequence of tokens back to their grid."""
+"""Turns a sequence of tokens back into a grid."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from keras_t2t.layers.common import check_grid
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class FeatureMap(keras.Layer):
-    """Drops the class token and reshapes the other tokens to their grid.
+    """Drops the class token and reshapes the other tokens back into their grid.
 
     Call arguments:
-        tokens: Tensor `(B, 1 + h * w, D)`, the class token first.
-        like: Tensor `(B, h, w, any)` on the same grid. Only its shape is used.
+        tokens: Tensor `(B, 1 + h * w, D)`, with the class token first.
+        like: Tensor `(B, h, w, ...)` on the same grid. Only its shape is used.
 
     Output shape:
         `(B, h, w, D)`.

@@ -12,24 +12,24 @@ from keras_t2t.layers.fast_dense import FastDense
 
 
 class GhostLayer(keras.Layer):
-    """A layer with cheap operations, which scale each channel: depthwise 1x1 convolutions without a bias.
+    """Base class of layers with cheap operations that scale each channel, like depthwise 1x1 convolutions without a bias.
 
-    Han et al., "GhostNet", CVPR 2020.
+    See Han et al., "GhostNet", CVPR 2020.
     """
 
     def add_channel_scale(self, name: str, width: int) -> Any:
-        """Returns a trainable scale `(width,)`, initialized like a depthwise 1x1 convolution of PyTorch."""
+        """Returns a trainable scale `(width,)`, initialized like a depthwise 1x1 convolution in PyTorch."""
         initializer = keras.initializers.RandomUniform(-1.0, 1.0)
         return self.add_weight(name=name, shape=(width,), initializer=initializer)
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class GhostDense(GhostLayer):
-    """A dense layer that computes half of its channels, and scales them to get the other half.
+    """A dense layer that computes half of its channels and scales them to get the other half.
 
     Args:
         units: Width of the output. Must be even.
-        use_bias: Whether the computed half has a bias.
+        use_bias: Whether the computed half of the channels has a bias.
 
     Input shape:
         `(..., D)`.
@@ -68,7 +68,8 @@ class GhostDense(GhostLayer):
 class GhostAttention(MultiHeadSelfAttention):
     """Self-attention with queries, keys and values from `GhostDense` layers.
 
-    `models/t2t_vit_ghost.py` of the reference. Arguments, input and output are the same as in `MultiHeadSelfAttention`.
+    Corresponds to `models/t2t_vit_ghost.py` in the reference implementation. The arguments, input and output are the same as in
+    `MultiHeadSelfAttention`.
     """
 
     def build_heads(self, input_shape: tuple) -> None:
@@ -86,9 +87,9 @@ class GhostAttention(MultiHeadSelfAttention):
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class GhostMLP(GhostLayer):
-    """An MLP that computes a third of its hidden channels, and scales them to get the other two thirds.
+    """An MLP that computes a third of its hidden channels and scales them to get the other two thirds.
 
-    `models/t2t_vit_ghost.py` of the reference.
+    Corresponds to `models/t2t_vit_ghost.py` in the reference implementation. GELU is applied both before and after scaling.
 
     Args:
         hidden_dim: Hidden width. Must be divisible by 3.
@@ -136,7 +137,7 @@ class GhostMLP(GhostLayer):
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class GhostBlock(EncoderBlock):
-    """An `EncoderBlock` with `GhostAttention` and `GhostMLP`. Arguments, input and output are the same.
+    """An `EncoderBlock` with `GhostAttention` and `GhostMLP`. The arguments, input and output are the same.
 
     Example:
 

@@ -11,18 +11,19 @@ from keras_t2t.preprocessing import Preprocessing
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class ImageNormalization(keras.Layer):
-    """Normalizes images, and stores the `Preprocessing` of the model so that it is saved with the model.
+    """Normalizes images, and stores the model's `Preprocessing` so that it is saved with the model.
 
     Args:
         preprocessing: A `Preprocessing`, or its fields as a dictionary.
-        enabled: Whether to normalize. If `False`, the layer takes images that are normalized already and returns them
-            unchanged. It only stores `preprocessing`.
+        enabled: Whether to normalize. If `False`, the layer expects normalized images and only casts them to its compute dtype.
+            It stores `preprocessing` in either case.
 
     Input shape:
-        `(B, H, W, C)`, integers or floating point, with values in [0, 255] if `enabled`.
+        `(B, H, W, C)` with an integer or floating-point dtype, and with values in [0, 255] if `enabled` is `True`.
 
     Output shape:
-        Same as the input shape. The values are `(pixels / 255 - mean) / std` for each channel, in the layer's compute dtype.
+        Same as the input shape. If `enabled` is `True`, the values are `(pixels / 255 - mean) / std` for each channel.
+        They have the layer's compute dtype.
 
     Raises:
         ValueError: If the number of channels does not match `preprocessing`.

@@ -10,12 +10,12 @@ from keras_t2t.layers.fast_dense import FastDense
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class MLP(keras.Layer):
-    """A dense layer with exact GELU, followed by a dense layer back to the width of the input. Acts on each token separately.
+    """A dense layer with exact GELU, followed by a dense layer that restores the width of the input.
 
-    `Mlp` in `models/transformer_block.py` of the reference.
+    Each token is processed separately. Corresponds to `Mlp` in `models/transformer_block.py` of the reference implementation.
 
     Args:
-        hidden_dim: Hidden width, between the two dense layers.
+        hidden_dim: Width between the two dense layers.
         drop_rate: Dropout rate after each dense layer. Used in training only.
 
     Input shape:

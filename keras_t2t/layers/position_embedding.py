@@ -1,4 +1,4 @@
-"""Position embedding: a table for one grid of tokens, resized for any other grid."""
+"""The position embedding: a table for one grid of tokens, which is resized for other grids."""
 
 from typing import Any
 
@@ -11,9 +11,10 @@ from keras_t2t.layers.common import check_grid, layer_path, precise_dtype
 
 
 def sinusoids(positions: int, dim: int) -> np.ndarray:
-    """Returns the fixed position table `(positions, dim)`, float32: sines in even columns, cosines in odd columns.
+    """Returns the fixed position table `(positions, dim)` in float32, with sines in even columns and cosines in odd columns.
 
-    Vaswani et al., "Attention Is All You Need", section 3.5; `get_sinusoid_encoding` of the reference.
+    See Vaswani et al., "Attention Is All You Need", section 3.5. Corresponds to `get_sinusoid_encoding` in the reference
+    implementation.
     """
     columns = np.arange(dim)
     angles = np.arange(positions)[:, None] * 10000.0 ** (-2 * (columns // 2) / dim)
@@ -23,13 +24,13 @@ def sinusoids(positions: int, dim: int) -> np.ndarray:
 def resize_positions(table: Any, old_grid: tuple, new_grid: tuple) -> Any:
     """Resizes a position table to another grid of tokens, like PyTorch's bicubic interpolation.
 
-    The cubic kernel has A = -0.75, half-pixel centers and clamped edges, without antialiasing. It is applied to rows, then to
-    columns. The entry of the class token is kept.
+    The cubic convolution uses A = -0.75, half-pixel centers and clamped edges, without antialiasing. It is applied to the rows,
+    then to the columns. The class token's entry is unchanged.
 
     Args:
-        table: Tensor `(1 + h * w, D)`, the entry of the class token first.
-        old_grid: `(h, w)`, the grid of the table. Integers.
-        new_grid: `(rows, columns)`, the new grid. Integers or scalar tensors.
+        table: Tensor `(1 + h * w, D)`, with the class token's entry first.
+        old_grid: Grid `(h, w)` of the table, as integers.
+        new_grid: New grid `(rows, columns)`, as integers or scalar tensors.
 
     Returns:
         Tensor `(1 + rows * columns, D)` in the dtype of `table`.
@@ -43,7 +44,7 @@ def resize_positions(table: Any, old_grid: tuple, new_grid: tuple) -> Any:
 
 
 def cubic_matrix(old_size: int, new_size: Any, dtype: Any) -> Any:
-    """Returns the matrix `(new_size, old_size)` of cubic interpolation from `old_size` samples to `new_size`."""
+    """Returns the matrix `(new_size, old_size)` that interpolates `new_size` samples from `old_size` samples."""
     position = (ops.cast(ops.arange(new_size), dtype) + 0.5) * (old_size / ops.cast(new_size, dtype)) - 0.5  # (new_size,)
     left = ops.floor(position)
     offset = position - left
@@ -55,7 +56,7 @@ def cubic_matrix(old_size: int, new_size: Any, dtype: Any) -> Any:
 
 
 def _cubic_kernel(distance, a=-0.75):
-    """Keys' cubic convolution kernel, for distances from 0 to 2."""
+    """Returns the value of Keys' cubic convolution kernel, for distances from 0 to 2."""
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = a * (((distance - 5) * distance + 8) * distance - 4)
     return ops.where(distance <= 1, near, far)
@@ -65,17 +66,17 @@ def _cubic_kernel(distance, a=-0.75):
 class PositionEmbedding(keras.Layer):
     """Adds a position table to a sequence of tokens that starts with a class token.
 
-    The table is always a weight, because checkpoints contain it. A plain ViT trains it. In T2T-ViT it is a frozen table of
-    sinusoids (paper, section 4.1).
+    The table is always a weight of the layer, because checkpoints contain it. It is trained in a plain ViT. In the published
+    T2T-ViT models, it is a frozen table of sinusoids (section 4.1 of the paper).
 
     Args:
-        grid_size: `(h, w)`, the grid of tokens of the table.
+        grid_size: Token grid `(h, w)` that the table is for.
         learned: Whether the table is trained.
 
     Call arguments:
-        tokens: Tensor `(B, 1 + rows * columns, D)`, the class token first.
-        like: Optional tensor `(B, rows, columns, any)` on the grid of the tokens. Only its shape is used. If the grid differs
-            from `grid_size`, the table is resized at run time (see `resize_positions`).
+        tokens: Tensor `(B, 1 + rows * columns, D)`, with the class token first.
+        like: Optional tensor `(B, rows, columns, ...)` on the same grid as the tokens. Only its shape is used. If the grid
+            differs from `grid_size`, the table is resized at run time (see `resize_positions`).
 
     Output shape:
         `(B, 1 + rows * columns, D)`.

@@ -1,4 +1,4 @@
-"""The last layer of a classifier: its activation and the names of its classes."""
+"""The last layer of a classifier, which has its activation and the names of its classes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +8,11 @@ import keras
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class Predictions(keras.layers.Activation):
-    """Turns logits into scores, and stores the names of the classes so that they are saved with the model.
+    """Turns logits into scores, and stores the class names so that they are saved with the model.
 
     Args:
-        activation: Name of the activation, or a function. `None` returns the logits.
-        labels: Names of the classes in the order of the logits, or `None`.
+        activation: Name of an activation, or a function. With `None`, the layer returns the logits.
+        labels: Class names in the order of the logits, or `None`.
 
     Input shape:
         `(..., classes)`.
@@ -21,7 +21,7 @@ class Predictions(keras.layers.Activation):
         Same as the input shape.
 
     Raises:
-        ValueError: If the number of labels is not the number of logits.
+        ValueError: If the number of labels differs from the number of logits.
 
     Example:
 

@@ -10,11 +10,11 @@ from keras_t2t.layers.common import check_rank
 
 
 def extract_patches(x: Any, kernel_size: int, strides: int) -> Any:
-    """Returns the windows that lie fully inside `x`, each flattened in (row, column, channel) order.
+    """Returns the windows that lie entirely inside `x`, each flattened in (row, column, channel) order.
 
     Args:
         x: Tensor `(B, H, W, C)`.
-        kernel_size: Side of the square window.
+        kernel_size: Side length of the square window.
         strides: Step between windows.
 
     Returns:
@@ -25,7 +25,7 @@ def extract_patches(x: Any, kernel_size: int, strides: int) -> Any:
 
         window, step = [1, kernel_size, kernel_size, 1], [1, strides, strides, 1]
         return tf.image.extract_patches(x, window, step, [1, 1, 1, 1], "VALID")
-    # Slices copy values exactly. `keras.ops.image.extract_patches` is a convolution, which rounds on TPUs and recent GPUs.
+    # Slices copy values exactly. `keras.ops.image.extract_patches` runs a convolution, which rounds on TPUs and recent GPUs.
     _, height, width, _ = ops.shape(x)
     rows, columns = height - kernel_size + 1, width - kernel_size + 1
     offsets = [(i, j) for i in range(kernel_size) for j in range(kernel_size)]
@@ -36,22 +36,22 @@ def extract_patches(x: Any, kernel_size: int, strides: int) -> Any:
 class SoftSplit(keras.Layer):
     """Cuts a grid of tokens, or an image, into overlapping windows and flattens each window into one longer token.
 
-    Paper, section 3.1, "Soft split"; `nn.Unfold` in `models/t2t_vit.py` of the reference. The reference flattens windows in
-    (channel, row, column) order, and this layer in (row, column, channel) order.
+    See section 3.1, "Soft split", of the paper. Corresponds to `nn.Unfold` in `models/t2t_vit.py` of the reference
+    implementation, which flattens windows in (channel, row, column) order. This layer uses (row, column, channel) order.
 
     Args:
-        kernel_size: Side of the square window, in tokens.
+        kernel_size: Side length of the square window, in tokens.
         strides: Step between windows, in tokens.
-        padding: Number of zeros added on each side.
+        padding: Number of zeros added on each side, in tokens.
 
     Input shape:
-        `(B, H, W, C)`, any dtype. H and W may differ, and may be unknown when the model is built.
+        `(B, H, W, C)` with any dtype. H and W may differ, and may be unknown when the model is built.
 
     Output shape:
         `(B, h, w, kernel_size * kernel_size * C)` with `h = (H + 2 * padding - kernel_size) // strides + 1`.
 
     Raises:
-        ValueError: If the arguments are invalid, or if the input has another rank or is too small for one window.
+        ValueError: If the arguments are invalid, or if the input does not have 4 axes or is too small for one window.
 
     Example:
 

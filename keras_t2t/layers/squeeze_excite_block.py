@@ -14,10 +14,11 @@ from keras_t2t.layers.fast_dense import FastDense
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class SqueezeExciteAttention(MultiHeadSelfAttention):
-    """Self-attention followed by a gate that scales each channel, computed from the mean over the tokens.
+    """Self-attention followed by a gate that scales each channel. The gate is computed from the mean over the tokens.
 
-    Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018; `models/t2t_vit_se.py` of the reference. Arguments, input and
-    output are the same as in `MultiHeadSelfAttention`. The mean needs every token, so `class_token_only` saves no work here.
+    See Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018. Corresponds to `models/t2t_vit_se.py` in the reference
+    implementation. The arguments, input and output are the same as in `MultiHeadSelfAttention`. The mean needs every token, so
+    `class_token_only` does not save any work in this layer.
     """
 
     def build_heads(self, input_shape: tuple) -> None:
@@ -41,7 +42,7 @@ class SqueezeExciteAttention(MultiHeadSelfAttention):
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class SqueezeExciteBlock(EncoderBlock):
-    """An `EncoderBlock` with `SqueezeExciteAttention`. Arguments, input and output are the same.
+    """An `EncoderBlock` with `SqueezeExciteAttention`. The arguments, input and output are the same.
 
     Example:
 

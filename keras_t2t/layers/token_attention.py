@@ -1,4 +1,4 @@
-"""The base class of the two token attentions, which run between two soft splits."""
+"""The base class of the two token attention layers, which are used between soft splits."""
 
 from typing import Any
 
@@ -11,16 +11,16 @@ from keras_t2t.layers.mlp import MLP
 
 
 class TokenAttention(keras.Layer):
-    """Shortens long tokens with attention. The shortcut comes from the values.
+    """Applies attention that turns wide tokens into narrower ones, so the residual connection starts from the values.
 
-    Computes `x = values + projection(attention)`, then `x + mlp(norm(x))`.
+    The layer computes `x = values + projection(attention)`, then `x + mlp(norm(x))`.
 
     A subclass implements four methods:
 
-    - `build_heads(input_shape)` creates the weights that the other three use.
+    - `build_heads(input_shape)` creates the weights used by the other three methods.
     - `project_heads(x)` returns the queries, keys and values `(B, N, D)` of normalized tokens `(B, N, K)`.
-    - `apply_attention(queries, keys, values)` returns the output `(B, N, D)` of the attention.
-    - `compute_weights(queries, keys)` returns the attention weights `(B, n, N)` of any number of queries `(B, n, D)`.
+    - `apply_attention(queries, keys, values)` returns the attention output `(B, N, D)`.
+    - `compute_weights(queries, keys)` returns the attention weights `(B, n, N)` for any number of queries `(B, n, D)`.
 
     Glossary of shapes:
         B: batch; N: tokens; n: query tokens; K: width of a token after a soft split; D: `token_dim`.

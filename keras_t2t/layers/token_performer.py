@@ -1,4 +1,4 @@
-"""The token performer: attention with a cost linear in the number of tokens, between two soft splits."""
+"""The token performer: attention between two soft splits whose cost is linear in the number of tokens."""
 
 from typing import Any
 
@@ -13,7 +13,8 @@ from keras_t2t.layers.token_attention import TokenAttention
 def performer_features(x: Any, random_features: Any) -> Any:
     """Returns positive random features whose inner products approximate `exp(x . y)`.
 
-    Choromanski et al., "Rethinking Attention with Performers", ICLR 2021, lemma 1: `exp(x @ w.T - |x|^2 / 2) / sqrt(m)`.
+    They are `exp(x @ w.T - |x|^2 / 2) / sqrt(m)`, where w are the `random_features`. See Choromanski et al., "Rethinking
+    Attention with Performers", ICLR 2021, lemma 1.
 
     Args:
         x: Tensor `(..., N, D)`.
@@ -28,7 +29,9 @@ def performer_features(x: Any, random_features: Any) -> Any:
 
 
 def performer_weights(queries: Any, keys: Any, random_features: Any) -> Any:
-    """Returns the attention weights that the performer implies: `phi(q) @ phi(k).T`, divided by the sum of each row.
+    """Returns the performer's implicit attention weights.
+
+    They are `phi(q) @ phi(k).T` divided by the sum of each row, where phi is `performer_features`.
 
     Args:
         queries: Tensor `(..., n, D)`, in at least float32.
@@ -36,7 +39,7 @@ def performer_weights(queries: Any, keys: Any, random_features: Any) -> Any:
         random_features: Tensor `(m, D)`.
 
     Returns:
-        Tensor `(..., n, N)`. Rows sum to 1, except for the effect of the 1e-8 in the denominator.
+        Tensor `(..., n, N)`. Each row sums to 1, except for the effect of the 1e-8 in the denominator.
     """
     queries, keys = (performer_features(x, random_features) for x in (queries, keys))  # (..., n, m), (..., N, m)
     weights = ops.matmul(queries, ops.swapaxes(keys, -1, -2))  # (..., n, N)
@@ -46,7 +49,7 @@ def performer_weights(queries: Any, keys: Any, random_features: Any) -> Any:
 def performer_attention(queries: Any, keys: Any, values: Any, random_features: Any) -> Any:
     """Returns the output of the performer's attention, in time and memory linear in N.
 
-    The tensors must have at least float32: in 16 bits, the exponentials overflow and the 1e-8 becomes 0.
+    The tensors must be at least float32. In 16 bits, the exponentials can overflow and the 1e-8 can round to 0.
 
     Args:
         queries: Tensor `(..., N, D)`.
@@ -67,11 +70,12 @@ def performer_attention(queries: Any, keys: Any, values: Any, random_features: A
 class TokenPerformer(TokenAttention):
     """Models the tokens between two soft splits with single-head performer attention.
 
-    Paper, section 3.1; `models/token_performer.py` of the reference. The fused projection has a bias and the order keys,
-    queries, values. The random features are frozen. The values are the shortcut of the attention.
+    See section 3.1 of the paper. Corresponds to `models/token_performer.py` in the reference implementation. The fused
+    projection has a bias and returns keys, queries and values, in that order. The random features are frozen. The residual
+    connection around the attention starts from the values.
 
     Args:
-        token_dim: Width D of the head and of the output tokens. There are `D // 2` random features, and at least one.
+        token_dim: Width D of the head and of the output tokens. There are `D // 2` random features, but at least one.
         drop_rate: Dropout rate after the attention projection and after the MLP. Used in training only.
 
     Input shape:

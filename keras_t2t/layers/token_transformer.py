@@ -15,13 +15,14 @@ from keras_t2t.layers.token_attention import TokenAttention
 class TokenTransformer(TokenAttention):
     """Models the tokens between two soft splits with a single-head transformer layer.
 
-    Paper, section 3.1, "Re-structurization"; `models/token_transformer.py` of the reference. The scores are scaled by the width
-    K of the *input* tokens to the power -0.5. The values are the shortcut of the attention.
+    See section 3.1, "Re-structurization", of the paper. Corresponds to `models/token_transformer.py` in the reference
+    implementation. The scores are scaled by `K**-0.5`, where K is the width of the *input* tokens. The residual connection
+    around the attention starts from the values.
 
     Args:
         token_dim: Width D of the head and of the output tokens.
         drop_rate: Dropout rate after the attention projection and after the MLP. Used in training only. The published models
-            use none.
+            use a rate of 0.
 
     Input shape:
         `(B, N, K)`, where K is the window size times the channels of the preceding soft split.

@@ -1,4 +1,4 @@
-"""The T2T module: from an image to a grid of tokens through soft splits."""
+"""The T2T module, which turns an image into a grid of tokens through soft splits."""
 
 from typing import Any
 
@@ -15,14 +15,16 @@ from keras_t2t.layers.token_transformer import TokenTransformer
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class TokensToToken(keras.Layer):
-    """Turns images into a grid of tokens in stages. Each stage is a soft split and a token attention, back on a grid.
+    """Turns images into a grid of tokens in stages.
 
-    Paper, section 3.1; `T2T_module` in `models/t2t_vit.py` of the reference. The last soft split is followed by a projection.
+    Each stage is a soft split followed by token attention, whose output is reshaped to a grid. In the last stage, the soft
+    split is followed by a projection instead. See section 3.1 of the paper. Corresponds to `T2T_module` in `models/t2t_vit.py`
+    of the reference implementation.
 
     Args:
         embed_dim: Width of the output tokens.
         token_attention: Layer between two soft splits: `"performer"`, `"transformer"`, or `"convolution"`, which is a dense
-            layer. Together with the soft split before it, a dense layer is a convolution.
+            layer. Combined with the soft split before it, the dense layer is equivalent to a convolution.
         token_dim: Width of the tokens between two soft splits.
         soft_splits: `(kernel, stride, padding)` of each soft split.
         drop_rate: Dropout rate inside the token performers. Used in training only.

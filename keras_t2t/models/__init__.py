@@ -1,4 +1,4 @@
-"""Models assembled from a configuration, and what can be read from a model."""
+"""Functions that assemble a model from a configuration, and functions that read information from a model."""
 
 from keras_t2t.models.backbone import encode, normalize
 from keras_t2t.models.head import classify, replace_head

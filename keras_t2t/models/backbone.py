@@ -1,4 +1,4 @@
-"""The backbone of a configuration: the layers between images and normalized tokens."""
+"""The backbone of a model: the layers from the images to the normalized output tokens."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -24,18 +24,19 @@ def encode(
     """Adds the backbone of `config` to a functional model.
 
     Glossary of shapes:
-        B: batch; H, W, C: the image; h, w: the grid of tokens; D: `config.feature_dim`.
+        B: batch; H, W, C: height, width and channels of the images; h, w: height and width of the token grid;
+        D: `config.feature_dim`.
 
     Args:
-        images: Symbolic tensor `(B, H, W, C)`, normalized; H and W may be unknown.
-        config: The configuration.
-        table_size: Height and width of the images that the position table is for, where H or W is unknown.
-        class_token_only: Whether only the class token is needed.
-        dtype: Dtype or policy of every layer; `None` for the global policy.
+        images: Symbolic tensor `(B, H, W, C)` of normalized images. H and W may be unknown.
+        config: Configuration of the model.
+        table_size: Height or width of the images that the position table is made for, if H or W is unknown.
+        class_token_only: Whether to return the class token only.
+        dtype: Dtype or dtype policy of every layer, or `None` for the global Keras policy.
 
     Returns:
-        The normalized tokens `(B, 1 + h * w, D)`, class token first, or `(B, 1, D)` with `class_token_only`; and the grid
-        `(B, h, w, embed_dim)` of tokens that entered the backbone.
+        The normalized tokens `(B, 1 + h * w, D)`, with the class token first, or `(B, 1, D)` with `class_token_only`; and the
+        grid of tokens `(B, h, w, embed_dim)` that enters the encoder.
     """
     grid = TokensToToken(
         config.embed_dim,
@@ -56,7 +57,7 @@ def encode(
 
 
 def _encoder_layers(config: T2TConfig, class_token_only: bool, dtype: Any) -> Iterator[keras.Layer]:
-    """Yields the blocks, and after each group but the last a transition to half the width."""
+    """Yields the blocks and, after each group except the last, a transition that halves the width."""
     drop_path_rates = np.linspace(0.0, config.drop_path_rate, len(config.block_widths)).tolist()
     block = 0
     for group, depth in enumerate(config.group_depths):

@@ -1,4 +1,4 @@
-"""Reading a model from its graph: what leads from the images to the outputs, whatever was put in between."""
+"""Functions that analyze a model by its graph, so they also work for nested models and models with added layers."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from keras_t2t.keras_internals import is_graph, producer, run_graph
 from keras_t2t.layers import EncoderBlock, FastLayerNorm
 
 ACTIVATION_OPERATIONS = ("Identity", "LogSoftmax", "Relu", "Sigmoid", "Softmax")
-"""Classes of `keras.ops` functions that can follow the last dense layer of a classifier."""
+"""Class names of `keras.ops` operations that can follow the last dense layer of a classifier."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Head:
 
     Attributes:
         dense: The dense layer that computes the logits.
-        features: Symbolic tensor `(B, D)` that enters it. In a nested model, it is a tensor of that model.
-        activations: What is applied to the logits, in order: names of functions; empty for logits.
-        layers_after: The operations after the dense layer, last one first.
+        features: Symbolic input `(B, D)` of the dense layer. If that layer is in a nested model, so is this tensor.
+        activations: Names of the functions that are applied to the logits, in order. Empty if the model returns logits.
+        layers_after: Operations after the dense layer, in reverse order.
     """
 
     dense: keras.Layer
@@ -33,7 +33,7 @@ class Head:
 def find_head(model: keras.Model) -> Head | None:
     """Returns the head of a model, or `None` if its output does not come from a dense layer.
 
-    The head is a dense layer, with or without activations behind it, at the end of the graph. Its name does not matter.
+    The head is a dense layer at the end of the graph, optionally followed by activations. Its name does not matter.
     """
     if not is_graph(model) or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
         return None
@@ -52,7 +52,10 @@ def find_head(model: keras.Model) -> Head | None:
 
 
 def _activation(operation):
-    """Returns the name of the function if an operation is nothing but an activation, otherwise `None`."""
+    """Returns the name of the function if an operation only applies an activation, otherwise `None`.
+
+    An operation that does nothing in inference counts as the activation `linear`.
+    """
     if isinstance(operation, keras.layers.Activation):
         return getattr(operation.activation, "__name__", "unknown")
     if isinstance(operation, (keras.layers.Identity, keras.layers.Dropout)):
@@ -64,7 +67,7 @@ def _activation(operation):
 
 
 def layers_of(model: keras.Model) -> Iterator[keras.Layer]:
-    """Yields the layers of a model in the order of its graph, and in the place of a nested model its layers."""
+    """Yields the layers of a model in the order of its graph. A nested model is replaced by its layers."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from layers_of(layer)
@@ -73,7 +76,7 @@ def layers_of(model: keras.Model) -> Iterator[keras.Layer]:
 
 
 def stage_indices(model: keras.Model) -> dict[int, int]:
-    """Returns how many encoder blocks and norms the data have passed after each operation, by `id` of the operation."""
+    """Returns the number of encoder blocks and norms from the input up to each operation, by the operation's `id`."""
     passed: dict[int, int] = {}
 
     def call(operation, *args, **kwargs):

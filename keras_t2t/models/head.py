@@ -1,4 +1,4 @@
-"""The classifier on top of features, and its replacement for other classes."""
+"""Adding a classifier to a model, and replacing it for other classes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from keras_t2t.models.parts import HEAD, PREDICTIONS, preprocessing_of
 def classify(
     features: Any, classes: Any, activation: Any = "softmax", labels: Sequence[str] | None = None, dtype: Any = None
 ) -> Any:
-    """Adds a classifier to a functional model: features `(B, D)` to scores `(B, classes)`, in at least float32."""
+    """Adds a classifier to a functional model. It maps features `(B, D)` to scores `(B, classes)`, in at least float32."""
     logits = FastDense(int(classes), name=HEAD, dtype=dtype)(features)
     return Predictions(activation, labels, name=PREDICTIONS, dtype=precise_dtype(logits.dtype))(logits)
 
@@ -24,20 +24,20 @@ def classify(
 def replace_head(model: keras.Model, classes: int | Sequence[str], classifier_activation: Any = "softmax") -> keras.Model:
     """Returns a model with the backbone of `model` and a new classifier, for fine-tuning on other classes.
 
-    The two models share the layers of the backbone: training one changes the other.
+    The two models share the layers of the backbone, so training one of them changes the other.
 
     Args:
-        model: A classifier built by this package, or a model of it that returns features `(B, D)`, such as one built with
+        model: A classifier built by this package, or another model built by it that returns features `(B, D)`, such as one with
             `include_top=False, pooling="token"`.
-        classes: Number of classes, or their names in the order of the labels. The new model carries the names.
-        classifier_activation: Activation of the classifier; `None` for logits.
+        classes: Number of classes, or a list of their names in the order of the labels. The new model stores the names.
+        classifier_activation: Activation of the classifier, or `None` to return logits.
 
     Returns:
         A functional `keras.Model` with the inputs and the name of `model`.
 
     Raises:
         ValueError: If `classes` is neither a positive integer nor a list of distinct names, if `model` was not built by this
-            package, or if it returns something else.
+            package, or if it returns neither scores nor features `(B, D)`.
     """
     preprocessing_of(model)  # raises unless built by keras_t2t
     labels = None if is_count(classes) else _checked_names(classes)
@@ -48,7 +48,7 @@ def replace_head(model: keras.Model, classes: int | Sequence[str], classifier_ac
 
 
 def _features(model):
-    """Returns the symbolic features `(B, D)` of a model: what enters its head, or what it returns if it has none."""
+    """Returns the symbolic features `(B, D)` of a model: the input of its head, or its output if it has no head."""
     head = find_head(model)
     if head is None:
         if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
@@ -59,7 +59,7 @@ def _features(model):
         return model.outputs[0]
     if all(not is_graph(layer) for layer in model.layers):
         return head.features
-    # The head may be inside a nested model: call everything before it again, on the same inputs.
+    # The head may be inside a nested model, so every operation except the head is called again, on the same inputs.
     dropped = {id(operation) for operation in (head.dense, *head.layers_after)}
 
     def call(operation, *args, **kwargs):

@@ -1,6 +1,6 @@
-"""The parts of a model: the names of its layers, and reading what a model is from its layers.
+"""The parts of a model: the names of its layers, and functions that read the properties of a model from its layers.
 
-No other file spells the name of a layer.
+Layer names are not spelled out in any other file.
 """
 
 import dataclasses
@@ -36,9 +36,9 @@ MAX_POOL = "max_pool"
 HEAD = "head"
 PREDICTIONS = "predictions"
 BLOCK = "block"
-"""Prefix of the encoder blocks."""
+"""Prefix of the names of encoder blocks."""
 TRANSITION = "transition"
-"""Prefix of the transitions between groups of densely connected blocks."""
+"""Prefix of the names of transitions between groups of densely connected blocks."""
 
 BLOCK_CLASSES = {
     "standard": EncoderBlock,
@@ -46,11 +46,11 @@ BLOCK_CLASSES = {
     "ghost": GhostBlock,
     "dense": DenseBlock,
 }
-"""The class of each `T2TConfig.block`."""
+"""The block class for each value of `T2TConfig.block`."""
 
 
 def block_kind(block: EncoderBlock) -> str:
-    """Returns the `T2TConfig.block` of an encoder block.
+    """Returns the value of `T2TConfig.block` that an encoder block belongs to.
 
     Raises:
         ValueError: If its class is not one of `BLOCK_CLASSES`.
@@ -64,12 +64,12 @@ def block_kind(block: EncoderBlock) -> str:
 
 
 def block_name(index: int) -> str:
-    """Returns the name of an encoder block, counted from 0."""
+    """Returns the name of the encoder block with the given index, starting at 0."""
     return f"{BLOCK}{index}"
 
 
 def transition_name(index: int) -> str:
-    """Returns the name of the transition after a group of densely connected blocks, counted from 0."""
+    """Returns the name of the transition after the group of blocks with the given index, starting at 0."""
     return f"{TRANSITION}{index}"
 
 
@@ -85,14 +85,14 @@ def head_of(model: keras.Model) -> keras.Layer | None:
 
 
 def preprocessing_of(model: keras.Model) -> Preprocessing:
-    """Returns how images have to be prepared for a model.
+    """Returns how images must be prepared for a model.
 
     Args:
-        model: A model built by this package, whether it was saved, cloned, optimized or given another head since then. It may
-            contain such a model as a layer.
+        model: A model built by this package, even if it has since been saved, cloned, optimized or given another head. A model
+            that contains such a model as a layer also works.
 
     Returns:
-        The `Preprocessing`. Its `image_size` is that of the model's inputs, if they have a fixed size.
+        The `Preprocessing`. Its `image_size` is the size of the model's inputs, if they have a fixed size.
 
     Raises:
         ValueError: If the model was not built by this package.
@@ -103,7 +103,7 @@ def preprocessing_of(model: keras.Model) -> Preprocessing:
 
 
 def normalizes(model: keras.Model) -> bool:
-    """Returns whether a model normalizes its images itself, so that it takes pixels in [0, 255]."""
+    """Returns whether a model normalizes its images itself and therefore expects pixels in [0, 255]."""
     return _normalization(model).enabled
 
 
@@ -112,18 +112,18 @@ def _normalization(model):
     if layer is None:
         raise ValueError(
             f"Expected a model built by keras_t2t, which has a layer ImageNormalization; received: {model!r}. To use other "
-            "models, put keras_t2t.layers.ImageNormalization(preprocessing) behind their inputs"
+            "models, add keras_t2t.layers.ImageNormalization(preprocessing) right after their inputs"
         )
     return layer
 
 
 def labels_of(model: keras.Model) -> tuple[str, ...] | None:
-    """Returns the class names of a classifier in the order of its outputs, or `None` if it does not have any."""
+    """Returns the class names of a classifier in the order of its outputs, or `None` if it does not store any."""
     return next((layer.labels for layer in layers_of(model) if isinstance(layer, Predictions)), None)
 
 
 def spec_of(model: keras.Model) -> ModelSpec:
-    """Returns what a model takes and returns.
+    """Returns a description of what a model expects and what it returns.
 
     Raises:
         ValueError: If the model was not built by this package.
@@ -135,7 +135,7 @@ def spec_of(model: keras.Model) -> ModelSpec:
 
 
 def config_of(model: keras.Model) -> T2TConfig:
-    """Returns the configuration of a model. It is read from the layers, so it also works for a model that was saved and loaded.
+    """Returns the configuration of a model. It is read from the layers, so this also works for a model loaded from a file.
 
     Raises:
         ValueError: If the model does not have the layers of a T2T-ViT.

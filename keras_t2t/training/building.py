@@ -1,4 +1,4 @@
-"""The model of a recipe, with its head, its optimizer, and its loss."""
+"""Builds the model that a recipe describes, with its head, its optimizer, and its loss."""
 
 import dataclasses
 import os

@@ -20,7 +20,7 @@ from keras_t2t.training.checkpoints import last_state, save_state
 
 
 def averaged_values(model: keras.Model) -> list[np.ndarray]:
-    """Returns the weights of a model in the order of `get_weights`, as moving averages where there are any."""
+    """Returns the weights of a model in the order of `get_weights`, using moving averages where they exist."""
     averages = {id(weight): average for weight, average in moving_averages(model.optimizer)}
     return [keras.ops.convert_to_numpy(averages.get(id(weight), weight).value) for weight in model.weights]
 
@@ -73,7 +73,7 @@ class State(keras.callbacks.Callback):
     Args:
         folder: Folder for `checkpoints/`, `log.csv`, `tensorboard/`, and `best.weights.h5`.
         history: Logs of the epochs so far. The logs of each new epoch are appended.
-        inference_model: Model that the best weights are saved from.
+        inference_model: Model that is used to save the best weights.
         writes: Whether this process writes files.
     """
 
@@ -102,7 +102,7 @@ class State(keras.callbacks.Callback):
             ) from error
 
     def _check_weights(self, epoch, row):
-        """The loss is computed before the weights are updated, so it cannot reveal a bad last step of an epoch."""
+        """Checks that the weights are finite. The loss is computed before the update, so it misses a bad last step."""
         if not all(np.isfinite(value).all() for value in self.model.get_weights()):
             raise TrainingError(
                 f"The weights are not finite after epoch {epoch + 1}, learning rate {row['learning_rate']:.3g}. "
@@ -110,7 +110,7 @@ class State(keras.callbacks.Callback):
             )
 
     def _write_tensorboard(self, row):
-        """Replaces Keras' callback, which computes on the devices. With several processes, all of them would have to."""
+        """Replaces Keras' own callback. That one computes on the devices, so every process would have to run it."""
         writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
         with writer.as_default(step=row["epoch"]):
             for name, value in row.items():

@@ -45,7 +45,7 @@ def restore_state(folder: pathlib.Path, model: keras.Model) -> tuple[int, list[d
         The number of finished epochs and their logs; `(0, [])` if there is no state.
 
     Raises:
-        ValueError: If the state is of a different model or optimizer.
+        ValueError: If the state belongs to a different model or optimizer.
     """
     for path in _states(folder):
         try:

@@ -11,7 +11,7 @@ from keras_t2t.models.parts import head_of
 from keras_t2t.training.recipe import Recipe
 
 NOT_DECAYED = r"(^|/)(bias|gamma|beta|token|table|scale\d?)$"
-"""Pattern of the paths of weights that are not decayed."""
+"""Regular expression for the paths of weights that are excluded from weight decay."""
 
 
 @keras.saving.register_keras_serializable("keras_t2t")

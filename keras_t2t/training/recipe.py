@@ -37,7 +37,7 @@ class Recipe(Augmentation):
         image_size: Height and width of the images in pixels.
         epochs: Number of epochs of warm-up and cosine decay.
         warmup_epochs: Number of epochs in which the learning rate rises linearly. They count toward `epochs`.
-        cooldown_epochs: Number of epochs at the final learning rate. They follow after `epochs`.
+        cooldown_epochs: Number of epochs at the final learning rate. They come after `epochs`.
         batch_size: Number of images in a batch, across all devices.
         optimizer: `"adamw"` or `"sgd"`.
         learning_rate: Peak learning rate, reached after warm-up.

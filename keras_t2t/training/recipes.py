@@ -76,7 +76,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def finetune(images: int, model: str = "t2t_vit_14") -> Recipe:
-    """Returns a recipe for fine-tuning. The fewer images there are, the more epochs and the smaller the batches.
+    """Returns a recipe for fine-tuning. With fewer images, it has more epochs and smaller batches.
 
     Args:
         images: Number of training images.
@@ -112,8 +112,8 @@ def load_recipe(name: str | os.PathLike, images: int = 0, model: str | None = No
     Args:
         name: A key of `RECIPES`, `"finetune"`, or the path of a YAML file.
         images: Number of training images. Only `"finetune"` needs it.
-        model: Name of the variant to train instead of the one in the recipe. If its image size is another one, the image size
-            and the crops of the recipe are adapted.
+        model: Name of the variant to train instead of the one in the recipe. If the two variants have different image sizes,
+            the image size and the crops of the recipe are adapted.
 
     Raises:
         ValueError: If there is no such recipe or file, or if it has invalid settings.

@@ -33,7 +33,7 @@ def model_card(recipe: Recipe, sources: Mapping[str, ImageSource], history: list
 
     Args:
         recipe: Recipe of the run.
-        sources: Images by split: `"train"`, and one more that the model was evaluated on.
+        sources: Images by split: `"train"` and the split that the model was evaluated on.
         history: Logs of all epochs.
         command: Command that trained the model.
     """

@@ -1,4 +1,4 @@
-"""Training from a recipe: from the first epoch, or from the last checkpoint, to a model that predicts."""
+"""Training from a recipe, starting at the first epoch or at the last checkpoint, up to a saved model."""
 
 import contextlib
 import os
@@ -103,7 +103,7 @@ def train(
 
 
 def prepare_sources(recipe: Recipe, sources: Mapping[str, ImageSource]) -> dict[str, Any]:
-    """Returns the training and validation images, without unreadable files and in memory if the recipe says so.
+    """Returns the training and validation images, skipping unreadable files and caching in memory if the recipe says so.
 
     Raises:
         DataError: If the recipe cannot be trained on these images.
@@ -148,7 +148,7 @@ def check_strategy(recipe: Recipe, strategy: Any) -> None:
     """Checks that a recipe works with a distribution strategy.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If the recipe does not work with the strategy.
     """
     devices = device_count(strategy)
     if recipe.batch_size % devices:

@@ -13,16 +13,16 @@ from keras_t2t.models.parts import HEAD
 from keras_t2t.weights.matching import layout_of, match
 from keras_t2t.weights.names import POSITIONS, name_map
 
-HEAD_DIM = 64  # channels of an attention head in every published checkpoint
+HEAD_DIM = 64  # channels per attention head in every published checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A model that a checkpoint fits.
+    """The architecture of a model that a checkpoint fits.
 
     Attributes:
         config: Configuration of the model.
-        image_size: `(height, width)` of the square images that the position table is made for.
+        image_size: `(height, width)` of the square images for which the position table was made.
         classes: Number of outputs of the head, or `None` if there is no head.
     """
 
@@ -36,13 +36,14 @@ def infer_architecture(
 ) -> Architecture:
     """Infers the architecture of the model that a checkpoint belongs to.
 
-    This is the first of `VARIANTS` that fits, or else a T2T-ViT with the width and depth of the checkpoint.
+    The result is the first of `VARIANTS` that fits, or else a T2T-ViT with the width and depth of the checkpoint. If
+    `num_heads` is given, the variants are skipped.
 
     Args:
         arrays: Entries of the checkpoint.
         config: Configuration of the model, if it is known.
-        num_heads: Number of attention heads, which shapes do not reveal. `None` means one per 64 channels, as in all published
-            checkpoints.
+        num_heads: Number of attention heads, which cannot be inferred from the shapes. With `None`, there is one head per 64
+            channels, as in all published checkpoints.
 
     Returns:
         The architecture.
@@ -70,11 +71,11 @@ def infer_architecture(
 
 
 def _fit(arrays, config):
-    """Returns the `Architecture` of a checkpoint with a known configuration."""
+    """Returns the `Architecture` of a checkpoint whose configuration is known."""
     sources = {row.target: row.source for row in name_map(config, 2, classes=1, layout=layout_of(arrays, config))}
     positions, head = (arrays.get(sources[target]) for target in (POSITIONS, f"{HEAD}/bias"))
     classes = head.shape[0] if head is not None and head.ndim == 1 else None
-    # Without a position table, any side will do: `match` reports the missing table.
+    # Without a position table, any side length works, because `match` reports the missing table.
     side = math.isqrt(positions.shape[-2] - 1) if positions is not None and positions.ndim > 1 else 1
     match(arrays, config, (side, side), classes=classes)
     pixels = side * math.prod(stride for _, stride, _ in config.soft_splits)
@@ -92,7 +93,7 @@ def _config_from_shapes(shapes, num_heads):
 
     embed_dim = shape_of("cls_token")[-1]
     hidden_dim = shape_of(r"(blocks|encoder)\.0\.(mlp\.fc1|ffn\.layers\.0\.0)\.weight")[0]
-    # The model truncates `embed_dim * mlp_ratio`; half a unit more guards against rounding below `hidden_dim`.
+    # The model truncates `embed_dim * mlp_ratio`. Adding half a unit keeps rounding errors from giving less than `hidden_dim`.
     mlp_ratio = hidden_dim / embed_dim
     if int(embed_dim * mlp_ratio) != hidden_dim:
         mlp_ratio = (hidden_dim + 0.5) / embed_dim

@@ -1,4 +1,4 @@
-"""Loading a checkpoint into a model: everything is checked before any weight changes."""
+"""Loading a checkpoint into a model, after checking all of its entries."""
 
 import dataclasses
 import os
@@ -19,7 +19,7 @@ from keras_t2t.weights.reading import read_checkpoint
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What `load_checkpoint` did. `str` gives a one-line summary.
+    """A report of what `load_checkpoint` did. `str(report)` is a one-line summary.
 
     Attributes:
         source: Path of the file, or `"a mapping"`.
@@ -28,9 +28,9 @@ class LoadReport:
         prefixes: Prefixes that were stripped from the names, such as `"module."`.
         layout: Naming scheme of the weights: `"authors"`, `"openmmlab"` or `"keras"`.
         loaded: Number of weights that were loaded.
-        resized: Names of the weights that were resized: the position table, or none.
-        skipped: Names of the entries that were not loaded: those of the head, if the model has none or `skip_head` is set, and
-            the duplicates of all weights that OpenMMLab's moving average adds.
+        resized: Names of the entries that were resized. Only the position table can be resized.
+        skipped: Names of the entries that were not loaded. These are the entries of the head if the model has no head or
+            `skip_head` is set, and the duplicates of all weights that OpenMMLab's moving average adds.
     """
 
     source: str
@@ -60,28 +60,30 @@ def load_checkpoint(
     """Loads a checkpoint into a model.
 
     All entries are checked before any weight changes. If the model has no head, the entries of the head are skipped. If the
-    position table has another grid, it is resized to that of the model, as the reference implementation does for fine-tuning at
-    another image size.
+    position table is for a different grid, it is resized to the model's grid, as the reference implementation does for
+    fine-tuning at a different image size.
 
-    Reading needs no PyTorch, and executes no code in the file.
+    Reading a file does not require PyTorch and does not execute any code in the file.
 
     Args:
-        model: T2T-ViT or plain ViT built by this package.
+        model: A T2T-ViT or plain ViT built by this package.
         source: Path of a file saved by `torch.save` or of a `.safetensors`, `.npz`, `.weights.h5` or `.keras` file, or a
-            mapping of names to arrays. The weights can have the layout of the authors (for the plain ViT, also that of timm and
-            DeiT), of OpenMMLab or of Keras, any floating-point dtype, and the prefixes `module.` and `backbone.`. They can be
-            in a training state, where `state_dict_ema` is preferred to `state_dict`, `model` and `net`.
-        skip_head: Whether to leave the head of the model unchanged, for a checkpoint with other classes.
-        position_grid: `(rows, columns)` of the position table in the checkpoint. `None` means the grid in a `.keras` file, or
-            else the only grid that fits the length of the table: that of the model or a square, as in the published files.
+            mapping of names to arrays. The names can follow the layout of the authors (which timm and DeiT share for the plain
+            ViT), of OpenMMLab or of Keras, and can have the prefixes `module.` and `backbone.`. The dtype can be any real
+            numeric dtype. The weights can also be inside a training state, in the first of the entries `state_dict_ema`,
+            `state_dict`, `model` and `net` that contains arrays.
+        skip_head: Whether to leave the head of the model unchanged, for a checkpoint with different classes.
+        position_grid: `(rows, columns)` of the position table in the checkpoint. With `None`, it is the grid stored in a
+            `.keras` file, or else the only grid that fits the length of the table: either the grid of the model or a square
+            one, as in the published files.
 
     Returns:
         A report of what was loaded.
 
     Raises:
         CheckpointError: If the file is damaged or in an unknown format; if entries are missing, unexpected or of the wrong
-            shape; or if the grid of the position table is unknown. The message lists all mismatches. A `CheckpointError` is a
-            `ValueError`.
+            shape; or if the grid of the position table is unknown. The message lists all mismatches. A `CheckpointError` is
+            a `ValueError`.
         ValueError: If the model was not built by this package, or if `position_grid` is invalid.
         OSError: If the file cannot be opened.
     """
@@ -95,7 +97,7 @@ def load_checkpoint(
     layers = {layer.name: layer for layer in model.layers}
     positions, head = layers[parts.POSITION_EMBEDDING], head_of(model)
     if head is not None:
-        layers[parts.HEAD] = head  # whatever it is called
+        layers[parts.HEAD] = head  # regardless of its name
     classes = None if head is None or skip_head else head.units
     channels = layers[parts.TOKENS_TO_TOKEN].channels
     try:
@@ -127,12 +129,12 @@ def load_checkpoint(
 
 
 def _weights_by_path(layers):
-    """Returns weights by the name of their layer and their path from there, without the scopes in which the model was built."""
+    """Returns the weights by layer name and path within the layer, without the scopes in which the model was built."""
     return {name + weight.path.removeprefix(layer.path): weight for name, layer in layers.items() for weight in layer.weights}
 
 
 def _reset_lora(weights):
-    """Makes LoRA add nothing to the kernels that were loaded, as Keras does when it loads a layer."""
+    """Resets LoRA so that it does not change the loaded kernels, as Keras does when it loads a layer."""
     for path, weight in weights.items():
         if path.endswith("/lora_kernel_b"):
             weight.assign(keras.ops.zeros_like(weight))

@@ -17,7 +17,7 @@ class Match:
     """How a checkpoint fits a model.
 
     Attributes:
-        layout: Layout of the names, one of `LAYOUTS`.
+        layout: Naming scheme of the entries, one of `LAYOUTS`.
         rows: One row per weight to load.
         position_grid: `(rows, columns)` of the checkpoint's position table.
         skipped: Names of the entries that are not loaded.
@@ -44,16 +44,16 @@ def match(
         config: Configuration of the model.
         grid_size: `(rows, columns)` of the model's tokens.
         channels: Number of channels of the model's images.
-        classes: Number of outputs of the model's head. With `None`, no head is loaded and its entries are skipped.
-        position_grid: `(rows, columns)` of the checkpoint's position table. `None` means the only grid that fits: that of the
-            model or a square.
+        classes: Number of outputs of the model's head. With `None`, the entries of the head are skipped.
+        position_grid: `(rows, columns)` of the checkpoint's position table. With `None`, it is the only grid that fits: either
+            the grid of the model or a square one.
 
     Returns:
-        How the checkpoint fits.
+        A `Match` that describes how the checkpoint fits the model.
 
     Raises:
         CheckpointError: If entries are missing, unexpected, not numeric or of the wrong shape, or if the grid of the position
-            table is unknown. The message lists all of them.
+            table is unknown. The message lists all problems.
     """
 
     def name_map_of(layout, classes):
@@ -65,7 +65,7 @@ def match(
     skipped = sorted(head.intersection(arrays)) if classes is None else []
     positions = next(row for row in rows if row.target == POSITIONS)
     if layout == "keras" and position_grid is None and positions.shape == getattr(arrays.get(positions.source), "shape", None):
-        position_grid = grid_size  # most likely saved from the same model
+        position_grid = grid_size  # most likely saved from a model with the same grid
     grid = _find_grid(arrays.get(positions.source), positions, grid_size, position_grid)
     if problems := _problems(rows, {name: array for name, array in arrays.items() if name not in skipped}, grid):
         raise CheckpointError("\n".join(problems))
@@ -73,7 +73,7 @@ def match(
 
 
 def layout_of(names: Container[str], config: T2TConfig) -> str:
-    """Returns the member of `LAYOUTS` that most of the names belong to."""
+    """Returns the member of `LAYOUTS` that most of the names match."""
     return max(LAYOUTS, key=lambda layout: sum(row.source in names for row in name_map(config, 2, classes=1, layout=layout)))
 
 
@@ -93,7 +93,7 @@ def _find_grid(table, row, grid_size, position_grid):
 
 
 def _problems(rows, arrays, grid):
-    """Returns one line per mismatch between the rows and the entries."""
+    """Returns a line for each mismatch between the rows and the entries."""
     expected = {row.source: row for row in rows}
     problems = [f"  missing: {name} {row.shape}" for name, row in expected.items() if name not in arrays]
     problems += [f"  unexpected: {name} {array.shape}" for name, array in arrays.items() if name not in expected]

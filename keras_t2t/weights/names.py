@@ -1,11 +1,11 @@
-"""The map from the entries of a checkpoint to the weights of a model, computed from its configuration.
+"""The mapping from the entries of a checkpoint to the weights of a model, computed from the model's configuration.
 
-Checkpoints come in these layouts, here without the prefixes that `read_checkpoint` strips:
+A checkpoint has one of these layouts. The prefixes that `read_checkpoint` strips are not part of it:
 
-- `"authors"`: Names of the reference implementation (https://github.com/yitu-opensource/T2T-ViT, `models/`). The plain
+- `"authors"`: Names in the reference implementation (https://github.com/yitu-opensource/T2T-ViT, `models/`). The plain
   ViT comes from timm, so timm and DeiT use the same names for it.
-- `"openmmlab"`: Names of MMClassification and MMPretrain (https://github.com/open-mmlab/mmpretrain, `models/backbones/`).
-- `"keras"`: Paths in a `.weights.h5` file of Keras 3.
+- `"openmmlab"`: Names in MMClassification and MMPretrain (https://github.com/open-mmlab/mmpretrain, `models/backbones/`).
+- `"keras"`: Paths in a Keras 3 `.weights.h5` file.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ POSITIONS = f"{parts.POSITION_EMBEDDING}/table"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One entry of a checkpoint and the weight that it belongs to.
+    """An entry of a checkpoint and the weight that it maps to.
 
     Attributes:
         source: Name of the entry.
-        shape: Shape of the entry, in PyTorch layout.
+        shape: Shape of the entry in the checkpoint.
         target: Path of the weight, starting with the layer name.
-        axes: Permutation of the entry's axes that gives the weight.
-        view: Shape to which the entry is reshaped before its axes are permuted, or `None` for `shape`.
+        axes: Order in which the entry's axes are permuted to get the weight.
+        view: Shape to which the entry is reshaped before its axes are permuted, or `None` if it is not reshaped.
     """
 
     source: str
@@ -42,7 +42,7 @@ class Row:
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
-        """Shape of the weight: a matrix for a convolution kernel, a vector for parameters of a flattened window."""
+        """Shape of the weight. Convolution kernels become matrices, and the parameters of a flattened window become vectors."""
         sizes = [(self.view or self.shape)[axis] for axis in self.axes]
         if self.target.endswith(("/gamma", "/beta", "/scale", "/scale1", "/scale2")):
             return (math.prod(sizes),)
@@ -51,7 +51,7 @@ class Row:
         return tuple(sizes)
 
     def convert(self, array: np.ndarray) -> np.ndarray:
-        """Returns the weight for the value of the entry, in float32."""
+        """Converts the value of the entry to the value of the weight, in float32."""
         array = np.asarray(array).reshape(self.view or self.shape).transpose(self.axes)
         return array.astype("float32").reshape(self.weight_shape)
 
@@ -59,7 +59,7 @@ class Row:
 def name_map(
     config: T2TConfig, positions: int, channels: int = 3, classes: int | None = 1000, layout: str = "authors"
 ) -> list[Row]:
-    """Returns one row per entry of a checkpoint.
+    """Returns a row for each entry of a checkpoint.
 
     Args:
         config: Configuration of the model.
@@ -95,11 +95,11 @@ def _openmmlab_name(name):
 
 
 _H5_CLASSES = {parts.TRANSITION: "fast_dense", parts.HEAD: "fast_dense", parts.NORM: "fast_layer_norm"}
-"""Class names, in snake case, of the layers that are not named after their class."""
+"""Class names, in snake case, of layers whose names differ from their class names."""
 
 
 def _keras_row(config, row):
-    """Returns a row whose source is a path in a `.weights.h5` file: layers by class and index, weights by index."""
+    """Returns a row whose source is a path in a `.weights.h5` file, with layers by class and index, and weights by index."""
     layer, *inner, weight = row.target.split("/")
     name = layer.rstrip("0123456789")
     index = len(config.group_depths) - 1 if layer == parts.HEAD else int(layer.removeprefix(name) or 0)
@@ -161,7 +161,7 @@ def _unfolded_vector(source, target, kernel, channels):
 
 
 def _unfolded(source, target, kernel, channels, outputs, bias=True):
-    """Returns the rows of a dense layer on a soft split. PyTorch flattens its windows in (channel, row, column) order."""
+    """Returns the rows of a dense layer on a soft split. PyTorch flattens windows in (channel, row, column) order."""
     shape, view = (outputs, channels * kernel**2), (outputs, channels, kernel, kernel)
     rows = [Row(f"{source}.weight", shape, f"{target}/kernel", (2, 3, 1, 0), view)]
     return [*rows, _vector(f"{source}.bias", f"{target}/bias", outputs)] if bias else rows
@@ -188,7 +188,7 @@ def _token_attention(config, i, kernel, channels):
 
 
 def _encoder(config):
-    """Returns the rows of blocks and of transitions between groups, which share one numbering in checkpoints."""
+    """Returns the rows of the blocks and of the transitions between groups. Checkpoints number both in a single sequence."""
     rows, block, widths = [], 0, iter(config.block_widths)
     for group, depth in enumerate(config.group_depths):
         if group:

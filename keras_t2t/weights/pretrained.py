@@ -1,7 +1,7 @@
-"""Pretrained weights by name: shipped with the package, or downloaded once, verified, and kept in the Keras cache.
+"""Loading pretrained weights, which ship with the package or are downloaded once, verified, and kept in the Keras cache.
 
-A download is verified before it is moved to its place in the cache, in one atomic step. Any number of processes can start at
-once; at worst, they download the same file twice.
+A download is first verified, and then moved to the cache in a single atomic step. Any number of processes can start at the same
+time. At worst, each of them downloads the same file.
 """
 
 import os
@@ -31,10 +31,10 @@ def load_pretrained(model: keras.Model, weights: PretrainedWeights) -> LoadRepor
 
     Args:
         model: Model with a head for the classes of `weights`, or without a head.
-        weights: The weights. They are downloaded unless they ship with the package or are in the cache.
+        weights: The pretrained weights. They are downloaded unless they ship with the package or are in the cache.
 
     Returns:
-        What was loaded.
+        A report of what was loaded.
 
     Raises:
         DownloadError: If the weights cannot be downloaded or cached, or if the download is not the published file.
@@ -46,14 +46,14 @@ def load_pretrained(model: keras.Model, weights: PretrainedWeights) -> LoadRepor
 def cache_folder() -> pathlib.Path:
     """Returns the folder for downloaded weights.
 
-    This is `models/keras_t2t` in the folder that the environment variable `KERAS_HOME` names, by default `~/.keras`.
+    This is `models/keras_t2t` in the folder given by the environment variable `KERAS_HOME`, which defaults to `~/.keras`.
     """
     home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
     return pathlib.Path(home).expanduser().absolute() / "models" / "keras_t2t"
 
 
 def fetch(weights: PretrainedWeights) -> pathlib.Path:
-    """Returns the path of the published file in the cache, after downloading it if needed.
+    """Returns the path of a published file in the cache, downloading it first if necessary.
 
     Args:
         weights: Published weights.
@@ -104,7 +104,7 @@ def _download(weights, path):
 
     try:
         pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=TIMEOUT)(weights.url, str(path), None)
-    except (requests.RequestException, ValueError) as error:  # pooch parses numbers in the server's response
+    except (requests.RequestException, ValueError) as error:  # pooch raises `ValueError` for invalid numbers in the response
         raise DownloadError(
             f"Cannot download {weights.file} from {weights.url}: {error}. If this machine is offline, download the file "
             f"elsewhere and copy it to {cache_folder()}, or set the environment variable {MIRROR} to the URL of a mirror."
@@ -142,7 +142,7 @@ def _find_problem(weights, path):
 
 
 def _find_mismatch(weights, path):
-    """Returns how the names and shapes in a file differ from those of the model, or `None`."""
+    """Returns how the names and shapes in a file differ from those of the model, or `None` if they match."""
     config = VARIANTS[weights.variant].config
     grid: Any = token_grid(config.soft_splits, *weights.preprocessing.image_size)
     try:
@@ -157,7 +157,7 @@ def _find_mismatch(weights, path):
 
 
 def _has_full_digest(weights):
-    """Returns whether the full digest was published, rather than its first digits."""
+    """Returns whether the full digest was published, rather than only its first digits."""
     return weights.digest is not None and len(weights.digest) > 64
 
 
@@ -166,7 +166,7 @@ def _record_path(weights):
 
 
 def _record_digest(weights, path):
-    """Records the digest of a file on first use, unless its full digest was published."""
+    """Records the digest of a file when it is first used, unless its full digest was published."""
     record = _record_path(weights)
     if _has_full_digest(weights) or record.exists():
         return

@@ -1,4 +1,4 @@
-"""Reading a checkpoint in any supported format into arrays by name."""
+"""Reading a checkpoint in any supported format into a dictionary of arrays."""
 
 import dataclasses
 import os
@@ -20,7 +20,7 @@ READERS: dict[str, Callable[[pathlib.Path], dict[str, np.ndarray]]] = {
     ".h5": read_h5,
     ".keras": read_keras,
 }
-# Where a training state keeps its weights. The moving average is preferred to the weights themselves.
+# Where a training state stores its weights. The moving average is preferred over the weights themselves.
 ENTRIES = ("state_dict_ema", "state_dict", "model", "net")
 PREFIXES = ("module.", "backbone.")  # added by DistributedDataParallel and by OpenMMLab
 
@@ -34,10 +34,10 @@ class Checkpoint:
         entry: Entry of the training state that was used, or `None` if the weights were at the top level.
         arrays: Weights by name, without the prefixes `module.` and `backbone.`.
         prefixes: Prefixes that were stripped.
-        skipped: Names of duplicate weights. OpenMMLab's moving average adds them as `ema_` plus the name of the weight with
-            underscores; the weight itself is the average.
-        position_grid: `(rows, columns)` of the position table, if the file tells.
-        preprocessing: How images are prepared for the saved model, if the file tells.
+        skipped: Names of duplicate weights. OpenMMLab's moving average adds them, named `ema_` plus the name of the weight with
+            underscores. The averaged values are in the entry without `ema_`.
+        position_grid: `(rows, columns)` of the position table, or `None` if the file does not contain it.
+        preprocessing: How images are prepared for the saved model, or `None` if the file does not contain it.
     """
 
     source: str
@@ -53,15 +53,15 @@ def read_checkpoint(source: str | os.PathLike | Mapping) -> Checkpoint:
     """Reads the weights in a checkpoint.
 
     Args:
-        source: Mapping of names to arrays or tensors, such as `torch.load` returns, or path of a file. Files ending in
-            `.safetensors`, `.npz`, `.h5` (Keras' `.weights.h5`) or `.keras` are read as such, all others as files of
-            `torch.save`.
+        source: Mapping of names to arrays or tensors, as returned by `torch.load`, or the path of a file. Files ending in
+            `.safetensors`, `.npz`, `.h5` (Keras' `.weights.h5`) or `.keras` are read as such, and all others as files saved
+            by `torch.save`.
 
     Returns:
-        The weights.
+        The weights, with information about where they were found.
 
     Raises:
-        CheckpointError: If the file is damaged or in another format, or if it has no weights.
+        CheckpointError: If the file is damaged or in an unsupported format, or if it contains no weights.
         OSError: If the file cannot be opened.
         ImportError: If the file is a `.safetensors` file and safetensors is not installed.
     """
@@ -75,7 +75,7 @@ def read_checkpoint(source: str | os.PathLike | Mapping) -> Checkpoint:
     path = pathlib.Path(source)
     if path.suffix not in READERS:
         return _unwrap(read_torch_file(path), str(path))
-    path.open("rb").close()  # a missing file raises the usual error, whatever library reads it
+    path.open("rb").close()  # a missing file raises the usual error, no matter which library reads it
     try:
         checkpoint = _unwrap(READERS[path.suffix](path), str(path))
         return dataclasses.replace(checkpoint, **_saved_settings(path)) if path.suffix == ".keras" else checkpoint
@@ -98,7 +98,7 @@ def _saved_settings(path):
 
 
 def _unwrap(content, source):
-    """Finds the weights in the content of a file and strips the prefixes from their names."""
+    """Finds the weights in the contents of a file and strips the prefixes from their names."""
     entry, weights = None, content
     if isinstance(content, Mapping):
         entry = next((name for name in ENTRIES if _has_arrays(content.get(name))), None)
@@ -137,7 +137,7 @@ def _is_array(value):
 
 
 def _to_numpy(value: Any) -> np.ndarray:
-    """Converts an array of any library. Other objects become an array that is not numeric."""
+    """Converts an array from any library to NumPy. Any other object becomes a non-numeric array."""
     if not _is_array(value):
         return np.empty((), object)
     value = value.detach().cpu() if hasattr(value, "detach") else value

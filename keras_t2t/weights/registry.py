@@ -1,4 +1,4 @@
-"""The pretrained weights, as plain data. Every figure in `PUBLISHED_WEIGHTS` was published by others and not measured here.
+"""The pretrained weights, as plain data. Every number in `PUBLISHED_WEIGHTS` was published by others and not measured here.
 
 Sources: the README and the releases of the reference implementation (https://github.com/yitu-opensource/T2T-ViT), and the model
 zoo of OpenMMLab (https://github.com/open-mmlab/mmpretrain, `configs/t2t_vit/`).
@@ -24,16 +24,16 @@ class PretrainedWeights:
     """A file of pretrained weights, published by others or shipped with the package.
 
     Attributes:
-        variant: The model, a key of `configs.VARIANTS`.
+        variant: Name of the model, a key of `configs.VARIANTS`.
         name: Name of the weights, such as `"imagenet"`, unique within the variant.
         file: Name of the file.
-        base_url: URL of the folder with the file; empty if the file ships with the package.
+        base_url: URL of the folder that contains the file, or an empty string if the file ships with the package.
         top1: Top-1 accuracy in percent, on the validation set of ImageNet or the test set of another `dataset`.
         top5: Top-5 accuracy in percent, or `None` if it was not published.
-        dataset: Dataset whose classes the head has: `"imagenet"`, `"cifar10"` or `"cifar100"`.
+        dataset: Dataset whose classes the head predicts: `"imagenet"`, `"cifar10"` or `"cifar100"`.
         preprocessing: How images were prepared when the accuracy was measured.
         size: Size of the file in bytes, or `None` if it was not published.
-        digest: Digest of the file as `"ALGORITHM:HEXADECIMAL"`, in full or its first digits, or `None` if it was not published.
+        digest: Full digest of the file, or its first digits, as `"ALGORITHM:HEXADECIMAL"`. `None` if it was not published.
         license: License of the weights.
     """
 
@@ -66,12 +66,12 @@ class PretrainedWeights:
 
     @property
     def url(self) -> str:
-        """URL of the file, on the mirror in the environment variable `KERAS_T2T_WEIGHTS_URL` if it is set."""
+        """URL of the file. If the environment variable `KERAS_T2T_WEIGHTS_URL` is set, it is the URL of the mirror to use."""
         return f"{(os.environ.get(MIRROR) or self.base_url).rstrip('/')}/{self.file}"
 
     @property
     def verified_by(self) -> str:
-        """What a download is verified by, for display."""
+        """How a download is verified, as text for display."""
         if self.digest is None:
             return "names and shapes"
         algorithm, digest = self.digest.split(":")
@@ -151,7 +151,7 @@ def pretrained_weights_of(variant: str | None) -> dict[str, PretrainedWeights]:
 
 
 def list_models(pretrained: bool = False) -> list[str]:
-    """Returns the names of the models, as the command line takes them.
+    """Returns the names of the models, as accepted by the command line.
 
     Args:
         pretrained: Whether to list the pretrained weights, as `VARIANT:WEIGHTS`, instead of the variants.

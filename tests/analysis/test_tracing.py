@@ -182,5 +182,5 @@ def test_models_that_cannot_be_followed_say_so(images):
         analysis.attention_maps(keras_t2t.optimize_for_inference(model), images)
     last = model.get_layer("block1").output
     mean = keras.ops.mean(last, axis=1)  # of the class token alone in the model, of all tokens when it is traced
-    with pytest.raises(ValueError, match=r"Expected 'functional.* to give the same output if it is run layer by layer"):
+    with pytest.raises(ValueError, match=r"Expected 'functional.* to give the same output when run layer by layer"):
         analysis.attention_maps(keras.Model(model.inputs, mean), images)

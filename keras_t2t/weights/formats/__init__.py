@@ -1,1 +1,1 @@
-"""Readers of file formats. Each turns a file into arrays by name, and executes no code in the file."""
+"""Readers of file formats. Each one reads the arrays in a file by name, without executing any code in the file."""

@@ -38,7 +38,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
         The arrays by name.
 
     Raises:
-        ValueError: If the file declares far more than it holds, or contains Python objects.
+        ValueError: If the file declares far more data than it contains, or contains Python objects.
     """
     with zipfile.ZipFile(path) as archive:
         check_expansion(sum(info.file_size for info in archive.infolist()), pathlib.Path(path).stat().st_size)

@@ -1,4 +1,4 @@
-"""A pickle reader that executes no code: it builds plain containers, and a record of everything else.
+"""A pickle reader that does not execute any code. It builds plain containers, and records of everything else.
 
 `pickletools` documents the operations and decodes their arguments. No name is looked up, and no object is called. Time and
 memory are bounded by the length of the stream and by `MAX_OPERATIONS`.
@@ -9,13 +9,13 @@ import pickletools
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-# The training state of a large model, with moving average and optimizer, takes about 60,000 operations.
+# The training state of a large model, with moving average and optimizer, has about 60,000 operations.
 MAX_OPERATIONS = 300_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Global:
-    """Name of a class or function in a pickle. It is never imported."""
+    """The name of a class or function in a pickle. It is never imported."""
 
     module: str
     name: str
@@ -29,7 +29,7 @@ class Global:
 class Record:
     """A call in a pickle that was not executed.
 
-    Comparing and printing a record ignores its parts, which can be nested exponentially.
+    The contents of a record are ignored when it is compared or printed, because they can be nested exponentially.
     """
 
     function: Any
@@ -41,9 +41,10 @@ class InertPickle:
     """Reads consecutive pickles from a binary stream.
 
     Args:
-        stream: Stream to read. After `load`, its position is behind the pickle.
-        persistent: Function from the identifier of an object outside the pickle to the object. By default, a `Record`.
-        call: Function from a callable and its arguments to the result of the call. By default, a `Record`.
+        stream: Stream to read. After `load`, its position is at the end of the pickle.
+        persistent: Function that maps the identifier of an object outside the pickle to that object. By default, it returns a
+            `Record`.
+        call: Function that maps a callable and its arguments to the result of the call. By default, it returns a `Record`.
     """
 
     def __init__(
@@ -59,10 +60,10 @@ class InertPickle:
         self._memo: dict[int, Any] = {}
 
     def load(self) -> Any:
-        """Reads the next pickle of the stream.
+        """Reads the next pickle in the stream.
 
         Returns:
-            The object.
+            The object in the pickle.
 
         Raises:
             Exception: If the pickle is malformed. The exception can be of any type.
@@ -128,7 +129,7 @@ class InertPickle:
 
 
 def _pairs(items):
-    """Yields `(key, value)`. A key that may be slow to hash, such as a nested tuple, becomes a `Record`."""
+    """Yields `(key, value)` pairs. A key that may be slow to hash, such as a nested tuple, becomes a `Record`."""
     if len(items) % 2:
         raise ValueError("a key has no value")
     for key, value in zip(items[::2], items[1::2], strict=True):
@@ -177,7 +178,7 @@ _OPERATIONS = {
     "TUPLE3": _push_popped(3, tuple),
     "TUPLE": _push_marked(tuple),
     "DICT": _push_marked(lambda items: dict(_pairs(items))),
-    # Sets become lists, so that their items need not be hashed.
+    # Sets become lists, so that their items do not need to be hashed.
     **dict.fromkeys(("EMPTY_LIST", "EMPTY_SET"), _push(list)),
     **dict.fromkeys(("LIST", "FROZENSET"), _push_marked(list)),
     "APPEND": lambda machine, argument: machine._extend(machine._pop(1)),

@@ -24,7 +24,7 @@ def read_h5(path: str | os.PathLike) -> dict[str, np.ndarray]:
         The weights by their path in the file, such as `encoder_block_1/norm1/vars/0`.
 
     Raises:
-        ValueError: If the file declares far more than it holds, or refers to other files.
+        ValueError: If the file declares far more data than it contains, or refers to other files.
     """
     return _read_h5(path, pathlib.Path(path).stat().st_size)
 
@@ -36,10 +36,10 @@ def read_keras(path: str | os.PathLike) -> dict[str, np.ndarray]:
         path: Path of the file.
 
     Returns:
-        The weights, named as by `read_h5`.
+        The weights, with the same names as in `read_h5`.
 
     Raises:
-        ValueError: If the file declares far more than it holds, or refers to other files.
+        ValueError: If the file declares far more data than it contains, or refers to other files.
     """
     with zipfile.ZipFile(path) as archive:
         check_expansion(sum(info.file_size for info in archive.infolist()), pathlib.Path(path).stat().st_size)
@@ -48,7 +48,7 @@ def read_keras(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def layer_configs(path: str | os.PathLike, class_name: str) -> list[dict[str, Any]]:
-    """Returns the configurations of all layers of one class in the model of a `.keras` file."""
+    """Returns the configurations of all layers of one class in the model in a `.keras` file."""
     with zipfile.ZipFile(path) as archive:
         layers = json.loads(archive.read(CONFIG_IN_KERAS_FILE))["config"].get("layers", [])
     return [layer["config"] for layer in layers if layer["class_name"] == class_name]

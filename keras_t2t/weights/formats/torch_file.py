@@ -1,7 +1,7 @@
 """Reading files saved by `torch.save`, without PyTorch and without executing code in the file.
 
 There are two formats. The legacy format (PyTorch before 1.6, and the published T2T-ViT files) is a sequence of pickles followed
-by the raw storages. The current format is a zip archive. Both are described by PyTorch's `torch/serialization.py`.
+by the raw storages. The current format is a zip archive. Both are described in PyTorch's `torch/serialization.py`.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ LEGACY_PROTOCOL = 1001
 ZIP_START = b"PK\x03\x04"
 ZIP_DIRECTORY_ENTRY = b"PK\x01\x02"
 MAX_RANK = 64  # limit of numpy
-# Far more than a training state has. zipfile parses all entries when it opens an archive, which takes microseconds for each.
+# Far more than in any training state. `zipfile` parses all entries when it opens an archive, which takes microseconds each.
 MAX_ZIP_ENTRIES = 20_000
 DTYPES = {
     "DoubleStorage": np.dtype("float64"),
@@ -47,18 +47,19 @@ DTYPES = {
 def read_torch_file(path: str | os.PathLike) -> Any:
     """Reads a file saved by `torch.save`, such as a state dict or a whole training state.
 
-    No code in the file is executed, and no other file is opened. The file is in memory once, and tensors are views of it.
+    No code in the file is executed, and no other file is opened. The file is held in memory only once, and the tensors are
+    views of it.
 
     Args:
         path: Path of the file, in the legacy or the zip format, saved from any device.
 
     Returns:
         The saved object. Tensors are read-only numpy arrays (float64, float32, float16, bfloat16, integer, boolean or complex).
-        Plain containers stay as they are, except that an `OrderedDict` becomes a dict and a set a list. Anything else is an
-        inert `Record` or `Global`.
+        Plain containers stay as they are, except that an `OrderedDict` becomes a dict, and a set becomes a list. Anything else
+        is an inert `Record` or `Global`.
 
     Raises:
-        CheckpointError: If the file is in neither format, is damaged, or declares more than it holds.
+        CheckpointError: If the file is in neither format, is damaged, or declares more data than it contains.
         OSError: If the file cannot be opened.
     """
     data = pathlib.Path(path).read_bytes()
@@ -86,7 +87,7 @@ class _Storage:
     buffer: memoryview
 
     def tensor(self, offset: int, shape: tuple, strides: tuple) -> np.ndarray:
-        """Returns a view of the storage. Offset and strides count elements; numpy checks that the view stays in the buffer."""
+        """Returns a view of the storage. Offset and strides are in elements. NumPy checks that the view fits in the buffer."""
         size = self.dtype.itemsize
         if len(shape) > MAX_RANK or not all(isinstance(n, int) and 0 <= n < 2**63 for n in (offset, *shape, *strides)):
             raise ValueError("a tensor has an invalid shape")
@@ -106,7 +107,7 @@ def _parse_storage(identifier):
 
 
 def _rebuild(function, arguments):
-    """Returns the tensor or dictionary that a pickled call of PyTorch stands for, and a `Record` of any other call."""
+    """Returns the tensor or dictionary that a pickled PyTorch call creates, or a `Record` for any other call."""
     match function, arguments:
         case Global("collections", "OrderedDict"), ():
             return {}
@@ -151,7 +152,7 @@ def _read_legacy(data):
 
 
 def _read_zip(data):
-    """Reads an archive with a pickle of the object, `NAME/data.pkl`, and one entry per storage, `NAME/data/KEY`."""
+    """Reads an archive with a pickle of the object, `NAME/data.pkl`, and an entry for each storage, `NAME/data/KEY`."""
     if data.count(ZIP_DIRECTORY_ENTRY) > MAX_ZIP_ENTRIES:
         raise ValueError(f"it has more than {MAX_ZIP_ENTRIES} entries")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
