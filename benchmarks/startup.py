@@ -62,7 +62,7 @@ def measure(path: str, digest: str) -> list[float]:
 
 def write_cache(home: pathlib.Path) -> tuple[pathlib.Path, str]:
     """Writes a file like the published one to the cache in `home`. Returns its path and its digest."""
-    from keras_t2t.configs import VARIANTS
+    from keras_t2t.variants import VARIANTS
     from keras_t2t.weights.registry import pretrained_weights_of
     from tests.conftest import seeded_parameters
     from tests.torch_files import Ordered, legacy_file

@@ -22,13 +22,14 @@ from keras_t2t.applications import (
     T2TViTTiny32,
     ViTSmall16,
 )
-from keras_t2t.configs import VARIANTS, T2TConfig
+from keras_t2t.configs import T2TConfig
 from keras_t2t.errors import CheckpointError, DataError, DownloadError, ExportError, TrainingError
 from keras_t2t.exporting import ExportReport, export, open_exported
 from keras_t2t.imagenet import decode_predictions, preprocess_input
 from keras_t2t.inference import optimize_for_inference, predict_images
 from keras_t2t.models import config_of, labels_of, preprocessing_of, replace_head
 from keras_t2t.preprocessing import Preprocessing
+from keras_t2t.variants import VARIANTS
 from keras_t2t.weights import LoadReport, list_models, load_checkpoint
 
 __version__ = "0.1.0"

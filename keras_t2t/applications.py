@@ -9,11 +9,12 @@ from typing import Any
 import keras
 
 from keras_t2t.assets import class_names
-from keras_t2t.configs import VARIANTS, T2TConfig, Variant, find_variant, is_count, token_grid, variant_of
+from keras_t2t.configs import T2TConfig, is_count, token_grid
 from keras_t2t.errors import CheckpointError
 from keras_t2t.layers import FeatureMap
 from keras_t2t.models import classify, encode, normalize, parts
 from keras_t2t.preprocessing import Preprocessing
+from keras_t2t.variants import VARIANTS, Variant, find_variant, variant_of
 from keras_t2t.weights import load_checkpoint
 from keras_t2t.weights.architecture import infer_architecture
 from keras_t2t.weights.pretrained import load_pretrained

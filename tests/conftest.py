@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import keras_t2t
-from keras_t2t.configs import VARIANTS, token_grid
+from keras_t2t.configs import token_grid
+from keras_t2t.variants import VARIANTS
 from keras_t2t.weights.names import name_map
 from tests.reference_parameters import reference_images, reference_parameter
 

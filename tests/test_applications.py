@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_t2t
-from keras_t2t.configs import VARIANTS
+from keras_t2t.variants import VARIANTS
 from tests.conftest import CONSTRUCTORS, SMALL_CONFIGS, relative_error, seeded_parameters, variant_model
 from tests.reference_parameters import reference_images
 

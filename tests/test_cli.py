@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import keras_t2t
 from keras_t2t import assets, cli
-from keras_t2t.configs import VARIANTS
+from keras_t2t.variants import VARIANTS
 from keras_t2t.weights.registry import pretrained_weights_of
 from tests.conftest import DATA, SMALL_CONFIGS, seeded_parameters
 from tests.torch_files import Ordered, legacy_file

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_t2t.configs import VARIANTS, T2TConfig, token_grid
+from keras_t2t.configs import T2TConfig, token_grid
+from keras_t2t.variants import VARIANTS
 
 SIZES = [((224, 224), (14, 14)), ((384, 384), (24, 24)), ((320, 256), (20, 16)), ((3, 29), (1, 2))]
 

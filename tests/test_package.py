@@ -16,6 +16,7 @@ LAYERS = [
     "timing",
     "figures",
     "configs",
+    "variants",
     "preprocessing",
     "assets",
     "runtime",

@@ -7,7 +7,8 @@ counts are from MMPretrain (https://github.com/open-mmlab/mmpretrain, README of 
 from typing import NamedTuple
 
 from keras_t2t.analysis.macs import matrix_products
-from keras_t2t.configs import T2TConfig, find_variant, token_grid
+from keras_t2t.configs import T2TConfig, token_grid
+from keras_t2t.variants import find_variant
 
 
 class Reconciliation(NamedTuple):

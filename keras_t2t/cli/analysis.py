@@ -13,12 +13,12 @@ from keras_t2t.applications import T2TViT
 from keras_t2t.cli.app import CropOption, app, check_picture, print_table
 from keras_t2t.cli.models import MODEL_HELP, head_units, open_model
 from keras_t2t.cli.predict import with_crop_fraction
-from keras_t2t.configs import VARIANTS, variant_of
 from keras_t2t.data import load_image, load_images, read_view
 from keras_t2t.data.sources import SUFFIXES
 from keras_t2t.figures import PALETTE
 from keras_t2t.inference import predict_images
 from keras_t2t.models import config_of, parts, preprocessing_of
+from keras_t2t.variants import VARIANTS, variant_of
 
 SIZES = (112, 160, 224, 320, 448, 640, 1024)
 """Image heights in pixels for plots of cost versus image size."""

@@ -6,12 +6,13 @@ import sys
 import keras
 
 from keras_t2t.applications import T2TViT
-from keras_t2t.configs import VARIANTS, T2TConfig, variant_of
+from keras_t2t.configs import T2TConfig
 from keras_t2t.exporting import open_exported
 from keras_t2t.exporting.runtimes import is_exported
 from keras_t2t.inference import keras_runtime
 from keras_t2t.models import config_of, parts
 from keras_t2t.runtime import Runtime
+from keras_t2t.variants import VARIANTS, variant_of
 from keras_t2t.weights import load_checkpoint
 from keras_t2t.weights.architecture import infer_architecture
 from keras_t2t.weights.reading import read_checkpoint

@@ -11,9 +11,10 @@ from rich.text import Text
 
 from keras_t2t.cli.app import CropOption, app, print_table
 from keras_t2t.cli.models import MODEL_HELP, description, model_file, open_model, open_runtime
-from keras_t2t.configs import VARIANTS, find_variant, token_grid
+from keras_t2t.configs import token_grid
 from keras_t2t.inference import predict_images
 from keras_t2t.preprocessing import ModelSpec, Preprocessing
+from keras_t2t.variants import VARIANTS, find_variant
 from keras_t2t.weights.names import name_map
 from keras_t2t.weights.pretrained import cache_folder
 from keras_t2t.weights.registry import PretrainedWeights, pretrained_weights_of

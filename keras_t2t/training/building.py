@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import keras
 
 from keras_t2t.applications import T2TViT, default_preprocessing
-from keras_t2t.configs import find_variant
 from keras_t2t.layers import ClassToken, FastLayerNorm, PositionEmbedding
 from keras_t2t.models import replace_head
 from keras_t2t.models.graph import layers_of
@@ -15,6 +14,7 @@ from keras_t2t.models.parts import head_of
 from keras_t2t.preprocessing import Preprocessing
 from keras_t2t.training.optimizers import make_optimizer, make_schedule
 from keras_t2t.training.recipe import Recipe
+from keras_t2t.variants import find_variant
 
 
 def build_model(

@@ -5,9 +5,10 @@ import math
 import typing
 from typing import Any
 
-from keras_t2t.configs import find_variant, token_grid
+from keras_t2t.configs import token_grid
 from keras_t2t.data.augment import CROPS, Augmentation
 from keras_t2t.preprocessing import INTERPOLATIONS
+from keras_t2t.variants import find_variant
 
 OPTIMIZERS = ("adamw", "sgd")
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -33,7 +34,7 @@ class Recipe(Augmentation):
     A recipe also has the fields of `keras_t2t.data.Augmentation`.
 
     Args:
-        model: Name of the variant, a key of `keras_t2t.configs.VARIANTS`.
+        model: Name of the variant, a key of `keras_t2t.variants.VARIANTS`.
         image_size: Height and width of the images in pixels.
         epochs: Number of epochs of warm-up and cosine decay.
         warmup_epochs: Number of epochs in which the learning rate rises linearly. They count toward `epochs`.

@@ -8,9 +8,9 @@ import os
 import pathlib
 from typing import Any
 
-from keras_t2t.configs import find_variant
 from keras_t2t.preprocessing import CIFAR_MEAN, CIFAR_STD
 from keras_t2t.training.recipe import Recipe
+from keras_t2t.variants import find_variant
 
 _SMALL_IMAGES: dict[str, Any] = {
     "crop_mode": "padded",

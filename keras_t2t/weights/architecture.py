@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from keras_t2t.configs import VARIANTS, T2TConfig
+from keras_t2t.configs import T2TConfig
 from keras_t2t.errors import CheckpointError
 from keras_t2t.models.parts import HEAD
+from keras_t2t.variants import VARIANTS
 from keras_t2t.weights.matching import layout_of, match
 from keras_t2t.weights.names import POSITIONS, name_map
 

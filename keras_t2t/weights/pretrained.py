@@ -14,8 +14,9 @@ from typing import Any
 
 import keras
 
-from keras_t2t.configs import VARIANTS, token_grid
+from keras_t2t.configs import token_grid
 from keras_t2t.errors import CheckpointError, DownloadError
+from keras_t2t.variants import VARIANTS
 from keras_t2t.weights.loading import LoadReport, load_checkpoint
 from keras_t2t.weights.matching import match
 from keras_t2t.weights.reading import read_checkpoint

@@ -9,8 +9,8 @@ import os
 import pathlib
 
 from keras_t2t import assets
-from keras_t2t.configs import VARIANTS
 from keras_t2t.preprocessing import CIFAR_MEAN, CIFAR_STD, Preprocessing
+from keras_t2t.variants import VARIANTS
 
 AUTHORS_URL = "https://github.com/yitu-opensource/T2T-ViT/releases/download/main/"
 OPENMMLAB_URL = "https://download.openmmlab.com/mmclassification/v0/t2t-vit/"
@@ -24,7 +24,7 @@ class PretrainedWeights:
     """A file of pretrained weights, published by others or shipped with the package.
 
     Attributes:
-        variant: Name of the model, a key of `configs.VARIANTS`.
+        variant: Name of the model, a key of `keras_t2t.VARIANTS`.
         name: Name of the weights, such as `"imagenet"`, unique within the variant.
         file: Name of the file.
         base_url: URL of the folder that contains the file, or an empty string if the file ships with the package.

@@ -7,7 +7,7 @@ import pytest
 import keras_t2t
 from keras_t2t.analysis import cost, growth, latency, reconcile
 from keras_t2t.analysis.macs import matrix_products
-from keras_t2t.configs import VARIANTS
+from keras_t2t.variants import VARIANTS
 from tests.analysis.conftest import model_and_numpy
 from tests.conftest import variant_model
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_t2t.analysis.geometry import distances, nearest_tokens, to_pixels, token_centers
-from keras_t2t.configs import VARIANTS
+from keras_t2t.variants import VARIANTS
 from tests.conftest import SMALL_CONFIGS
 from tests.numpy_t2t import unfold
 

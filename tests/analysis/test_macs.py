@@ -8,7 +8,7 @@ import pytest
 import keras_t2t
 from keras_t2t.analysis import multiply_accumulates
 from keras_t2t.analysis.macs import matrix_products
-from keras_t2t.configs import VARIANTS
+from keras_t2t.variants import VARIANTS
 from tests.conftest import SMALL_CONFIGS
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="inspects a TensorFlow graph")

@@ -22,7 +22,7 @@ from keras_t2t.analysis import (
     growth,
 )
 from keras_t2t.analysis.geometry import to_pixels, token_centers
-from keras_t2t.configs import VARIANTS
+from keras_t2t.variants import VARIANTS
 from tests.analysis.conftest import SIZE, model_and_numpy
 
 

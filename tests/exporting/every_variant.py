@@ -13,7 +13,7 @@ import tempfile
 import keras
 
 import keras_t2t
-from keras_t2t.configs import VARIANTS
+from keras_t2t.variants import VARIANTS
 from tests.conftest import seeded_parameters
 
 SIZES = ((224, 224), (160, 256), (384, 384))

@@ -13,7 +13,6 @@ import pytest
 
 import keras_t2t
 from keras_t2t import assets
-from keras_t2t.configs import VARIANTS
 from keras_t2t.exporting import exporter, open_exported
 from keras_t2t.exporting.graph import frozen_function
 from keras_t2t.exporting.report import comparable
@@ -21,6 +20,7 @@ from keras_t2t.exporting.samples import images_for
 from keras_t2t.inference import probabilities
 from keras_t2t.models import spec_of
 from keras_t2t.models.graph import find_head
+from keras_t2t.variants import VARIANTS
 from tests.conftest import SMALL_CONFIGS, relative_error
 from tests.inference.test_optimize import difficult_images, small_model
 

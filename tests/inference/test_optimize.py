@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import keras_t2t
-from keras_t2t.configs import VARIANTS
 from keras_t2t.inference.folded import FoldedLayer
 from keras_t2t.inference.tokens import window_variance
 from keras_t2t.models.graph import layers_of
+from keras_t2t.variants import VARIANTS
 from tests.conftest import CONSTRUCTORS, SMALL_CONFIGS, relative_error, seeded_parameters
 from tests.numpy_t2t import NumpyT2T
 from tests.reference_parameters import reference_images

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_t2t
-from keras_t2t.configs import VARIANTS
+from keras_t2t.variants import VARIANTS
 from tests.conftest import SMALL_CONFIGS, variant_model
 
 

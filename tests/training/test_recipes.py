@@ -2,9 +2,9 @@
 
 import pytest
 
-from keras_t2t.configs import VARIANTS
 from keras_t2t.training import RECIPES, Recipe, load_recipe
 from keras_t2t.training.recipes import finetune
+from keras_t2t.variants import VARIANTS
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -17,13 +17,13 @@ import pytest
 import rich.console
 
 import keras_t2t
-from keras_t2t.configs import VARIANTS, Variant
 from keras_t2t.data import DataError, StreamSource, from_arrays, from_folder
 from keras_t2t.training import load_recipe, train
 from keras_t2t.training.building import build_model, compiled_model
 from keras_t2t.training.callbacks import TrainingError, stops_early
 from keras_t2t.training.checkpoints import restore_state
 from keras_t2t.training.trainer import balanced
+from keras_t2t.variants import VARIANTS, Variant
 
 SMALL = {"epochs": 3, "warmup_epochs": 1, "batch_size": 8, "evaluate_every": 1, "drop_path_rate": 0.2, "drop_rate": 0.1}
 TINY = load_recipe("small_images").replace(**SMALL, cache=False, ema_momentum=0.9)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from keras_t2t.configs import VARIANTS
+from keras_t2t.variants import VARIANTS
 from tests.conftest import seeded_parameters
 from tests.torch_files import Ordered, legacy_file
 

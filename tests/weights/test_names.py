@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_t2t.configs import VARIANTS
+from keras_t2t.variants import VARIANTS
 from keras_t2t.weights.names import Row, name_map
 from tests.conftest import variant_model
 

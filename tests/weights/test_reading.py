@@ -184,7 +184,7 @@ def test_safetensors_is_optional(monkeypatch, tmp_path):
 def test_positions_are_resized_there_and_back(variant, size, tmp_path):
     """Loading at another image size, and back from a Keras file, resizes the positions as PyTorch does."""
     constructor = {"t2t_vit_7": keras_t2t.T2TViT7, "vit_small_16": keras_t2t.ViTSmall16}[variant]
-    parameters = seeded_parameters(keras_t2t.configs.VARIANTS[variant].config, (224, 224))
+    parameters = seeded_parameters(keras_t2t.variants.VARIANTS[variant].config, (224, 224))
     small = constructor(weights=None, input_shape=(*size, 3))
     report = keras_t2t.load_checkpoint(small, parameters)
     assert report.resized == ("pos_embed",)

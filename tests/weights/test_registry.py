@@ -10,7 +10,7 @@ import pytest
 
 import keras_t2t
 from keras_t2t.assets import class_names
-from keras_t2t.configs import VARIANTS
+from keras_t2t.variants import VARIANTS
 from keras_t2t.weights import pretrained
 from keras_t2t.weights.registry import PUBLISHED_WEIGHTS, SHIPPED_WEIGHTS, pretrained_weights_of
 from tests.conftest import CONSTRUCTORS
