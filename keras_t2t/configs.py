@@ -78,35 +78,36 @@ class T2TConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "soft_splits", check_soft_splits(self.soft_splits))
         check_token_attention(self.token_attention)
-        _check(self.block in BLOCKS, "block", f"one of {BLOCKS}", self.block)
+        check_value(self.block in BLOCKS, "block", f"one of {BLOCKS}", self.block)
         for name in ("token_dim", "embed_dim", "num_heads"):
-            _check(is_count(getattr(self, name)), name, "a positive integer", getattr(self, name))
+            check_value(is_count(getattr(self, name)), name, "a positive integer", getattr(self, name))
             object.__setattr__(self, name, int(getattr(self, name)))  # model files cannot store numpy integers
         if self.block == "dense":
             depths = _as_tuple(self.depth)
             object.__setattr__(self, "depth", depths)
             expected = "a tuple of positive integers, the number of blocks in each group, with block='dense'"
-            _check(bool(depths) and all(map(is_count, depths)), "depth", expected, depths)
-            _check(is_count(self.growth), "growth", "a positive integer with block='dense'", self.growth)
+            check_value(bool(depths) and all(map(is_count, depths)), "depth", expected, depths)
+            check_value(is_count(self.growth), "growth", "a positive integer with block='dense'", self.growth)
         else:
-            _check(is_count(self.depth), "depth", "a positive integer", self.depth)
-            _check(self.growth is None, "growth", f"None with block={self.block!r}", self.growth)
+            check_value(is_count(self.depth), "depth", "a positive integer", self.depth)
+            check_value(self.growth is None, "growth", f"None with block={self.block!r}", self.growth)
         for name in ("mlp_ratio", "norm_epsilon"):
-            _check(_is_number(getattr(self, name)) and getattr(self, name) > 0, name, "a positive number", getattr(self, name))
+            value = getattr(self, name)
+            check_value(_is_number(value) and value > 0, name, "a positive number", value)
         for name in ("token_drop_rate", "drop_rate", "attention_drop_rate", "drop_path_rate"):
-            _check(is_rate(getattr(self, name)), name, "a rate in [0, 1)", getattr(self, name))
+            check_value(is_rate(getattr(self, name)), name, "a rate in [0, 1)", getattr(self, name))
         self._check_widths()
 
     def _check_widths(self):
         widths = sorted(set(self.block_widths))
         divides = all(width % self.num_heads == 0 for width in widths)
-        _check(divides, "num_heads", f"a divisor of the width of every block, {widths}", self.num_heads)
+        check_value(divides, "num_heads", f"a divisor of the width of every block, {widths}", self.num_heads)
         has_hidden = int(widths[0] * self.mlp_ratio) >= 1
-        _check(has_hidden, "mlp_ratio", "a number that gives the MLPs at least one hidden channel", self.mlp_ratio)
+        check_value(has_hidden, "mlp_ratio", "a number that gives the MLPs at least one hidden channel", self.mlp_ratio)
         if self.block == "ghost":
-            _check(self.embed_dim % 2 == 0, "embed_dim", "an even number with block='ghost'", self.embed_dim)
+            check_value(self.embed_dim % 2 == 0, "embed_dim", "an even number with block='ghost'", self.embed_dim)
             expected = "a number that makes the hidden width of the MLP divisible by 3 with block='ghost'"
-            _check(int(self.embed_dim * self.mlp_ratio) % 3 == 0, "mlp_ratio", expected, self.mlp_ratio)
+            check_value(int(self.embed_dim * self.mlp_ratio) % 3 == 0, "mlp_ratio", expected, self.mlp_ratio)
 
     @property
     def group_depths(self) -> tuple[int, ...]:
@@ -183,7 +184,7 @@ def token_grid(soft_splits: SoftSplits, height: int | None, width: int | None) -
 
 def check_token_attention(value: str) -> None:
     """Raises `ValueError` unless `value` is one of `TOKEN_ATTENTIONS`."""
-    _check(value in TOKEN_ATTENTIONS, "token_attention", f"one of {TOKEN_ATTENTIONS}", value)
+    check_value(value in TOKEN_ATTENTIONS, "token_attention", f"one of {TOKEN_ATTENTIONS}", value)
 
 
 def check_soft_splits(value: Any) -> tuple[tuple[int, int, int], ...]:
@@ -194,7 +195,7 @@ def check_soft_splits(value: Any) -> tuple[tuple[int, int, int], ...]:
         len(split) == 3 and all(isinstance(n, numbers.Integral) for n in split) and split[1] >= 1 and 0 <= split[2] < split[0]
         for split in splits
     )
-    _check(valid, "soft_splits", expected, value)
+    check_value(valid, "soft_splits", expected, value)
     return splits
 
 
@@ -216,6 +217,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and math.isfinite(value)
 
 
-def _check(condition: bool, name: str, expected: str, received: Any) -> None:
+def check_value(condition: bool, name: str, expected: str, received: Any) -> None:
+    """Raises a `ValueError` unless `condition` is true.
+
+    Args:
+        condition: Whether the value is valid.
+        name: Name of the argument.
+        expected: Valid values, in words.
+        received: The value of the argument.
+    """
     if not condition:
         raise ValueError(f"Invalid value for {name}: expected {expected}; received: {name}={received!r}")

@@ -6,6 +6,8 @@ import math
 import numbers
 from typing import Any
 
+from keras_t2t.configs import check_value
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
@@ -43,13 +45,13 @@ class Preprocessing:
         mean, std = (tuple(float(value) for value in values) for values in (self.mean, self.std))
         for name, value in (("image_size", size), ("mean", mean), ("std", std)):
             object.__setattr__(self, name, value)
-        _check(len(size) == 2 and min(size) > 0, "image_size", "(height, width) in pixels", self.image_size)
+        check_value(len(size) == 2 and min(size) > 0, "image_size", "(height, width) in pixels", self.image_size)
         fraction = self.crop_fraction
         is_fraction = isinstance(fraction, numbers.Real) and 0 < fraction <= 1
-        _check(is_fraction, "crop_fraction", "a number in (0, 1]", fraction)
-        _check(self.interpolation in INTERPOLATIONS, "interpolation", f"one of {INTERPOLATIONS}", self.interpolation)
-        _check(bool(mean) and all(map(math.isfinite, mean)), "mean", "a number for each channel", mean)
-        _check(len(std) == len(mean) and min(std) > 0, "std", "a positive number for each channel", std)
+        check_value(is_fraction, "crop_fraction", "a number in (0, 1]", fraction)
+        check_value(self.interpolation in INTERPOLATIONS, "interpolation", f"one of {INTERPOLATIONS}", self.interpolation)
+        check_value(bool(mean) and all(map(math.isfinite, mean)), "mean", "a number for each channel", mean)
+        check_value(len(std) == len(mean) and min(std) > 0, "std", "a positive number for each channel", std)
 
     @property
     def channels(self) -> int:
@@ -95,7 +97,7 @@ class ModelSpec:
     labels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        _check(self.output in OUTPUTS, "output", f"one of {OUTPUTS}", self.output)
+        check_value(self.output in OUTPUTS, "output", f"one of {OUTPUTS}", self.output)
 
     def to_json(self) -> str:
         """Returns the spec as a JSON object."""
@@ -115,8 +117,3 @@ class ModelSpec:
             return cls(preprocessing=preprocessing, labels=None if labels is None else tuple(labels), **values)
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"Expected the JSON of a ModelSpec; received: {text[:200]!r}") from error
-
-
-def _check(condition: bool, name: str, expected: str, received: Any) -> None:
-    if not condition:
-        raise ValueError(f"Invalid value for {name}: expected {expected}; received: {name}={received!r}")

@@ -219,7 +219,7 @@ def test_models_of_other_packages():
 
 
 def test_normalization_refuses_other_channels():
-    with pytest.raises(ValueError, match=r"expected images with 3 channels, .* received images of shape \(1, 2, 2, 1\)"):
+    with pytest.raises(ValueError, match=r"expected images with 3 channels, .* received: input_shape=\(1, 2, 2, 1\)"):
         keras_t2t.layers.ImageNormalization(ODD)(np.zeros((1, 2, 2, 1)))
 
 

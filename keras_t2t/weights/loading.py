@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from keras_t2t.configs import is_count
+from keras_t2t.configs import check_value, is_count
 from keras_t2t.errors import CheckpointError
 from keras_t2t.layers.position_embedding import resize_positions
 from keras_t2t.models import parts
@@ -88,10 +88,8 @@ def load_checkpoint(
         OSError: If the file cannot be opened.
     """
     config = config_of(model)
-    if position_grid is not None and not (len(position_grid) == 2 and all(map(is_count, position_grid))):
-        raise ValueError(
-            f"Invalid value for position_grid; expected (rows, columns), two positive integers; received: {position_grid=!r}"
-        )
+    valid = position_grid is None or (len(position_grid) == 2 and all(map(is_count, position_grid)))
+    check_value(valid, "position_grid", "(rows, columns), two positive integers", position_grid)
     checkpoint = read_checkpoint(source)
     position_grid = position_grid or checkpoint.position_grid
     layers = {layer.name: layer for layer in model.layers}
