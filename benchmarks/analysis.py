@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 from benchmarks.harness import process_memory, run_child
 
-SIZES = (112, 160, 224, 320, 448, 640, 1024)
 LARGEST = {"performer": 1024, "transformer": 448}
 MODEL_ALONE = "model alone"
 ANALYSES = (MODEL_ALONE, "attention_maps", "attention_rollout", "class_evidence", "redundancy", "feature_maps")
@@ -54,6 +53,7 @@ def print_growth(picture: str | None) -> None:
     """Prints operations, memory and time at each image size, and draws them if `picture` is a path."""
     import keras_t2t
     from keras_t2t.analysis import draw_growth, growth
+    from keras_t2t.cli.analysis import SIZES
 
     counts = growth(keras_t2t.VARIANTS["t2t_vit_14"].config, SIZES)
     times: dict[str, dict[int, float]] = {kind: {} for kind in VARIANTS}
