@@ -145,8 +145,8 @@ def config_of(model: keras.Model) -> T2TConfig:
         positions = next(layer for layer in model.layers if isinstance(layer, PositionEmbedding))
         blocks = [layer for layer in model.layers if isinstance(layer, EncoderBlock)]
         last = blocks[-1]
-        block = next(name for name, cls in BLOCK_CLASSES.items() if type(last) is cls)
-    except (AttributeError, StopIteration, IndexError):
+        block = block_kind(last)
+    except (AttributeError, IndexError, StopIteration, ValueError):
         raise ValueError(
             "Expected a model built by keras_t2t, with the layers TokensToToken, PositionEmbedding and EncoderBlock. If this "
             f"model was made by optimize_for_inference, pass the original model instead. Received: {model!r}"
