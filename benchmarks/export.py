@@ -11,8 +11,7 @@ that of the matrix product (the median over all turns). It counts the operations
 attention products. The column "of naive" is that fraction divided by the fraction of the naive row of the same runtime.
 
 Naive exports do not use `optimize_for_inference` and have a fixed batch size: ONNX as tf2onnx converts it, TFLite from the
-frozen graph. They needed two changes to run at all: GELU, which becomes `Erfc`, is expressed with `Erf`; and in TFLite,
-`extract_patches` is replaced by concatenated strided slices.
+frozen graph. In the TFLite file, windows are cut by concatenated strided slices.
 """
 
 import argparse
@@ -105,20 +104,15 @@ def write_export(row: str, batch_size: int, folder: str) -> None:
 
 
 def write_naive_export(model: Any, batch_size: int, path: pathlib.Path) -> None:
-    """Exports a model as it is, with the changes described at the top of this file."""
-    import keras
+    """Exports a model as it is; see the top of this file."""
     import onnx
     import tensorflow as tf
     import tf2onnx
 
     from keras_t2t.exporting.tflite import to_tflite
-    from keras_t2t.inference.folded import exact_gelu
     from keras_t2t.layers import soft_split
     from keras_t2t.models import spec_of
 
-    for layer in model._flatten_layers():
-        if getattr(layer, "activation", None) is keras.activations.gelu:
-            layer.activation = exact_gelu
     if path.suffix == ".onnx":
         signature = tf.TensorSpec((batch_size, 224, 224, 3), name="images")
         function = tf.function(lambda images: model(images, training=False), autograph=False)

@@ -10,7 +10,7 @@ import keras
 
 from keras_t2t.assets import class_names
 from keras_t2t.configs import T2TConfig, is_count, token_grid
-from keras_t2t.errors import CheckpointError
+from keras_t2t.errors import CheckpointError, did_you_mean, did_you_mean_file
 from keras_t2t.layers import FeatureMap
 from keras_t2t.models import classify, encode, normalize, parts
 from keras_t2t.preprocessing import Preprocessing
@@ -53,13 +53,13 @@ def T2TViT(
     x = normalize(images, preprocessing, include_preprocessing, dtype)
     table_size = start.table_size() if None in size else size[0]
     x, grid = encode(x, config, table_size=table_size, class_token_only=include_top or pooling == "token", dtype=dtype)
-    if include_top:
-        labels = class_names(pretrained.dataset) if pretrained else None
-        x = classify(x[:, 0], classes, classifier_activation, labels, dtype)
-    elif pooling == "token":
-        x = x[:, 0]
+    if include_top or pooling == "token":
+        x = keras.layers.Flatten("channels_last", name=parts.TOKEN_POOL, dtype=dtype)(x)
     else:
         x = _pool(FeatureMap(name=parts.FEATURE_MAP, dtype=dtype)(x, grid), pooling, dtype)
+    if include_top:
+        labels = class_names(pretrained.dataset) if pretrained else None
+        x = classify(x, classes, classifier_activation, labels, dtype)
     (inputs,) = [images] if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
     model = keras.Model(inputs, x, name=name)
     if pretrained:
@@ -225,7 +225,7 @@ def _find_pretrained(weights: Any, variant: str | None) -> PretrainedWeights | N
         names = "".join(f"{name!r} ({'shipped' if entry.path else 'published'}), " for name, entry in known.items())
         raise ValueError(
             f"The `weights` argument should be either `None` (random initialization), {names}or the path to the weights file "
-            f"to be loaded. Received: weights={weights}"
+            f"to be loaded. Received: weights={weights}{did_you_mean(str(weights), known) or did_you_mean_file(str(weights))}"
         )
     return known[weights]
 

@@ -12,6 +12,9 @@ from keras import ops
 H5_LAYERS = "layers"
 """The group of a `.weights.h5` file that holds the layers of a functional model."""
 
+H5_MODEL = "model_weights"
+"""The group of a whole model in an `.h5` file that holds the layers. In each layer, the weights are stored by their path."""
+
 WEIGHTS_IN_KERAS_FILE = "model.weights.h5"
 CONFIG_IN_KERAS_FILE = "config.json"
 

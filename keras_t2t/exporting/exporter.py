@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from keras_t2t.configs import is_count
-from keras_t2t.errors import ExportError
-from keras_t2t.exporting.onnx import to_onnx
+from keras_t2t.errors import ExportError, did_you_mean
+from keras_t2t.exporting.onnx import DEFAULT_OPSET, MIN_OPSET, to_onnx
 from keras_t2t.exporting.report import IMAGES_AT_ONCE, OP_COUNTERS, ExportReport, examine
 from keras_t2t.exporting.runtimes import first_line, missing_package, open_exported
 from keras_t2t.exporting.samples import images_for
@@ -42,7 +42,8 @@ def export(
     format: str | None = None,
     *,
     quantize: str | None = None,
-    batch_size: int = 1,
+    batch_size: int | None = 1,
+    opset: int = DEFAULT_OPSET,
     input_dtype: str = "float32",
     calibration: np.ndarray | str | os.PathLike | None = None,
     samples: np.ndarray | str | os.PathLike | None = None,
@@ -62,7 +63,10 @@ def export(
         quantize: `None` for float32. For TFLite: `"float16"`, `"int8"` (weights in 8 bits; the inputs of matrix products are
             quantized at run time) or `"full_int8"` (with ranges measured on `calibration`). For ONNX: `"int8"`. See `to_tflite`
             and `to_onnx`.
-        batch_size: Batch size of a TFLite file. The other formats accept batches of any size.
+        batch_size: Batch size of a TFLite file, or `None` for any size: call `resize_tensor_input` before each batch of another
+            size. The other formats always accept batches of any size.
+        opset: Version of the operations in an ONNX file, from 13 to the newest one of ONNX Runtime. Some runtimes, such as
+            older versions of TensorRT, need a lower one than the default.
         input_dtype: `"float32"`, or `"uint8"` for a model that normalizes its images itself.
         calibration: Images for `"full_int8"`, in the same form as `samples`. Use real images that resemble future inputs.
         samples: Images for the comparison: an array `(n, H, W, C)` of what the model takes, or a folder with images, of which
@@ -98,7 +102,7 @@ def export(
     """
     path = pathlib.Path(path)
     format = _resolve_format(path, format)
-    _check_arguments(model, format, quantize, batch_size, input_dtype, calibration)
+    _check_arguments(model, format, quantize, batch_size, opset, input_dtype, calibration)
     _check_destination(path, force)
     model = _in_float32(keras.Model(model.inputs[0], model.outputs[0], name=model.name))
     if not any(isinstance(layer, FoldedLayer) for layer in model.layers):
@@ -116,7 +120,7 @@ def export(
             if format == "tflite":
                 to_tflite(inference_model, staged, spec, quantize, batch_size, input_dtype, calibration)
             elif format == "onnx":
-                to_onnx(inference_model, staged, spec, quantize, input_dtype)
+                to_onnx(inference_model, staged, spec, quantize, input_dtype, opset)
             else:
                 to_saved_model(inference_model, staged, spec, input_dtype)
         except (ImportError, OSError):
@@ -180,6 +184,7 @@ def _resolve_format(path, format):
     if resolved not in QUANTIZATIONS:
         raise ValueError(
             f"Expected format to be one of {', '.join(QUANTIZATIONS)}; received: format={format!r} and the path {path}"
+            f"{did_you_mean(str(format), QUANTIZATIONS)}"
         )
     if not path.name or extensions.get(path.suffix.lower(), "saved_model") != resolved:
         expected = "the name of a folder" if resolved == "saved_model" else f"a file name ending in .{resolved}"
@@ -187,7 +192,7 @@ def _resolve_format(path, format):
     return resolved
 
 
-def _check_arguments(model, format, quantize, batch_size, input_dtype, calibration):
+def _check_arguments(model, format, quantize, batch_size, opset, input_dtype, calibration):
     if keras.backend.backend() != "tensorflow":
         raise ValueError(f"Export needs KERAS_BACKEND=tensorflow; the backend is {keras.backend.backend()}")
     ends = [getattr(model, name, None) or () for name in ("inputs", "outputs")]
@@ -198,16 +203,22 @@ def _check_arguments(model, format, quantize, batch_size, input_dtype, calibrati
         raise ValueError(f"Expected a model with a fixed image size; received: {shape}. Build the model with `input_shape`")
     if quantize not in QUANTIZATIONS[format]:
         names = ", ".join(str(name) for name in QUANTIZATIONS[format])
-        raise ValueError(f"Expected quantize to be one of {names} for {format}; received: quantize={quantize!r}")
+        hint = did_you_mean(str(quantize), filter(None, QUANTIZATIONS[format]))
+        raise ValueError(f"Expected quantize to be one of {names} for {format}; received: quantize={quantize!r}{hint}")
     if (quantize == "full_int8") != (calibration is not None):
         received = "none" if calibration is None else "calibration images"
         raise ValueError(
             f"Expected calibration images if and only if quantize='full_int8'; received: {received} and quantize={quantize!r}"
         )
-    if batch_size != 1 and (format != "tflite" or not is_count(batch_size)):
+    if batch_size != 1 and (format != "tflite" or not (batch_size is None or is_count(batch_size))):
         raise ValueError(
-            "Expected batch_size to be a positive integer, and 1 unless the format is tflite; "
+            "Expected batch_size to be a positive integer or None, and 1 unless the format is tflite; "
             f"received: batch_size={batch_size!r} and the format {format}"
+        )
+    if opset != DEFAULT_OPSET and (format != "onnx" or not is_count(opset) or opset < MIN_OPSET):
+        raise ValueError(
+            f"Expected opset to be at least {MIN_OPSET}, and {DEFAULT_OPSET} unless the format is onnx; "
+            f"received: opset={opset!r} and the format {format}"
         )
     if input_dtype not in ("float32", "uint8") or (input_dtype == "uint8" and not normalizes(model)):
         raise ValueError(
@@ -221,7 +232,7 @@ def _check_arguments(model, format, quantize, batch_size, input_dtype, calibrati
 
 def _check_destination(path, force):
     if path.exists() and not force:
-        raise FileExistsError(f"{path} already exists; replace it with force=True (--force)")
+        raise FileExistsError(f"{path} already exists; replace it with force=True")
     if path.is_dir() and not (path / "saved_model.pb").is_file():
         raise FileExistsError(f"The folder {path} is not a SavedModel, so it will not be replaced")
     if not path.parent.is_dir():

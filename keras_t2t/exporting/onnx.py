@@ -15,13 +15,23 @@ from keras_t2t.exporting.metadata import KEY
 from keras_t2t.inference.tokens import NOT_QUANTIZED
 from keras_t2t.preprocessing import ModelSpec
 
-OPSET = 20
+DEFAULT_OPSET = 20
+MIN_OPSET = 13
+LAYER_NORM_OPSET = 19  # the operation exists from 17 on, but the pattern below only matches the means of 19
+GELU_OPSET = 20
 
 
 def to_onnx(
-    model: keras.Model, path: pathlib.Path, spec: ModelSpec, quantize: str | None = None, input_dtype: str = "float32"
+    model: keras.Model,
+    path: pathlib.Path,
+    spec: ModelSpec,
+    quantize: str | None = None,
+    input_dtype: str = "float32",
+    opset: int = DEFAULT_OPSET,
 ) -> None:
-    """Writes a model as an ONNX file for batches of any size, with standard operations of opset 20 only.
+    """Writes a model as an ONNX file for batches of any size, with standard operations only.
+
+    Each GELU is one operation from opset 20 on, and each LayerNorm from opset 19 on. Below, they consist of simpler operations.
 
     Args:
         model: The result of `optimize_for_inference`.
@@ -30,10 +40,11 @@ def to_onnx(
         quantize: `None` for float32, or `"int8"`. With `"int8"`, ONNX Runtime's quantizer stores the weights of matrix products
             in 8 bits; the inputs of these products are quantized at run time.
         input_dtype: `"float32"` or `"uint8"`.
+        opset: Version of the standard operations, at least 13.
     """
     import onnx
 
-    converted = _fuse(_convert(model, input_dtype))
+    converted = _fuse(_convert(model, input_dtype, opset), opset)
     _rename_by_position(converted.graph, INPUT, spec.output)
     onnx.helper.set_model_props(converted, {KEY: spec.to_json()})
     onnx.checker.check_model(converted, full_check=True)
@@ -42,7 +53,7 @@ def to_onnx(
         _quantize(path)
 
 
-def _convert(model, input_dtype):
+def _convert(model, input_dtype, opset):
     import onnx
     import tensorflow as tf
     import tf2onnx
@@ -51,16 +62,18 @@ def _convert(model, input_dtype):
     spec = tf.TensorSpec((None, *model.input_shape[1:]), input_dtype, name=INPUT)
     function = tf.function(lambda images: frozen(images)[0], [spec])
     with _only_errors_logged("tf2onnx", "tensorflow"):
-        converted, _ = tf2onnx.convert.from_function(function, [spec], opset=18)
-    converted = onnx.version_converter.convert_version(converted, OPSET)
+        newest = max(tf2onnx.constants.OPSET_TO_IR_VERSION)
+        converted, _ = tf2onnx.convert.from_function(function, [spec], opset=min(opset, newest))
+    if opset > newest:
+        converted = onnx.version_converter.convert_version(converted, opset)
     del converted.opset_import[:]
-    converted.opset_import.append(onnx.helper.make_opsetid("", OPSET))
+    converted.opset_import.append(onnx.helper.make_opsetid("", opset))
     converted.producer_name, converted.producer_version = "keras_t2t", ""
     return converted
 
 
-def _fuse(converted):
-    """Replaces the operations of each GELU and of each standardization of tokens by a single operation."""
+def _fuse(converted, opset):
+    """Replaces the operations of each GELU and of each standardization of tokens by a single operation, if there is one."""
     import onnx_ir
     from onnxscript.rewriter import pattern, rewrite
 
@@ -81,10 +94,11 @@ def _fuse(converted):
             return False
         return axes.const_value.numpy().tolist() in ([-1], [len(x.shape) - 1])
 
-    rules = [
-        pattern.RewriteRule(gelu, lambda op, x: op.Gelu(x)),
-        pattern.RewriteRule(standardize, layer_norm, is_over_channels),
-    ]
+    rules = []
+    if opset >= GELU_OPSET:
+        rules.append(pattern.RewriteRule(gelu, lambda op, x: op.Gelu(x)))
+    if opset >= LAYER_NORM_OPSET:
+        rules.append(pattern.RewriteRule(standardize, layer_norm, is_over_channels))
     return rewrite(converted, pattern_rewrite_rules=rules)
 
 

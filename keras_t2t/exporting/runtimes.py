@@ -74,18 +74,22 @@ def _open_tflite(path, threads):
     interpreter = Interpreter(str(path), num_threads=threads)
     interpreter.allocate_tensors()
     (input_details,), (output_details,) = interpreter.get_input_details(), interpreter.get_output_details()
-    shape, dtype = tuple(map(int, input_details["shape"])), np.dtype(input_details["dtype"]).name
-    batch_size = shape[0]
+    shape = tuple(None if size == -1 else int(size) for size in input_details["shape_signature"])
+    dtype = np.dtype(input_details["dtype"]).name
+
+    def run_batch(batch):
+        interpreter.set_tensor(input_details["index"], batch)
+        interpreter.invoke()
+        return interpreter.get_tensor(output_details["index"])
 
     def run(images):
-        outputs = []
-        for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
-            padding = np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)
-            interpreter.set_tensor(input_details["index"], np.concatenate([batch, padding]))
-            interpreter.invoke()
-            outputs.append(interpreter.get_tensor(output_details["index"])[: len(batch)])
-        return np.concatenate(outputs)
+        if shape[0] is None:
+            interpreter.resize_tensor_input(input_details["index"], images.shape)
+            interpreter.allocate_tensors()
+            return run_batch(images)
+        padding = np.zeros((-len(images) % shape[0], *images.shape[1:]), images.dtype)
+        batches = np.concatenate([images, padding]).reshape(-1, *shape)
+        return np.concatenate([run_batch(batch) for batch in batches])[: len(images)]
 
     return Runtime(name="LiteRT", run=run, input_shape=shape, input_dtype=dtype, known_spec=read_from_tflite(path))
 

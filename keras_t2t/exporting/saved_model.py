@@ -100,12 +100,17 @@ def _replace_strings(message, replace):
                 if has_messages and isinstance(key, str) and replace(key) != key:
                     value[replace(key)].CopyFrom(value.pop(key))
         elif field.message_type:
-            for part in value if field.is_repeated else [value]:
+            for part in value if _is_repeated(value) else [value]:
                 _replace_strings(part, replace)
-        elif field.type == field.TYPE_STRING and field.is_repeated:
+        elif field.type == field.TYPE_STRING and _is_repeated(value):
             value[:] = [replace(text) for text in value]
         elif field.type == field.TYPE_STRING:
             setattr(message, field.name, replace(value))
+
+
+def _is_repeated(value):
+    """Returns whether the value of a field is a list. `FieldDescriptor.is_repeated` only exists from protobuf 6.31 on."""
+    return hasattr(value, "extend")
 
 
 def saved_model_ops(path: str | os.PathLike) -> dict[str, int]:

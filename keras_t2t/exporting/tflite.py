@@ -22,11 +22,11 @@ def to_tflite(
     path: pathlib.Path,
     spec: ModelSpec,
     quantize: str | None = None,
-    batch_size: int = 1,
+    batch_size: int | None = 1,
     input_dtype: str = "float32",
     calibration: np.ndarray | None = None,
 ) -> None:
-    """Writes a model as a TFLite file with a fixed batch size and one signature, `serving_default`.
+    """Writes a model as a TFLite file with one signature, `serving_default`.
 
     `quantize` determines the precision:
 
@@ -46,7 +46,7 @@ def to_tflite(
         path: The file to write.
         spec: What the model takes and returns.
         quantize: `None`, `"float16"`, `"int8"` or `"full_int8"`.
-        batch_size: Number of images in a batch.
+        batch_size: Number of images in a batch, or `None` for any number.
         input_dtype: `"float32"` or `"uint8"`.
         calibration: Images `(n, H, W, C)` as the model takes them. Required for `"full_int8"`, otherwise ignored.
     """
@@ -76,6 +76,7 @@ def _convert(model, output, batch_size, input_dtype, float16):
 
 def _batches_of(images, batch_size, dtype):
     """Returns images as inputs of the signature. The first images fill up the last batch."""
+    batch_size = batch_size or 1
     count = -(-len(images) // batch_size)
     return [{INPUT: batch} for batch in np.resize(images, (count, batch_size, *images.shape[1:])).astype(dtype)]
 

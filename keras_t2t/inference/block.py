@@ -6,7 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_t2t.inference.folded import FoldedLayer, attend, exact_gelu, standardize
+from keras_t2t.inference.folded import FoldedLayer, attend, standardize
+from keras_t2t.layers.fast_dense import exact_gelu
 
 
 @keras.saving.register_keras_serializable("keras_t2t")

@@ -1,6 +1,5 @@
 """The base class and the operations shared by the layers of an inference graph."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_t2t.layers.fast_dense import add_bias
+from keras_t2t.layers.fast_dense import add_bias, exact_gelu
 
 
 class FoldedLayer(keras.Layer):
@@ -56,12 +55,6 @@ class FoldedLayer(keras.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "shapes": self.shapes}
-
-
-@keras.saving.register_keras_serializable("keras_t2t")
-def exact_gelu(x: Any) -> Any:
-    """Returns the exact GELU, written with `erf`: the form that every converter and runtime recognizes."""
-    return 0.5 * x * (1.0 + ops.erf(x * math.sqrt(0.5)))
 
 
 def standardize(x: Any, epsilon: float) -> Any:

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 
 from keras_t2t.inference.block import InferenceBlock
-from keras_t2t.inference.folded import exact_gelu
 from keras_t2t.inference.tokens import InferenceTokensToToken
 from keras_t2t.keras_internals import is_graph
 from keras_t2t.layers import EncoderBlock, GhostBlock, SqueezeExciteBlock, TokensToToken
 from keras_t2t.layers.common import precise_dtype
+from keras_t2t.layers.fast_dense import exact_gelu
 from keras_t2t.models.graph import layers_of
 
 

@@ -96,7 +96,7 @@ class MultiHeadSelfAttention(keras.Layer):
         self.qkv = FastDense(3 * input_shape[-1], name="qkv", use_bias=self.qkv_bias, **sublayer_kwargs(self))
         self.qkv.build(input_shape)
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Any, training: bool | None = None) -> Any:
         query_tokens = x[:, :1] if self.class_token_only else x
         return self.projection_dropout(self.apply_attention(*self.compute_weights(query_tokens, x)))
 

@@ -1,4 +1,8 @@
-"""Helpers shared by the layers: precision, arguments of sublayers, and argument checks."""
+"""Helpers shared by the layers: precision, arguments of sublayers, and argument checks.
+
+Every layer that contains dropout takes `training` in `call`, even if it only hands it on: Keras passes it to the sublayers by
+itself, but before version 3.10 only if the outermost layer takes it.
+"""
 
 from typing import Any
 

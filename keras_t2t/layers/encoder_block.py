@@ -94,7 +94,7 @@ class EncoderBlock(keras.Layer):
         self.mlp = self.mlp_class(hidden_dim, self.drop_rate, name="mlp", **sublayer_kwargs(self))
         self.mlp.build(input_shape)
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Any, training: bool | None = None) -> Any:
         attention_output = self.attention(self.norm1(x))
         return self.residual_mlp(x[:, :1] if self.class_token_only else x, attention_output)
 

@@ -1,9 +1,12 @@
 """The dense layer used throughout this package."""
 
+import math
 from typing import Any
 
 import keras
 from keras import ops
+
+from keras_t2t.layers.common import layer_path
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
@@ -12,7 +15,7 @@ class FastDense(keras.layers.Dense):
 
     By default, the kernel is initialized from a truncated normal distribution with a standard deviation of 0.02. With oneDNN,
     TensorFlow fuses a matrix product, the addition of a bias and an activation (including exact GELU) into one operation, but
-    only if they are written as they are in `call`. `benchmarks/layers.py` measures the speedup. The layer has the same weights
+    only if they are written as they are here. `benchmarks/layers.py` measures the speedup. The layer has the same weights
     as `keras.layers.Dense`.
 
     Args:
@@ -42,8 +45,27 @@ class FastDense(keras.layers.Dense):
         if self.use_bias:
             x = add_bias(x, self.bias)
         if self.activation is not None:
-            x = self.activation(x)
+            x = exact_gelu(x) if self.activation is keras.activations.gelu else self.activation(x)
         return ops.reshape(x, (-1, *between, self.units))  # -1 avoids computing an unknown batch size in the graph
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        if config.get("quantization_config") is None:
+            config.pop("quantization_config", None)  # older versions of Keras do not know it
+        return config
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Raises `ValueError`. A quantized layer could not be loaded from a file as part of a larger layer."""
+        raise ValueError(
+            f"{layer_path(self)}: the layers of keras_t2t cannot be quantized in place. Quantize the exported file instead: "
+            'keras_t2t.export(model, "model.tflite", quantize="int8")'
+        )
+
+
+@keras.saving.register_keras_serializable("keras_t2t")
+def exact_gelu(x: Any) -> Any:
+    """Returns the exact GELU, written with `erf`: the form that every converter and runtime recognizes."""
+    return 0.5 * x * (1.0 + ops.erf(x * math.sqrt(0.5)))
 
 
 def add_bias(x: Any, bias: Any) -> Any:

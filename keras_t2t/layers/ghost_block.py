@@ -8,7 +8,7 @@ from keras import ops
 from keras_t2t.layers.attention import MultiHeadSelfAttention
 from keras_t2t.layers.common import layer_path, sublayer_kwargs
 from keras_t2t.layers.encoder_block import EncoderBlock
-from keras_t2t.layers.fast_dense import FastDense
+from keras_t2t.layers.fast_dense import FastDense, exact_gelu
 
 
 class GhostLayer(keras.Layer):
@@ -122,9 +122,9 @@ class GhostMLP(GhostLayer):
         self.fc2.build((*input_shape[:-1], self.hidden_dim))
         self.dropout = keras.layers.Dropout(self.drop_rate, **sublayer_kwargs(self))
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Any, training: bool | None = None) -> Any:
         x = self.fc1(x)  # (..., hidden_dim / 3)
-        ghosts = [ops.gelu(x * scale, approximate=False) for scale in (self.scale1, self.scale2)]
+        ghosts = [exact_gelu(x * scale) for scale in (self.scale1, self.scale2)]
         x = self.dropout(ops.concatenate([x, *ghosts], axis=-1))  # (..., hidden_dim)
         return self.dropout(self.fc2(x))  # (..., D)
 

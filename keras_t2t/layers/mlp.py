@@ -44,7 +44,7 @@ class MLP(keras.Layer):
         self.fc2.build((*input_shape[:-1], self.hidden_dim))
         self.dropout = keras.layers.Dropout(self.drop_rate, **sublayer_kwargs(self))
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Any, training: bool | None = None) -> Any:
         x = self.dropout(self.fc1(x))  # (..., hidden_dim)
         return self.dropout(self.fc2(x))  # (..., D)
 

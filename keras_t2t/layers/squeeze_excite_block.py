@@ -30,7 +30,7 @@ class SqueezeExciteAttention(MultiHeadSelfAttention):
         self.excite = FastDense(width, name="excite", use_bias=False, activation="sigmoid", **sublayer_kwargs(self))
         self.excite.build((input_shape[0], squeezed_width))
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Any, training: bool | None = None) -> Any:
         x = self.apply_attention(*self.compute_weights(x, x))  # (B, N, D)
         return self.projection_dropout(x[:, :1] if self.class_token_only else x)
 

@@ -50,7 +50,7 @@ class TokenAttention(keras.Layer):
         self.mlp.build(output_shape)
         self.dropout = keras.layers.Dropout(self.drop_rate, **sublayer_kwargs(self))
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Any, training: bool | None = None) -> Any:
         queries, keys, values = self.project_heads(self.norm1(x))  # (B, N, D) each
         attention_output = self.projection(self.apply_attention(queries, keys, values))
         x = values + self.dropout(attention_output)

@@ -1,5 +1,6 @@
 """The token performer: attention between two soft splits whose cost is linear in the number of tokens."""
 
+import math
 from typing import Any
 
 import keras
@@ -49,21 +50,29 @@ def performer_weights(queries: Any, keys: Any, random_features: Any) -> Any:
 def performer_attention(queries: Any, keys: Any, values: Any, random_features: Any) -> Any:
     """Returns the output of the performer's attention, in time and memory linear in N.
 
-    The tensors must be at least float32. In 16 bits, the exponentials can overflow and the 1e-8 can round to 0.
+    With positive features, performer attention is two softmaxes. Each random feature attends to all tokens, and each token
+    attends to the m features, weighted by their total over the tokens. Written this way, no exponential overflows, and no sum
+    is small enough to become a zero divisor, even if a converter quantizes the result to 8 bits. The 1e-8 that the reference
+    implementation adds to the divisor becomes an additional feature whose value is zero.
 
     Args:
-        queries: Tensor `(..., N, D)`.
-        keys: Tensor `(..., N, D)`.
-        values: Tensor `(..., N, D)`.
+        queries: Tensor `(..., N, D)`, in at least float32.
+        keys: Tensor `(..., N, D)`, in at least float32.
+        values: Tensor `(..., N, D)`, in at least float32.
         random_features: Tensor `(m, D)`.
 
     Returns:
         Tensor `(..., N, D)`.
     """
-    queries, keys = (performer_features(x, random_features) for x in (queries, keys))  # (..., N, m)
-    normalizer = ops.matmul(queries, ops.sum(keys, axis=-2)[..., None])  # (..., N, 1)
-    summary = ops.matmul(ops.swapaxes(keys, -1, -2), values)  # (..., m, D)
-    return ops.matmul(queries, summary) / (normalizer + 1e-8)
+    num_features = random_features.shape[0]
+    query_square, key_square = (ops.sum(ops.square(x), axis=-1) / 2 for x in (queries, keys))  # (..., N)
+    scores = ops.matmul(random_features, ops.swapaxes(keys, -1, -2)) - key_square[..., None, :]  # (..., m, N)
+    summary = ops.matmul(ops.softmax(scores, axis=-1), values)  # (..., m, D)
+    totals = ops.logsumexp(scores, axis=-1)[..., None, :]  # (..., 1, m)
+    scores = ops.matmul(queries, ops.transpose(random_features)) + totals  # (..., N, m)
+    epsilon = query_square[..., None] + math.log(1e-8 * num_features)  # (..., N, 1)
+    weights = ops.softmax(ops.concatenate([scores, epsilon], axis=-1), axis=-1)[..., :num_features]
+    return ops.matmul(weights, summary)
 
 
 @keras.saving.register_keras_serializable("keras_t2t")

@@ -77,14 +77,13 @@ class TokensToToken(keras.Layer):
 
     def build(self, input_shape: tuple) -> None:
         check_rank(self, input_shape, 4, "images (batch, height, width, channels)")
-        channels = input_shape[-1]
-        for split, attention in zip(self.splits, self.attentions, strict=False):
-            attention.build((input_shape[0], None, split.kernel_size**2 * channels))
-            channels = self.token_dim
         self.channels = input_shape[-1]
-        self.projection.build((input_shape[0], None, self.splits[-1].kernel_size ** 2 * channels))
+        widths = [self.channels] + [self.token_dim] * len(self.attentions)
+        for split, layer, width in zip(self.splits, [*self.attentions, self.projection], widths, strict=True):
+            split.build((None, None, None, width))
+            layer.build((None, None, split.kernel_size**2 * width))
 
-    def call(self, images: Any) -> Any:
+    def call(self, images: Any, training: bool | None = None) -> Any:
         return self.stage_maps(images)[-1]
 
     def stage_maps(self, images: Any) -> list:

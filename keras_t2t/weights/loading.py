@@ -12,6 +12,7 @@ from keras_t2t.errors import CheckpointError
 from keras_t2t.layers.position_embedding import resize_positions
 from keras_t2t.models import parts
 from keras_t2t.models.parts import config_of, head_of
+from keras_t2t.weights.architecture import explain_mismatches
 from keras_t2t.weights.matching import match
 from keras_t2t.weights.names import POSITIONS
 from keras_t2t.weights.reading import read_checkpoint
@@ -26,7 +27,7 @@ class LoadReport:
         entry: Entry of the training state that was used, such as `"state_dict_ema"`, or `None` if the weights were at the top
             level.
         prefixes: Prefixes that were stripped from the names, such as `"module."`.
-        layout: Naming scheme of the weights: `"authors"`, `"openmmlab"` or `"keras"`.
+        layout: Naming scheme of the weights: `"authors"`, `"openmmlab"`, `"keras"` or `"keras_model"`.
         loaded: Number of weights that were loaded.
         resized: Names of the entries that were resized. Only the position table can be resized.
         skipped: Names of the entries that were not loaded. These are the entries of the head if the model has no head or
@@ -67,9 +68,9 @@ def load_checkpoint(
 
     Args:
         model: A T2T-ViT or plain ViT built by this package.
-        source: Path of a file saved by `torch.save` or of a `.safetensors`, `.npz`, `.weights.h5` or `.keras` file, or a
-            mapping of names to arrays. The names can follow the layout of the authors (which timm and DeiT share for the plain
-            ViT), of OpenMMLab or of Keras, and can have the prefixes `module.` and `backbone.`. The dtype can be any real
+        source: Path of a file saved by `torch.save` or of a `.safetensors`, `.npz`, `.weights.h5`, `.h5` or `.keras` file,
+            or a mapping of names to arrays. The names can follow the layout of the authors (which timm and DeiT share for the
+            plain ViT), of OpenMMLab or of Keras, and can have the prefixes `module.` and `backbone.`. The dtype can be any real
             numeric dtype. The weights can also be inside a training state, in the first of the entries `state_dict_ema`,
             `state_dict`, `model` and `net` that contains arrays.
         skip_head: Whether to leave the head of the model unchanged, for a checkpoint with different classes.
@@ -103,7 +104,7 @@ def load_checkpoint(
     except CheckpointError as error:
         raise CheckpointError(
             f"The checkpoint does not fit the model {model.name!r}. No weights were loaded from {checkpoint.source}. "
-            f"Mismatches:\n{error}"
+            f"{explain_mismatches(checkpoint.arrays, config, error)}"
         ) from None
     weights = _weights_by_path({name: layers[name] for name in {row.target.split("/")[0] for row in fit.rows}})
     arrays, resized = checkpoint.arrays, []

@@ -9,7 +9,7 @@ import numpy as np
 from keras_t2t.configs import T2TConfig
 from keras_t2t.errors import CheckpointError
 from keras_t2t.models.parts import HEAD
-from keras_t2t.weights.names import LAYOUTS, POSITIONS, Row, name_map
+from keras_t2t.weights.names import KERAS_LAYOUTS, LAYOUTS, POSITIONS, Row, name_map
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,8 @@ def match(
     head = {row.source for row in name_map_of(layout, 1)} - {row.source for row in name_map_of(layout, None)}
     skipped = sorted(head.intersection(arrays)) if classes is None else []
     positions = next(row for row in rows if row.target == POSITIONS)
-    if layout == "keras" and position_grid is None and positions.shape == getattr(arrays.get(positions.source), "shape", None):
+    has_own_shape = positions.shape == getattr(arrays.get(positions.source), "shape", None)
+    if layout in KERAS_LAYOUTS and position_grid is None and has_own_shape:
         position_grid = grid_size  # most likely saved from a model with the same grid
     grid = _find_grid(arrays.get(positions.source), positions, grid_size, position_grid)
     if problems := _problems(rows, {name: array for name, array in arrays.items() if name not in skipped}, grid):

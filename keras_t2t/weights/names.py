@@ -6,6 +6,7 @@ A checkpoint has one of these layouts. The prefixes that `read_checkpoint` strip
   ViT comes from timm, so timm and DeiT use the same names for it.
 - `"openmmlab"`: Names in MMClassification and MMPretrain (https://github.com/open-mmlab/mmpretrain, `models/backbones/`).
 - `"keras"`: Paths in a Keras 3 `.weights.h5` file.
+- `"keras_model"`: Paths in an `.h5` file with a whole Keras model. They are the paths of the weights.
 """
 
 import dataclasses
@@ -18,7 +19,8 @@ from keras_t2t.configs import SQUEEZE_REDUCTION, T2TConfig
 from keras_t2t.keras_internals import h5_group, h5_weight
 from keras_t2t.models import parts
 
-LAYOUTS = ("authors", "openmmlab", "keras")
+KERAS_LAYOUTS = ("keras", "keras_model")
+LAYOUTS = ("authors", "openmmlab", *KERAS_LAYOUTS)
 POSITIONS = f"{parts.POSITION_EMBEDDING}/table"
 
 
@@ -79,7 +81,9 @@ def name_map(
         rows += _dense("head", parts.HEAD, config.feature_dim, classes)
     if layout == "openmmlab":
         return [dataclasses.replace(row, source=_openmmlab_name(row.source)) for row in rows]
-    return [_keras_row(config, row) for row in rows] if layout == "keras" else rows
+    if layout in KERAS_LAYOUTS:
+        return [_keras_row(row, _h5_path(config, row) if layout == "keras" else row.target) for row in rows]
+    return rows
 
 
 def _openmmlab_name(name):
@@ -98,8 +102,13 @@ _H5_CLASSES = {parts.TRANSITION: "fast_dense", parts.HEAD: "fast_dense", parts.N
 """Class names, in snake case, of layers whose names differ from their class names."""
 
 
-def _keras_row(config, row):
-    """Returns a row whose source is a path in a `.weights.h5` file, with layers by class and index, and weights by index."""
+def _keras_row(row, source):
+    """Returns a row that maps a weight saved by Keras under the name `source`."""
+    return Row(source, row.weight_shape, row.target, tuple(range(len(row.weight_shape))))
+
+
+def _h5_path(config, row):
+    """Returns the path of a weight in a `.weights.h5` file, which has layers by class and index, and weights by index."""
     layer, *inner, weight = row.target.split("/")
     name = layer.rstrip("0123456789")
     index = len(config.group_depths) - 1 if layer == parts.HEAD else int(layer.removeprefix(name) or 0)
@@ -110,8 +119,7 @@ def _keras_row(config, row):
         class_name = "fast_dense" if config.token_attention == "convolution" else f"token_{config.token_attention}"
         groups += ["attentions", h5_group(class_name, int(attention[1]) - 1)]
         inner = inner[1:]
-    source = "/".join([*groups, *inner, h5_weight(1 if weight in ("bias", "beta", "scale2") else 0)])
-    return Row(source, row.weight_shape, row.target, tuple(range(len(row.weight_shape))))
+    return "/".join([*groups, *inner, h5_weight(1 if weight in ("bias", "beta", "scale2") else 0)])
 
 
 def _vector(source, target, size):

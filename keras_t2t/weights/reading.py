@@ -54,7 +54,7 @@ def read_checkpoint(source: str | os.PathLike | Mapping) -> Checkpoint:
 
     Args:
         source: Mapping of names to arrays or tensors, as returned by `torch.load`, or the path of a file. Files ending in
-            `.safetensors`, `.npz`, `.h5` (Keras' `.weights.h5`) or `.keras` are read as such, and all others as files saved
+            `.safetensors`, `.npz`, `.h5` (weights or a whole model) or `.keras` are read as such, and all others as files saved
             by `torch.save`.
 
     Returns:

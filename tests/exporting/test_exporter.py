@@ -117,6 +117,19 @@ def test_onnx_has_fused_operations_of_opset_20(shipped, tmp_path):
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
 
 
+@pytest.mark.parametrize(
+    ("opset", "quantize", "erf", "gelu", "norm"),
+    [(13, None, 6, 0, 0), (13, "int8", 6, 0, 0), (17, None, 6, 0, 0), (19, None, 6, 0, 11), (22, "int8", 0, 6, 11)],
+)
+def test_onnx_opsets(opset, quantize, erf, gelu, norm, shipped, tmp_path):
+    import onnx
+
+    report = keras_t2t.export(shipped, tmp_path / "model.onnx", opset=opset, quantize=quantize)
+    assert report.difference < (0.1 if quantize else 1e-5)
+    assert tuple(report.ops.get(name, 0) for name in ("Erf", "Gelu", "LayerNormalization")) == (erf, gelu, norm)
+    assert [(entry.domain, entry.version) for entry in onnx.load(tmp_path / "model.onnx").opset_import] == [("", opset)]
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_uint8_images(format, shipped, tmp_path):
     path = tmp_path / FORMATS[format]
@@ -131,6 +144,18 @@ def test_tflite_batch_size(shipped, tmp_path):
     assert runtime.input_shape == (4, 32, 32, 3)
     images = images_for(shipped)  # ten images, so the last batch has to be padded
     np.testing.assert_allclose(runtime.run(images), shipped.predict(images, verbose=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_tflite_file_for_any_batch_size(quantize, shipped, tmp_path):
+    path = tmp_path / "model.tflite"
+    keras_t2t.export(shipped, path, batch_size=None, quantize=quantize)
+    runtime = open_exported(path)
+    assert runtime.input_shape == (None, 32, 32, 3)
+    images = images_for(shipped)
+    expected = shipped.predict(images, verbose=0)
+    for count in (1, 7, 3):
+        np.testing.assert_allclose(runtime.run(images[:count]), expected[:count], atol=0.1 if quantize else 1e-5)
 
 
 def test_features_and_logits(tmp_path):
@@ -209,6 +234,9 @@ def test_fine_tuned_model_loaded_from_a_file(shipped, tmp_path):
             "only if quantize='full_int8'; received: calibration images",
         ),
         ({"path": "model.onnx", "batch_size": 3}, ValueError, "1 unless the format is tflite; received: batch_size=3"),
+        ({"path": "model.onnx", "batch_size": None}, ValueError, "1 unless the format is tflite; received: batch_size=None"),
+        ({"path": "model.onnx", "opset": 12}, ValueError, "opset to be at least 13.*received: opset=12 and the format onnx"),
+        ({"path": "model.tflite", "opset": 13}, ValueError, "20 unless the format is onnx; received: opset=13"),
         ({"path": "model.onnx", "input_dtype": "int32"}, ValueError, "Expected input_dtype to be 'float32', or 'uint8'"),
         ({"path": "nowhere/model.onnx"}, FileNotFoundError, "There is no folder"),
         ({"path": "empty/../taken.onnx"}, FileExistsError, "already exists; replace it with force=True"),

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from keras_t2t.layers import SoftSplit
+from keras_t2t.layers.soft_split import extract_patches
 from tests.numpy_t2t import unfold
 
 
@@ -35,3 +36,26 @@ def test_invalid_ranks_small_grids_and_invalid_splits_raise():
         SoftSplit(3, 2)(np.zeros((2, 9, 3), "float32"))
     with pytest.raises(ValueError, match=r"padding < kernel; received: soft_splits=\[\(3, 2, 3\)\]"):
         SoftSplit(3, 2, 3)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compares with TensorFlow")
+@pytest.mark.parametrize("batch", [0, 1, 3])
+def test_windows_and_gradients_equal_those_of_tensorflow(batch):
+    import tensorflow as tf
+
+    x = tf.constant(np.random.default_rng(1).standard_normal((batch, 13, 10, 4)), "float32")
+
+    def windows_and_gradient(function):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            windows = function(x)
+            loss = tf.reduce_sum(windows * tf.cast(tf.reshape(tf.range(tf.size(windows)), tf.shape(windows)), "float32"))
+        return windows, tape.gradient(loss, x)
+
+    windows, gradient = windows_and_gradient(lambda x: extract_patches(x, 3, 2))
+    arguments = ([1, 3, 3, 1], [1, 2, 2, 1], [1, 1, 1, 1], "VALID")
+    np.testing.assert_array_equal(windows, tf.image.extract_patches(x, *arguments))
+    if batch:  # the gradient of `tf.image.extract_patches` does not support an empty batch
+        np.testing.assert_array_equal(gradient, windows_and_gradient(lambda x: tf.image.extract_patches(x, *arguments))[1])
+    else:
+        assert gradient.shape == (0, 13, 10, 4)

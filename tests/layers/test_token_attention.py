@@ -49,6 +49,16 @@ def test_random_features_are_orthogonal_and_frozen_with_norm_sqrt_m():
     assert not any(weight is layer.random_features for weight in layer.trainable_weights)
 
 
+@pytest.mark.parametrize("scale", [1.0, 3.0, 6.0, 30.0])
+def test_performer_attention_matches_the_reference_formula_where_its_epsilon_matters(scale):
+    q, k, v, w = scale * normal(1, 13, 6), normal(1, 13, 6, seed=1), normal(1, 13, 6, seed=2), normal(5, 6, seed=3)
+    phi_q, phi_k = (np.exp(x @ w.T - (x**2).sum(-1, keepdims=True) / 2) / 5**0.5 for x in map(np.float64, (q, k)))
+    attention = phi_q @ phi_k.transpose(0, 2, 1)
+    expected = attention @ v / (attention.sum(-1, keepdims=True) + 1e-8)
+    received = keras.ops.convert_to_numpy(performer_attention(q, k, v, w))
+    np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_performer_output_is_finite_if_all_features_underflow():
     layer = TokenPerformer(4)
     layer.build((None, 3, 8))

@@ -37,7 +37,7 @@ def loaded(small_config):
     return model, parameters
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth", ".pth.tar", ".weights.h5", ".keras"])
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth", ".pth.tar", ".weights.h5", ".h5", ".keras"])
 def test_formats(loaded, suffix, tmp_path):
     model, parameters = loaded
     path = tmp_path / f"model{suffix}"
@@ -47,13 +47,14 @@ def test_formats(loaded, suffix, tmp_path):
         ".pth": lambda: path.write_bytes(zip_file(Ordered(parameters))),
         ".pth.tar": lambda: path.write_bytes(legacy_file({"state_dict_ema": Ordered(parameters)})),
         ".weights.h5": lambda: model.save_weights(path),
+        ".h5": lambda: model.save(path),
         ".keras": lambda: model.save(path),
     }[suffix]()
     other = build(keras_t2t.config_of(model))
     report = keras_t2t.load_checkpoint(other, str(path))
     assert_equal_weights(other, model)
     assert report.loaded == len(model.weights)
-    assert report.layout == ("keras" if suffix in (".weights.h5", ".keras") else "authors")
+    assert report.layout == {".weights.h5": "keras", ".keras": "keras", ".h5": "keras_model"}.get(suffix, "authors")
     assert report.entry == ("state_dict_ema" if suffix == ".pth.tar" else None)
 
 

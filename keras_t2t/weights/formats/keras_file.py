@@ -1,4 +1,4 @@
-"""Reading `.weights.h5` and `.keras` files without building a model."""
+"""Reading `.weights.h5`, `.h5` and `.keras` files without building a model."""
 
 import io
 import json
@@ -10,18 +10,19 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from keras_t2t.keras_internals import CONFIG_IN_KERAS_FILE, H5_LAYERS, WEIGHTS_IN_KERAS_FILE
+from keras_t2t.keras_internals import CONFIG_IN_KERAS_FILE, H5_LAYERS, H5_MODEL, WEIGHTS_IN_KERAS_FILE
 from keras_t2t.weights.formats.limits import check_expansion
 
 
 def read_h5(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads the weights of the layers in a `.weights.h5` file.
+    """Reads the weights of the layers in a `.weights.h5` file, or in an `.h5` file with a whole model.
 
     Args:
         path: Path of the file.
 
     Returns:
-        The weights by their path in the file, such as `encoder_block_1/norm1/vars/0`.
+        The weights by their path in the file, such as `encoder_block_1/norm1/vars/0`. In a file with a whole model, it is the
+        path of the weight in the model, such as `block1/norm1/gamma`.
 
     Raises:
         ValueError: If the file declares far more data than it contains, or refers to other files.
@@ -65,12 +66,15 @@ def _read_h5(file, size):
             datasets[name] = item
 
     with h5py.File(file) as content:
-        is_link = isinstance(content.get(H5_LAYERS, getlink=True), h5py.ExternalLink)
-        content[H5_LAYERS].visititems(add)  # does not follow links to other files
+        root = H5_MODEL if H5_MODEL in content else H5_LAYERS
+        is_link = isinstance(content.get(root, getlink=True), h5py.ExternalLink)
+        content[root].visititems(add)  # does not follow links to other files
         if is_link or any(item.external or item.is_virtual for item in datasets.values()):
             raise ValueError("it refers to data in other files")
         check_expansion(sum(item.nbytes for item in datasets.values()), size)
-        return {name: _with_dtype(item[()], item.attrs.get("dtype")) for name, item in datasets.items()}
+        arrays = {name: _with_dtype(item[()], item.attrs.get("dtype")) for name, item in datasets.items()}
+        # In a whole model, the name of the layer comes before the path of the weight.
+        return {name.partition("/")[2]: array for name, array in arrays.items()} if root == H5_MODEL else arrays
 
 
 def _with_dtype(array, dtype):
