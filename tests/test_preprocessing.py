@@ -124,12 +124,21 @@ def test_exported_files(name, kwargs, picture, tmp_path):
 def test_a_saved_model_classifies_encoded_images_as_they_are_prepared_here(picture, tmp_path):
     import tensorflow as tf
 
+    paths, exif = [picture, tmp_path / "turned.jpg", tmp_path / "glass.png"], PIL.Image.Exif()
+    exif[0x112] = 6
+    PIL.Image.open(picture).convert("RGB").save(paths[1], exif=exif)
+    glass = PIL.Image.open(picture).convert("RGB")
+    glass.putalpha(PIL.Image.radial_gradient("L").resize(glass.size))
+    glass.save(paths[2])
     model = keras_t2t.replace_head(small_model(include_preprocessing=False), ["a", "b", "c"], None)
     keras_t2t.export(model, tmp_path / "model")
-    answer = tf.saved_model.load(str(tmp_path / "model")).signatures["classify"](encoded=tf.constant([picture.read_bytes()]))
-    expected = keras_t2t.predict_images(model, [picture], top=3)[0]
-    assert [label.decode() for label in answer["labels"].numpy()[0]] == [label for label, _ in expected]
-    np.testing.assert_allclose(answer["scores"].numpy()[0], [p for _, p in expected], atol=1e-5)
+    classify = tf.saved_model.load(str(tmp_path / "model")).signatures["classify"]
+    answer = classify(encoded=tf.constant([path.read_bytes() for path in paths]))
+    expected = keras_t2t.predict_images(model, paths, top=3)
+    labels = [[label.decode() for label in row] for row in answer["labels"].numpy()]
+    assert labels == [[label for label, _ in row] for row in expected]
+    np.testing.assert_allclose(answer["scores"], [[p for _, p in row] for row in expected], atol=1e-5)
+    assert len({p for (_, p), *_ in expected}) == 3  # the pictures differ to the model
 
 
 @pytest.mark.parametrize("weights", PUBLISHED_WEIGHTS + SHIPPED_WEIGHTS, ids=lambda w: f"{w.variant}-{w.name}")

@@ -50,7 +50,7 @@ async function classify(file) {
   }
 }
 
-/** Returns the upright ImageData of a file. Transparent parts become black. Color profiles are ignored, as in Python. */
+/** Returns the upright ImageData of a file. Transparent parts become white. Color profiles are ignored, as in Python. */
 async function pixelsOf(file) {
   let bitmap;
   try {
@@ -59,6 +59,8 @@ async function pixelsOf(file) {
     throw new Error(`This browser cannot read ${file.name} as a picture. Choose a JPEG, PNG, GIF, WebP or BMP file.`);
   }
   const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d", { alpha: false });
+  context.fillStyle = "white";
+  context.fillRect(0, 0, bitmap.width, bitmap.height);
   context.drawImage(bitmap, 0, 0);
   return context.getImageData(0, 0, bitmap.width, bitmap.height);
 }

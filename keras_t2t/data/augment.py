@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_t2t.data.decoding import decode
+from keras_t2t.data.decoding import decode_file
+from keras_t2t.data.orientation import as_one_operation, jpeg_orientation, stored_window, upright, upright_sides
 from keras_t2t.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 CROPS = ("resized", "padded", "none")
@@ -80,7 +81,7 @@ def random_crop(image: tf.Tensor, size: tuple[int, int], augmentation: Augmentat
     """
     if augmentation.crop_mode == "resized":
         return _random_resized_crop(image, size, augmentation, seed)
-    pixels = _resize(decode(image), size, augmentation.interpolation)
+    pixels = _resize(decode_file(image), size, augmentation.interpolation)
     if augmentation.crop_mode == "padded":
         padding = augmentation.crop_padding
         pixels = tf.pad(pixels, [[padding, padding], [padding, padding], [0, 0]])
@@ -93,14 +94,28 @@ def _random_resized_crop(image, size, augmentation, seed):
         return random_window(shape, augmentation.crop_scale, augmentation.crop_ratio, seed)
 
     def crop_jpeg():
-        return tf.image.decode_and_crop_jpeg(image, window(tf.io.extract_jpeg_shape(image)), 3)
+        orientation, shape = jpeg_orientation(image), tf.io.extract_jpeg_shape(image)
 
-    def crop_pixels():
-        pixels = decode(image)
+        def crop_turned(image, orientation, shape):
+            sides = upright_sides(shape[:2], orientation)
+            stored = stored_window(window(sides), sides, orientation)
+            return upright(tf.image.decode_and_crop_jpeg(image, stored, 3), orientation)
+
+        return tf.cond(
+            orientation == 1,
+            lambda: tf.image.decode_and_crop_jpeg(image, window(shape), 3),
+            lambda: as_one_operation(crop_turned, image, orientation, shape),
+        )
+
+    def crop_pixels(image):
+        pixels = decode_file(image)
         top, left, height, width = tf.unstack(window(tf.shape(pixels)))
         return pixels[top : top + height, left : left + width]
 
-    crop = tf.cond(tf.io.is_jpeg(image), crop_jpeg, crop_pixels) if image.dtype == tf.string else crop_pixels()
+    if image.dtype == tf.string:
+        crop = tf.cond(tf.io.is_jpeg(image), crop_jpeg, lambda: as_one_operation(crop_pixels, image))
+    else:
+        crop = crop_pixels(image)
     return _resize(crop, size, augmentation.interpolation)
 
 

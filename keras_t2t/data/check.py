@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from keras_t2t.data.decoding import decode
+from keras_t2t.data.decoding import decode_file
+from keras_t2t.data.problems import describe_problem
 from keras_t2t.data.sources import LABEL_OUT_OF_RANGE, SUFFIXES, ImageSource, IndexedSource
-from keras_t2t.errors import DataError
+from keras_t2t.errors import DataError, counted
 
 
 def other_files(folder: str | os.PathLike) -> list[str]:
@@ -29,10 +30,10 @@ def find_bad_files(source: IndexedSource) -> list[str]:
     """
     paths = tf.constant(source.images)
 
-    def decode_file(index):
-        return index, tf.size(decode(tf.io.read_file(paths[index])))
+    def decoded_size(index):
+        return index, tf.size(decode_file(tf.io.read_file(paths[index])))
 
-    decoded = tf.data.Dataset.range(len(source)).map(decode_file, tf.data.AUTOTUNE, deterministic=False).ignore_errors()
+    decoded = tf.data.Dataset.range(len(source)).map(decoded_size, tf.data.AUTOTUNE, deterministic=False).ignore_errors()
     good = {index for index, _ in decoded.as_numpy_iterator()}
     return [str(path) for index, path in enumerate(source.images) if index not in good]
 
@@ -56,7 +57,9 @@ def explain_data_errors(*sources: ImageSource) -> Iterator[None]:
         bad = [path for source in in_files for path in find_bad_files(source)]
         if not bad:
             raise
-        raise DataError(f"{len(bad)} files cannot be read, such as {bad[0]}; remove them, or set skip_bad_files") from error
+        example = f"{bad[0]}: {describe_problem(bad[0])}"
+        what, them = (example, "it") if len(bad) == 1 else (f"{counted(len(bad), 'file')}, such as {example}", "them")
+        raise DataError(f"Cannot read {what}. Remove {them}, or set skip_bad_files") from error
 
 
 def without_bad_files(source: IndexedSource) -> tuple[IndexedSource, list[str]]:

@@ -6,12 +6,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_t2t.data.augment import Augmentation, compiled, erase, flip, random_crop, to_uint8
-from keras_t2t.data.decoding import decode
+from keras_t2t.data.decoding import decode_file
 from keras_t2t.data.mixing import mix, smooth
 from keras_t2t.data.preparation import center_view
 from keras_t2t.data.randaugment import rand_augment
 from keras_t2t.data.sources import ImageSource, IndexedSource
-from keras_t2t.errors import DataError
+from keras_t2t.errors import DataError, counted
 from keras_t2t.preprocessing import Preprocessing
 
 
@@ -57,7 +57,8 @@ def training_batches(
     steps = len(source) // (shard[1] * batch_size)
     if steps == 0:
         raise DataError(
-            f"Expected at least one batch of {batch_size} images for each of {shard[1]} processes; found {len(source)} images"
+            f"Expected at least one batch of {batch_size} images for each of {shard[1]} processes; "
+            f"found {counted(len(source), 'image')}"
         )
     epoch_size = steps * batch_size
 
@@ -161,7 +162,7 @@ def padded_evaluation_batches(
 
 def _evaluation_views(source, preprocessing, shard=(0, 1)):
     def prepare(image, label):
-        return center_view(decode(image), preprocessing), tf.one_hot(label, len(source.classes))
+        return center_view(decode_file(image), preprocessing), tf.one_hot(label, len(source.classes))
 
     return source.elements(None, shard).map(prepare, tf.data.AUTOTUNE, deterministic=True)
 
@@ -180,7 +181,7 @@ def cached(source: ImageSource) -> ImageSource:
     """
     if not isinstance(source, IndexedSource) or not source.from_files:
         return source
-    dataset = source.elements(None).map(lambda image, label: decode(image), tf.data.AUTOTUNE, deterministic=True)
+    dataset = source.elements(None).map(lambda image, label: decode_file(image), tf.data.AUTOTUNE, deterministic=True)
     pixels = list(dataset.as_numpy_iterator())
     sizes = {image.shape for image in pixels}
     if len(sizes) > 1:

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_t2t.data.decoding import decode
+from keras_t2t.data.decoding import decode_file
+from keras_t2t.data.problems import describe_problem
 from keras_t2t.models import spec_of
 from keras_t2t.preprocessing import ModelSpec, Preprocessing
 from keras_t2t.runtime import Runtime
@@ -42,23 +43,24 @@ def read_view(path: str | os.PathLike, preprocessing: Preprocessing) -> np.ndarr
     between resizing the two axes, so the results differ by less than half a gray level on average.
 
     Args:
-        path: Path of a JPEG, PNG, BMP, GIF or WebP file. Only the first frame of an animation is read. Grayscale images are
-            converted to RGB.
+        path: Path of a JPEG, PNG, BMP, GIF or WebP file, or, if Pillow is installed, of any other image that it can read, such
+            as TIFF and AVIF. HEIC needs pillow-heif, too. The EXIF orientation is obeyed, and transparent images are laid over
+            white. Only the first frame of an animation is read. Grayscale images are converted to RGB.
         preprocessing: How to resize and crop; see `center_view`.
 
     Returns:
         Uint8 array of shape `(*image_size, 3)`.
 
     Raises:
-        ValueError: If the file is not an image.
+        ValueError: If the file cannot be decoded. The message says why.
         OSError: If the file cannot be read.
     """
     with open(path, "rb") as file:
         data = tf.constant(file.read())
     try:
-        pixels = decode(data)
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(f"Cannot read {path}: expected a JPEG, PNG, BMP, GIF or WebP image") from error
+        pixels = decode_file(data)
+    except tf.errors.OpError as error:
+        raise ValueError(f"Cannot read {path}: {describe_problem(path)}") from error
     return np.asarray(tf.cast(center_view(pixels, preprocessing), "uint8"))
 
 
@@ -114,7 +116,7 @@ def load_image(path: str | os.PathLike, model: keras.Model | Runtime, preprocess
     """Reads an image file and prepares it in the same way as for the evaluation of a model.
 
     Args:
-        path: Path of a JPEG, PNG, BMP, GIF or WebP file.
+        path: Path of an image file; see `keras_t2t.data.read_view` for the formats.
         model: A model built by this package, or an exported model opened by `keras_t2t.open_exported`.
         preprocessing: How to resize and crop. Defaults to `keras_t2t.preprocessing_of(model)`. It does not affect
             normalization.
@@ -123,7 +125,7 @@ def load_image(path: str | os.PathLike, model: keras.Model | Runtime, preprocess
         Array of shape `(1, H, W, C)`, ready for `model.predict`.
 
     Raises:
-        ValueError: If the file is not an image, or if the model was not built by this package.
+        ValueError: If the file cannot be decoded, or if the model was not built by this package.
         OSError: If the file cannot be read.
 
     Example:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_t2t.errors import DataError
 
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif")
 SHUFFLE_BUFFER = 5_000
 LABEL_OUT_OF_RANGE = "Label out of range"
 

@@ -60,7 +60,7 @@ def test_grayscale_files_become_rgb(tmp_path):
 
 def test_files_that_are_not_images(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"x\.jpg: expected a JPEG, PNG, BMP, GIF or WebP image"):
+    with pytest.raises(ValueError, match=r"^Cannot read .*x\.jpg: not an image \(starts with b'"):
         read_view(tmp_path / "x.jpg", Preprocessing())
     with pytest.raises(FileNotFoundError):
         read_view(tmp_path / "none.jpg", Preprocessing())

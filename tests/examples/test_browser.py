@@ -188,6 +188,19 @@ def test_chosen_picture_and_sample(page, tiny, tmp_path):
     check_result(page, tiny, EXAMPLES / "browser" / "sample.jpg")
 
 
+def test_photos_are_upright_and_transparent_parts_white(page, tiny, tmp_path):
+    photo = PIL.Image.open(CHINA).crop((31, 0, 310, 427))
+    exif = PIL.Image.Exif()
+    exif[0x112] = 6
+    photo.rotate(90, expand=True).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    drop(page, tmp_path / "turned.jpg")
+    check_result(page, tiny, tmp_path / "turned.jpg")
+    photo.putalpha(PIL.Image.radial_gradient("L").resize(photo.size))
+    photo.save(tmp_path / "alpha.png")
+    drop(page, tmp_path / "alpha.png")
+    check_result(page, tiny, tmp_path / "alpha.png")
+
+
 def test_everything_comes_from_the_folder(page, address):
     loaded = page.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert any(name.endswith(".wasm") for name in loaded) and address + "model.tflite" in loaded
