@@ -36,11 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     preprocessing = keras_t2t.preprocessing_of(model)
     view = read_view(options.photo, preprocessing)
     images = keras_t2t.load_image(options.photo, model)
-    ((label, _),) = keras_t2t.predict_images(model, [options.photo], top=1)[0]
+    ((label, probability),) = keras_t2t.predict_images(model, [options.photo], top=1)[0]
     title = f"{model.name}, {options.photo.name}"
 
     panels = analysis.attention_panels(model, images, label)
-    analysis.draw_overlays(view, panels, options.output / "attention.png", title)
+    prediction = f"{label}, probability {probability:.2f}"
+    analysis.draw_overlays(view, panels, options.output / "attention.png", f"{title}: {prediction}")
 
     size = tuple(options.size or preprocessing.image_size)
     large_view = read_view(options.photo, dataclasses.replace(preprocessing, image_size=size, crop_fraction=1.0))

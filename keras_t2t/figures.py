@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from keras_t2t.extras import import_extra
+
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Colors from Okabe and Ito, "Color Universal Design", 2008."""
 
@@ -16,8 +18,5 @@ def new_figure(width: float, height: float) -> Any:
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('Plots need matplotlib: pip install "keras-t2t[plots]"') from error
-    return Figure(figsize=(width, height), layout="constrained")
+    figure = import_extra("matplotlib.figure", "Plots need matplotlib", "plots")
+    return figure.Figure(figsize=(width, height), layout="constrained")

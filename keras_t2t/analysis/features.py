@@ -34,7 +34,7 @@ class TokenPyramid(TokensToToken):
     [(2, 8, 12, 64), (2, 4, 6, 64), (2, 2, 3, 96)]
     """
 
-    def call(self, images: Any) -> list[Any]:
+    def call(self, images: Any, training: bool | None = None) -> list[Any]:
         return self.stage_maps(images)
 
     def compute_output_shape(self, input_shape: tuple) -> Any:  # a list of shapes; the base class returns a single one

@@ -136,8 +136,8 @@ def _token_attention(config, tokens, window):
     dense = [Product(tokens, window, 3 * dim)] + 3 * [Product(tokens, dim, dim)]  # qkv; projection and two layers of the MLP
     if config.token_attention == "transformer":
         return [*dense, Product(tokens, dim, tokens, True), Product(tokens, tokens, dim, True)]
-    # Random features of keys and queries; the normalizing sums; keys with values; queries with the products of those.
-    performer = [(tokens, dim, features)] * 2 + [(tokens, features, 1), (features, tokens, dim), (tokens, features, dim)]
+    # Random features of keys and queries; keys with values; queries with the products of those.
+    performer = [(tokens, dim, features)] * 2 + [(features, tokens, dim), (tokens, features, dim)]
     return dense + [Product(*sizes, True) for sizes in performer]
 
 

@@ -10,40 +10,68 @@ from keras_t2t.analysis.head_redundancy import Comparison
 from keras_t2t.figures import PALETTE, new_figure
 
 MARKERS = "osD^vP"
+NEARLY_UNIFORM = 0.2
+"""A map is nearly uniform if its values differ by less than this fraction of the largest one."""
 
 
 def draw_overlays(
-    image: np.ndarray, maps: Mapping[str, np.ndarray], path: str | os.PathLike, title: str = "", columns: int = 4
+    image: np.ndarray, maps: Mapping[str, np.ndarray], path: str | os.PathLike, title: str = "", columns: int | None = None
 ) -> None:
     """Draws an image, followed by the image with each map on top.
 
+    The colors of each map span its own range, which is printed below it. Maps whose values differ by less than a fifth of the
+    largest one are marked as nearly uniform, since their colors exaggerate small differences.
+
     Args:
         image: Image of shape `(H, W, 3)` or `(H, W, 1)`, in [0, 255].
-        maps: Mapping from titles to maps `(H, W)`, as returned by `to_pixels`. Each map is scaled to its own range.
+        maps: Mapping from titles to maps `(H, W)`, as returned by `to_pixels`.
         path: Path of the PNG file.
         title: Title of the figure.
-        columns: Number of panels per row.
+        columns: Number of panels per row. By default, 3 to 5, whichever fills the last row best.
 
     Raises:
         ImportError: If matplotlib is not installed.
     """
     image = np.asarray(image, "float32") / 255
-    gray = image.mean(-1)
-    columns = min(columns, 1 + len(maps))
-    rows = -(-(1 + len(maps)) // columns)
-    aspect = image.shape[0] / image.shape[1]
-    figure = new_figure(2.4 * columns, (2.4 * aspect + 0.35) * rows + (0.4 if title else 0))
+    gray, panels = image.mean(-1), 1 + len(maps)
+    columns = min(columns or _columns(panels), panels)
+    rows, aspect = -(-panels // columns), image.shape[0] / image.shape[1]
+    titles = [textwrap.fill(label, 30) for label in ("image", *maps)]
+    height = 2.4 * aspect + 0.35 + 0.17 * (1 + max(label.count("\n") for label in titles))
+    figure = new_figure(2.4 * columns + 0.7, height * rows + (0.4 if title else 0))
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax in axes:
-        ax.set_axis_off()
+    for ax in axes[panels:]:
+        ax.remove()
+    for ax, label in zip(axes, titles, strict=False):
+        _hide_frame(ax)
+        ax.set_title(label, fontsize=10)
     axes[0].imshow(image if image.shape[-1] == 3 else gray, cmap="gray", vmin=0, vmax=1)
-    axes[0].set_title("image", fontsize=10)
-    for ax, (label, values) in zip(axes[1:], maps.items(), strict=False):
+    for ax, values in zip(axes[1:], maps.values(), strict=False):
         ax.imshow(gray, cmap="gray", vmin=0, vmax=1)
-        ax.imshow(values, cmap="viridis", alpha=0.65)
-        ax.set_title(textwrap.fill(label, 30), fontsize=10)
+        overlay = ax.imshow(values, cmap="viridis", alpha=0.65)
+        ax.set_xlabel(_range_note(values), fontsize=8)
+    if maps:
+        scale = figure.colorbar(overlay, ax=list(axes[:panels]), shrink=0.6, fraction=0.05, aspect=30)
+        scale.set_ticks(scale.ax.get_ylim(), labels=["lowest", "highest"], fontsize=8)
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=110)
+
+
+def _columns(panels):
+    """Chooses a number of columns that leaves no panel alone in the last row, and as few empty cells as possible."""
+    return min((4, 5, 3), key=lambda columns: (panels % columns == 1, -panels % columns))
+
+
+def _range_note(values):
+    low, high = np.min(values), np.max(values)
+    uniform = high - low < NEARLY_UNIFORM * max(abs(low), abs(high)) or low == high
+    return f"{low:.3g} to {high:.3g}" + (", nearly uniform" if uniform else "")
+
+
+def _hide_frame(ax):
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
 
 
 def draw_features(
@@ -68,9 +96,7 @@ def draw_features(
     axes = figure.subplots(len(maps), channels + 1, squeeze=False)
     for row, (name, values) in zip(axes, maps.items(), strict=True):
         for ax in row:
-            ax.set_xticks([])
-            ax.set_yticks([])
-            ax.spines[:].set_visible(False)
+            _hide_frame(ax)
         row[0].set_ylabel(f"{name}\n{values.shape[0]}x{values.shape[1]}", fontsize=10)
         row[0].imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
         for ax, channel in zip(row[1:], np.argsort(-values.var((0, 1)), kind="stable"), strict=False):

@@ -36,7 +36,8 @@ def saved(monkeypatch, tmp_path):
         box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
         assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.02, (box, width, height)
         titles = [axes.title.get_window_extent() for axes in figure.axes if axes.get_title()]
-        assert not any(first.overlaps(second) for first, second in itertools.combinations(titles, 2))
+        notes = [axes.xaxis.label.get_window_extent() for axes in figure.axes if axes.get_xlabel()]
+        assert not any(first.overlaps(second) for first, second in itertools.combinations(titles + notes, 2))
         panels_by_title.update({axes.get_title().replace("\n", " "): axes for axes in figure.axes})
 
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", savefig)
@@ -74,13 +75,52 @@ def test_overlays(kind, saved, images):
         weights = attention_maps(model, images[:1], f"stage{i}")[f"stage{i}"][0, 0, 0].reshape(*map(len, stage_centers))
         np.testing.assert_allclose(panels[title], to_pixels(weights, stage_centers, SIZE), rtol=1e-5)
     draw_overlays(np.full((*SIZE, 3), 200), panels, saved, "title")
-    assert pixels_of(saved).shape[1] == round(4 * 2.4 * 110)
     for title, values in panels.items():
         np.testing.assert_array_equal(panels_by_title[title].images[1].get_array(), values)
     with pytest.raises(
         ValueError, match=r"Expected one image of shape \(1, H, W, C\); received: images of shape \(3, 31, 46, 3\)"
     ):
         attention_panels(model, images)
+
+
+def test_overlays_have_a_scale(saved):
+    rng = np.random.default_rng(2)
+    maps = {
+        "peaked": np.linspace(-0.0125, 0.25, np.prod(SIZE)).reshape(SIZE),
+        "over a fifth": rng.permuted(np.linspace(0.79, 1.0, np.prod(SIZE))).reshape(SIZE),
+        "less": rng.permuted(np.linspace(0.81, 1.0, np.prod(SIZE))).reshape(SIZE),
+        "negative": rng.permuted(np.linspace(-0.03, -0.025, np.prod(SIZE))).reshape(SIZE),
+        "flat": np.zeros(SIZE),
+    }
+    draw_overlays(np.full((*SIZE, 1), 200), maps, saved, "title")
+    notes = {title: axes.get_xlabel() for title, axes in panels_by_title.items() if title}
+    assert notes == {
+        "image": "",
+        "peaked": "-0.0125 to 0.25",
+        "over a fifth": "0.79 to 1",
+        "less": "0.81 to 1, nearly uniform",
+        "negative": "-0.03 to -0.025, nearly uniform",
+        "flat": "0 to 0, nearly uniform",
+    }
+    for title, values in maps.items():
+        low, high = panels_by_title[title].images[1].get_clim()
+        assert (low, high) == (values.min(), values.max()) or (title == "flat" and low < 0 < high)
+    scale = panels_by_title[""]
+    assert [label.get_text() for label in scale.get_yticklabels()] == ["lowest", "highest"]
+    assert tuple(scale.get_yticks()) == scale.get_ylim()  # even though the last map is flat
+
+
+@pytest.mark.parametrize(("panels", "grid"), [(2, (1, 2)), (5, (1, 5)), (7, (2, 4)), (8, (2, 4)), (9, (3, 3)), (13, (3, 5))])
+def test_no_panel_is_alone_in_its_row(panels, grid, saved):
+    maps = {f"map {number}": np.eye(*SIZE) for number in range(1, panels)}
+    draw_overlays(np.full((*SIZE, 3), 200), maps, saved)
+    places = [axes.get_subplotspec() for title, axes in panels_by_title.items() if title]
+    assert [place.num1 for place in places] == list(range(panels))  # without gaps, and nothing after the last one
+    assert {place.get_gridspec().get_geometry() for place in places} == {grid}
+    assert len(panels_by_title) == panels + 1  # the colorbar has no title
+    assert pixels_of(saved).shape[1] == round((2.4 * grid[1] + 0.7) * 110)
+    draw_overlays(np.full((*SIZE, 3), 200), maps, saved, columns=2)
+    assert panels_by_title["image"].get_subplotspec().get_gridspec().get_geometry() == (-(-panels // 2), 2)
 
 
 def test_long_titles_are_wrapped(saved):

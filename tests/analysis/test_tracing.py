@@ -180,7 +180,14 @@ def test_models_that_cannot_be_followed_say_so(images):
         analysis.attention_maps(both, images)
     with pytest.raises(ValueError, match="If this model was made by optimize_for_inference, pass the original model"):
         analysis.attention_maps(keras_t2t.optimize_for_inference(model), images)
-    last = model.get_layer("block1").output
-    mean = keras.ops.mean(last, axis=1)  # of the class token alone in the model, of all tokens when it is traced
+    noisy = keras.Model(model.input, keras.layers.GaussianNoise(1.0)(model.output, training=True))
     with pytest.raises(ValueError, match=r"Expected 'functional.* to give the same output when run layer by layer"):
-        analysis.attention_maps(keras.Model(model.inputs, mean), images)
+        analysis.attention_maps(noisy, images)
+
+
+def test_layers_after_a_class_token_see_what_they_see_in_the_model(images):
+    model, _ = model_and_numpy("patches")
+    mean = keras.ops.mean(model.get_layer("block1").output, axis=1)  # of the class token alone
+    maps = analysis.attention_maps(keras.Model(model.input, mean), images)
+    for name, expected in analysis.attention_maps(model, images).items():
+        np.testing.assert_allclose(maps[name], expected, rtol=1e-5, atol=1e-7)
