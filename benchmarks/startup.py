@@ -1,9 +1,10 @@
-"""Time until T2TViT14 is ready: importing the package, reading the published file, creating the model, loading cached weights.
+"""Start-up times: of the command line, and until T2TViT14 is ready (importing, reading the file, creating, loading weights).
 
     python -m benchmarks.startup
 
-Figures are medians over five fresh processes. The file has the same format, names and shapes as the published one, but random
-values. Its size and digest replace the published ones in the registry, so the file is verified as usual.
+Figures are medians over five fresh processes. The first ones are wall-clock times of whole processes, with the start of Python.
+The file has the same format, names and shapes as the published one, but random values. Its size and digest replace the
+published ones in the registry, so the file is verified as usual.
 """
 
 import dataclasses
@@ -11,12 +12,22 @@ import hashlib
 import os
 import pathlib
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import tracemalloc
 
 from benchmarks.harness import run_child
 
+PROCESSES = {
+    "python -c pass": ("-c", "pass"),
+    "keras-t2t --version": ("-m", "keras_t2t", "--version"),
+    "keras-t2t --help": ("-m", "keras_t2t", "--help"),
+    "keras-t2t predict t2t_vit_15 photo.jpg (an error)": ("-m", "keras_t2t", "predict", "t2t_vit_15", "photo.jpg"),
+    "import tensorflow": ("-c", "import tensorflow"),
+    "import keras_t2t": ("-c", "import keras_t2t"),
+}
 LINES = (
     "import keras_t2t, beyond keras:               {:.2f} s",
     "reading the published file:                   {:.2f} s",
@@ -24,6 +35,13 @@ LINES = (
     "T2TViT14(weights=None):                       {:.2f} s",
     'T2TViT14(weights="imagenet"), cached file:    {:.2f} s',
 )
+
+
+def time_process(arguments: tuple[str, ...]) -> float:
+    """Returns the seconds that Python takes from start to end with these arguments."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], capture_output=True)
+    return time.perf_counter() - start
 
 
 def measure(path: str, digest: str) -> list[float]:
@@ -76,6 +94,9 @@ def write_cache(home: pathlib.Path) -> tuple[pathlib.Path, str]:
 
 def main(runs: int = 5) -> None:
     """Prints the median of each figure over `runs` processes."""
+    for name, arguments in PROCESSES.items():
+        times = [time_process(arguments) for _ in range(runs)]
+        print(f"{name + ':':52} {statistics.median(times):.2f} s")
     with tempfile.TemporaryDirectory() as home:
         path, digest = write_cache(pathlib.Path(home))
         figures = [run_child(measure, str(path), digest, environment={"KERAS_HOME": home}) for _ in range(runs)]

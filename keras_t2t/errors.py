@@ -1,4 +1,4 @@
-"""The exceptions that this package defines.
+"""The exceptions that this package defines, and parts of messages.
 
 - `ValueError`
     - `CheckpointError`
@@ -9,6 +9,11 @@
     - `ExportError`
     - `TrainingError`
 """
+
+import difflib
+import os
+import pathlib
+from collections.abc import Iterable
 
 
 class CheckpointError(ValueError):
@@ -29,3 +34,30 @@ class ExportError(RuntimeError):
 
 class TrainingError(RuntimeError):
     """Training cannot continue."""
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Returns the end of an error message about a mistyped name.
+
+    Args:
+        name: What was received.
+        choices: The valid names.
+
+    Returns:
+        `". Did you mean CHOICE?"` with the choice that is spelled most like the name, or an empty string if none is.
+    """
+    by_lower_case = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.7)
+    return f". Did you mean {by_lower_case[close[0]]}?" if close else ""
+
+
+def did_you_mean_file(path: str | os.PathLike) -> str:
+    """Returns the end of an error message about a path that does not exist, like `did_you_mean`, from the same folder."""
+    path = pathlib.Path(path)
+    return did_you_mean(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns a number with a noun: `"1 file"` or `"1,200 files"`. The plural must end in `s` or, for `ss`, in `es`."""
+    plural = "" if number == 1 else "es" if noun.endswith("ss") else "s"
+    return f"{number:,} {noun}{plural}"

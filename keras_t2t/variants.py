@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 from keras_t2t.configs import T2TConfig
+from keras_t2t.errors import did_you_mean
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,15 +92,28 @@ from the README in MMPretrain (https://github.com/open-mmlab/mmpretrain, configs
 """
 
 
+def variant_called(name: str) -> str | None:
+    """Returns the key in `VARIANTS` of a variant called by that key or by its constructor, or `None` if there is none."""
+    by_constructor = {variant.constructor: key for key, variant in VARIANTS.items()}
+    return name if name in VARIANTS else by_constructor.get(name)
+
+
+def did_you_mean_variant(name: str) -> str:
+    """Returns the end of an error message about a mistyped variant, like `keras_t2t.errors.did_you_mean`."""
+    return did_you_mean(name, [*VARIANTS, *(variant.constructor for variant in VARIANTS.values())])
+
+
 def find_variant(name: str) -> Variant:
-    """Returns the variant called `name`.
+    """Returns the variant called `name`, which may also be the name of its constructor.
 
     Raises:
         ValueError: If there is no such variant. The message lists all names.
     """
-    if name not in VARIANTS:
-        raise ValueError(f"Invalid variant: expected one of {', '.join(VARIANTS)}; received: {name!r}")
-    return VARIANTS[name]
+    variant = variant_called(name)
+    if variant is None:
+        names = ", ".join(VARIANTS)
+        raise ValueError(f"Invalid variant: expected one of {names}; received: {name!r}{did_you_mean_variant(name)}")
+    return VARIANTS[variant]
 
 
 def variant_of(config: T2TConfig) -> str | None:

@@ -35,7 +35,7 @@ def test_export_then_predict(run, photo, path, arguments, description):
     assert status == 0, error
     assert output.startswith(f"{path}: {description}")
     assert re.search(
-        r"10 images: logits differ by up to \d\.\de-\d\d of the largest logit, 100% have the same top class", output
+        r"10 images: 100% have the same top class\n  logits differ by up to \d\.\de-\d\d of the largest logit\n", output
     )
     status, output, error = run("predict", path, photo, "--top", 10)
     assert status == 0, error
@@ -52,7 +52,7 @@ def test_quantized_export(run, photo):
     for quantize in ("int8", "full_int8"):  # int8 uses these images for the comparison only
         status, output, error = run("export", SHIPPED, "--output", "x.tflite", "--quantize", quantize, *calibration, "--force")
         assert status == 0, error
-        assert re.match(rf"x\.tflite: tflite, {quantize}, (0\.\d\d|1\.00) MB\n  10 images: logits differ by up to ", output)
+        assert re.match(rf"x\.tflite: tflite, {quantize}, (0\.\d\d|1\.00) MB\n  10 images: \d+% have ", output)
         assert rows(run("predict", "x.tflite", photo)[1])[0][0] == (rows(run("predict", SHIPPED, photo)[1])[0][0])
 
 
@@ -85,24 +85,25 @@ def test_predict_normalizes_images_for_a_model_that_does_not(run, photo):
     [
         (
             ("--output", "x.pb"),
-            "Expected format to be one of saved_model, tflite, onnx; received: format=None and the path x.pb",
+            "Expected --format to be one of saved_model, tflite, onnx; received: no --format and the path x.pb",
         ),
-        (("--output", "x.tflite", "--format", "coreml"), "Expected format to be one of .*; received: format='coreml'"),
-        (("--output", "taken.onnx"), "taken.onnx already exists; .*--force"),
+        (("--output", "x.tflite", "--format", "coreml"), "Expected --format to be one of .*; received: --format 'coreml'"),
+        (("--output", "taken.onnx"), "taken.onnx already exists; replace it with --force"),
         (
             ("--output", "x.tflite", "--quantize", "int4"),
-            "one of None, float16, int8, full_int8 for tflite; received: quantize='int4'",
+            "one of None, float16, int8, full_int8 for tflite; received: --quantize 'int4'. Did you mean int8",
         ),
         (
             ("--output", "x.tflite", "--quantize", "full_int8"),
-            "Expected calibration images if and only if quantize='full_int8'",
+            "Expected calibration images if and only if --quantize 'full_int8'; received: none",
         ),
         (
             ("--output", "x.tflite", "--quantize", "full_int8", "--calibration", "empty"),
             "Expected a folder with images .* empty",
         ),
         (("--output", "x.tflite", "--quantize", "full_int8", "--calibration", "absent"), "There is no folder absent"),
-        (("--output", "absent/x.tflite"), "There is no folder absent"),
+        (("--output", "x", "--format", "tflit"), "received: --format 'tflit' and the path x. Did you mean tflite"),
+        (("--output", "x.onnx", "--batch-size", 3), "received: --batch-size 3 and the format onnx"),
         (("--output", "x.tflite", "--tolerance", 1e-12), "by .* of the largest logit, more than the tolerance of 1.0e-12"),
     ],
 )

@@ -7,12 +7,15 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 import keras_t2t
 
 PACKAGE = pathlib.Path(keras_t2t.__file__).parent
 # Subpackages and modules in dependency order: each may import only from those before it.
 LAYERS = [
     "errors",
+    "extras",
     "timing",
     "figures",
     "configs",
@@ -133,11 +136,49 @@ def imported(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module.startswith("keras_t2t."):
             yield node.module
+        if isinstance(node, ast.ImportFrom) and node.module == "keras_t2t":
+            yield from (f"keras_t2t.{alias.name}" for alias in node.names if alias.name in LAYERS)
 
 
 def test_configs_import_neither_keras_nor_tensorflow():
     code = "import runpy, sys; runpy.run_path(sys.argv[1]); sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code, str(PACKAGE / "configs.py")], check=True)
+
+
+@pytest.mark.parametrize("command", [[f"{sys.prefix}/bin/keras-t2t"], [sys.executable, "-m", "keras_t2t"]])
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ("--help", 0),
+        ("--version", 0),
+        ("train --help", 0),
+        ("data check --help", 0),
+        ("predct", 2),
+        ("predict --outptu x", 2),
+        ("predict t2t_vit_14", 2),
+        ("predict t2t_vit_41 photo.jpg", 1),
+        ("train --model T2TVit41", 1),
+    ],
+)
+def test_help_and_usage_errors_need_not_wait_for_tensorflow(command, arguments, status):
+    environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+    result = subprocess.run([*command, *arguments.split()], capture_output=True, text=True, env=environment)
+    assert result.returncode == status
+    imported = {line.split("|")[-1].strip() for line in result.stderr.splitlines() if line.startswith("import time:")}
+    assert "keras_t2t.cli.app" in imported
+    assert not imported & {"keras", "tensorflow", "jax", "h5py", "keras_t2t.layers"}
+
+
+def test_other_programs_register_the_layers(tmp_path):
+    """A package that imports this one has the same `sys.argv` while runpy looks for it."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("import keras_t2t")
+    (tmp_path / "mine" / "train.py").write_text(
+        "import keras; print(keras.saving.get_registered_object('keras_t2t>EncoderBlock'))"
+    )
+    command = [sys.executable, "-m", "mine.train", "keras_t2t"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert result.stdout == "<class 'keras_t2t.layers.encoder_block.EncoderBlock'>\n"
 
 
 def test_other_backends_do_not_import_tensorflow():

@@ -1,23 +1,18 @@
 """Commands that analyze models: attention, cost and comparison."""
 
 import dataclasses
+import math
 import pathlib
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.table import Table
 
-from keras_t2t import analysis
-from keras_t2t.applications import T2TViT
-from keras_t2t.cli.app import CropOption, app, check_picture, print_table
-from keras_t2t.cli.models import MODEL_HELP, head_units, open_model
-from keras_t2t.cli.predict import with_crop_fraction
-from keras_t2t.data import load_image, load_images, read_view
-from keras_t2t.data.sources import SUFFIXES
+from keras_t2t.cli.app import LOOK_INSIDE, CropOption, check_picture, command, existing_path, print_table
+from keras_t2t.cli.messages import with_unit
+from keras_t2t.cli.models import Model, Models, head_units, open_model
+from keras_t2t.cli.predict import image_files, with_crop_fraction
 from keras_t2t.figures import PALETTE
-from keras_t2t.inference import predict_images
-from keras_t2t.models import config_of, parts, preprocessing_of
 from keras_t2t.variants import VARIANTS, variant_of
 
 SIZES = (112, 160, 224, 320, 448, 640, 1024)
@@ -35,22 +30,31 @@ METRICS = {
 """Row titles for `Comparison.summary`."""
 
 
-@app.command("attention")
+@command("attention", LOOK_INSIDE)
 def attention_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
-    image: Annotated[pathlib.Path, typer.Argument(exists=True, help="JPEG, PNG, BMP, GIF or WebP file.")],
+    model: Model,
+    image: Annotated[pathlib.Path, typer.Argument(callback=existing_path, help="Image file.")],
     output: Annotated[pathlib.Path, typer.Option(help="PNG file to write.")] = pathlib.Path("attention.png"),
     crop_fraction: CropOption = None,
 ) -> None:
-    """Draw attention maps and class evidence for an image."""
+    """Draw attention maps and class evidence for an image.
+
+    Example: keras-t2t attention t2t_vit_tiny_32:cifar10 photo.jpg
+    """
+    from keras_t2t import analysis
+    from keras_t2t.data import load_image, read_view
+    from keras_t2t.inference import predict_images
+    from keras_t2t.models import preprocessing_of
+
     check_picture(output)
     opened = open_model(model, trained=True)
     preprocessing = with_crop_fraction(preprocessing_of(opened), crop_fraction)
     view, images = read_view(image, preprocessing), load_image(image, opened, preprocessing)
-    ((label, _),) = predict_images(opened, [image], 1, preprocessing=preprocessing)[0]
-    analysis.draw_overlays(view, analysis.attention_panels(opened, images, label), output, f"{opened.name}: {label}")
+    ((label, probability),) = predict_images(opened, [image], 1, preprocessing=preprocessing)[0]
+    panels = analysis.attention_panels(opened, images, label)
+    analysis.draw_overlays(view, panels, output, f"{opened.name}: {label}, probability {probability:.2f}")
     print_table(_redundancy_table(analysis.redundancy(opened, images)))
-    print(f"Top class: {label}. Wrote {output}")
+    print(f"Top class: {label}, probability {probability:.4f}. Wrote {output}")
 
 
 def _redundancy_table(redundancy):
@@ -62,12 +66,12 @@ def _redundancy_table(redundancy):
 
 
 def _cell(value, key):
-    return "" if np.isnan(value) else f"{value:.1f}" if key == "distance" else f"{value:.3f}"
+    return "" if math.isnan(value) else f"{value:.1f}" if key == "distance" else f"{value:.3f}"
 
 
-@app.command("cost")
+@command("cost", LOOK_INSIDE)
 def cost_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    model: Model,
     size: Annotated[
         str | None,
         typer.Option(help="Image size in pixels, such as 384 or 384x512 (height x width). Defaults to the size of the model."),
@@ -75,7 +79,13 @@ def cost_command(
     latency: Annotated[bool, typer.Option("--latency", help="Also measure the inference time for one image.")] = False,
     picture: Annotated[pathlib.Path | None, typer.Option(help="PNG file for a plot of cost versus image size.")] = None,
 ) -> None:
-    """Count parameters, multiply-accumulates and memory, stage by stage."""
+    """Count parameters, multiply-accumulates and memory, stage by stage.
+
+    Example: keras-t2t cost t2t_vit_14 --size 384 --latency
+    """
+    from keras_t2t import analysis
+    from keras_t2t.models import config_of
+
     check_picture(picture)
     opened = open_model(model)
     if size is None and None in opened.input_shape[1:]:
@@ -85,7 +95,7 @@ def cost_command(
     height, width, _ = result.input_shape
     print_table(_cost_table(result))
     macs = f"{result.multiply_accumulates / 1e9:.3f} G multiply-accumulates"
-    print(f"{result.parameters:,} parameters; {macs} for a {height}x{width} image")
+    print(f"{with_unit(result.parameters)} parameters; {macs} for a {height}x{width} image")
     variant = variant_of(config_of(opened))
     if variant and VARIANTS[variant].authors_gmacs and size is None:
         print(_published(analysis.reconcile(variant)))
@@ -103,14 +113,17 @@ def _cost_table(result):
         is_total = stage is result
         if is_total:
             table.add_section()
-        macs = (f"{count / 1e6:,.2f} M" for count in (stage.weight_macs, stage.attention_macs))
+        macs = (with_unit(count) for count in (stage.weight_macs, stage.attention_macs))
         memory = (f"{count / 2**20:,.2f} MiB" for count in (stage.activation_bytes, stage.largest_bytes))
-        table.add_row("total" if is_total else stage.name, f"{stage.trainable:,}", f"{stage.frozen:,}", *macs, *memory)
+        table.add_row("total" if is_total else stage.name, with_unit(stage.trainable), with_unit(stage.frozen), *macs, *memory)
     return table
 
 
 def _resized(model, shape):
     """Returns a model with the same layers for images `(H, W, C)`. Its random weights do not affect timing."""
+    from keras_t2t.applications import T2TViT
+    from keras_t2t.models import config_of, parts
+
     if all(size in (None, expected) for size, expected in zip(model.input_shape[1:], shape, strict=True)):
         return model
     classes = head_units(model)
@@ -128,17 +141,25 @@ def _published(counts):
     )
 
 
-@app.command("compare")
+@command("compare", LOOK_INSIDE)
 def compare_command(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL", help=MODEL_HELP)],
-    image: Annotated[list[pathlib.Path], typer.Option(exists=True, help="Image file or folder of images. May be repeated.")],
+    models: Models,
+    image: Annotated[
+        list[pathlib.Path], typer.Option(callback=existing_path, help="Image file or folder of images. May be repeated.")
+    ],
     output: Annotated[pathlib.Path, typer.Option(help="PNG file to write.")] = pathlib.Path("compare.png"),
 ) -> None:
-    """Compare the cost and redundancy of several models."""
+    """Compare the cost and redundancy of several models.
+
+    Example: keras-t2t compare t2t_vit_14:imagenet runs/flowers --image photos
+    """
+    from keras_t2t import analysis
+    from keras_t2t.data import load_images
+
     check_picture(output)
     if len(models) > len(PALETTE):
-        raise ValueError(f"Expected at most {len(PALETTE)} models; received: {len(models)} models")
-    paths = [file for path in image for file in (_files(path) if path.is_dir() else [path])]
+        raise ValueError(f"Expected at most {len(PALETTE)} models; received: {len(models)}")
+    paths = image_files(image)
     opened = [open_model(name) for name in models]
     results = []
     for name, model in zip(models, opened, strict=True):
@@ -162,7 +183,7 @@ def _label(name):
 
 
 def _format(value):
-    return "" if np.isnan(value) else f"{value:,.0f}" if value > 1000 else f"{value:.3f}"
+    return "" if math.isnan(value) else with_unit(round(value)) if value > 1000 else f"{value:.3f}"
 
 
 def _parse_size(text):
@@ -170,11 +191,3 @@ def _parse_size(text):
     if len(numbers) != text.count("x") + 1 or len(numbers) > 2:
         raise ValueError(f"Expected --size PIXELS or HEIGHTxWIDTH; received: {text!r}")
     return numbers * 2 if len(numbers) == 1 else numbers
-
-
-def _files(folder):
-    """Finds all images in a folder and its subfolders."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not files:
-        raise ValueError(f"Expected a folder that contains images; received: {folder}")
-    return files

@@ -8,17 +8,16 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from keras_t2t.cli.app import app, check_picture, print_table
-from keras_t2t.cli.models import MODEL_HELP, model_file, open_model
-from keras_t2t.exporting import benchmark as benchmarks
-from keras_t2t.exporting import export as export_model
+from keras_t2t.cli.app import EXPORT, check_picture, command, make_folder_of, print_table
+from keras_t2t.cli.libraries import native_messages_hidden
+from keras_t2t.cli.models import Model, Models, model_file, open_model
 
 DEFAULT_BATCH_SIZES = [8]
 
 
-@app.command("export")
+@command("export", EXPORT)
 def export_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    model: Model,
     output: Annotated[pathlib.Path, typer.Option(help=".tflite or .onnx file, or folder of a SavedModel, to write.")],
     format: Annotated[
         str | None, typer.Option(help="tflite, onnx or saved_model. Defaults to the extension of --output.")
@@ -33,7 +32,10 @@ def export_command(
         pathlib.Path | None,
         typer.Option(help="Folder of images for the comparison. Defaults to --calibration, or ten sample photos."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Batch size of a TFLite file. The other formats accept any.")] = 1,
+    batch_size: Annotated[
+        int, typer.Option(min=0, help="Batch size of a TFLite file, or 0 for any size. The other formats accept any.")
+    ] = 1,
+    opset: Annotated[int, typer.Option(help="Version of the operations in an ONNX file. At least 13.")] = 20,
     input_dtype: Annotated[str, typer.Option(help="Dtype of the images: float32 or uint8.")] = "float32",
     tolerance: Annotated[
         float | None,
@@ -43,29 +45,40 @@ def export_command(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file or SavedModel.")] = False,
+    operators: Annotated[bool, typer.Option("--operators", help="List the operators in the file.")] = False,
 ) -> None:
-    """Export a model to TFLite, ONNX or a SavedModel, and check the file in its own runtime."""
+    """Export a model to TFLite, ONNX or a SavedModel, and check the file in its own runtime.
+
+    Example: keras-t2t export t2t_vit_tiny_32:cifar10 --output model.tflite --quantize int8
+    """
+    from keras_t2t.exporting import export as export_model
+
+    make_folder_of(output)
     keras_model = open_model(model)
     if quantize != "full_int8":  # no ranges to measure: the images are for the comparison
         samples, calibration = samples or calibration, None
-    report = export_model(
-        keras_model,
-        output,
-        format,
-        quantize=quantize,
-        batch_size=batch_size,
-        input_dtype=input_dtype,
-        calibration=calibration,
-        samples=samples,
-        tolerance=tolerance,
-        force=force,
-    )
+    with native_messages_hidden():
+        report = export_model(
+            keras_model,
+            output,
+            format,
+            quantize=quantize,
+            batch_size=batch_size or None,
+            opset=opset,
+            input_dtype=input_dtype,
+            calibration=calibration,
+            samples=samples,
+            tolerance=tolerance,
+            force=force,
+        )
     print(report)
+    if operators:
+        print(report.list_operators())
 
 
-@app.command("benchmark")
+@command("benchmark", EXPORT)
 def benchmark_command(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    models: Models,
     batch: Annotated[
         list[int], typer.Option(min=1, help="Batch size for the throughput. May be repeated.")
     ] = DEFAULT_BATCH_SIZES,
@@ -77,7 +90,11 @@ def benchmark_command(
 
     Latency is the median time of one image. Each file runs in a separate process. Peak memory is that of the whole process:
     Python, numpy, the runtime and the model with the largest batch. Only SavedModels and .keras files load TensorFlow.
+
+    Example: keras-t2t benchmark model.tflite model.onnx --picture latency.png
     """
+    from keras_t2t.exporting import benchmark as benchmarks
+
     check_picture(picture)
     batches = tuple(dict.fromkeys(batch))
     rates = [f"images/s at {size}" for size in batches]

@@ -2,21 +2,20 @@
 
 import pathlib
 import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
-import keras
+import typer
 
-from keras_t2t.applications import T2TViT
+from keras_t2t.cli.libraries import native_messages_hidden
+from keras_t2t.cli.messages import with_unit
 from keras_t2t.configs import T2TConfig
-from keras_t2t.exporting import open_exported
-from keras_t2t.exporting.runtimes import is_exported
-from keras_t2t.inference import keras_runtime
-from keras_t2t.models import config_of, parts
-from keras_t2t.runtime import Runtime
-from keras_t2t.variants import VARIANTS, variant_of
-from keras_t2t.weights import load_checkpoint
-from keras_t2t.weights.architecture import infer_architecture
-from keras_t2t.weights.reading import read_checkpoint
-from keras_t2t.weights.registry import pretrained_weights_of
+from keras_t2t.errors import did_you_mean, did_you_mean_file
+from keras_t2t.variants import VARIANTS, did_you_mean_variant, variant_called, variant_of
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_t2t.runtime import Runtime
 
 MODEL_HELP = (
     "A variant such as t2t_vit_14 (random weights); VARIANT:WEIGHTS, such as t2t_vit_14:imagenet or t2t_vit_14:FILE; a .keras "
@@ -25,7 +24,27 @@ MODEL_HELP = (
 RUN_MODEL = "model.keras"
 
 
-def open_model(name: str, *, trained: bool = False, num_heads: int | None = None) -> keras.Model:
+def check_models(value: Any) -> Any:
+    """Returns the values of a MODEL argument or option unchanged, after checking that each of them names something.
+
+    Raises:
+        ValueError: If there is no such variant, file or folder.
+    """
+    for name in [value] if isinstance(value, str) else value or ():
+        variant, path = name.partition(":")[0], pathlib.Path(name)
+        if not variant_called(variant) and not path.exists():
+            hint = did_you_mean_file(path) or did_you_mean_variant(variant)
+            raise ValueError(
+                f"Expected a file, a folder, or one of the variants {', '.join(VARIANTS)}; received: {name!r}{hint}"
+            )
+    return value
+
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, callback=check_models)]
+Models = Annotated[list[str], typer.Argument(metavar="MODEL", help=MODEL_HELP, callback=check_models)]
+
+
+def open_model(name: str, *, trained: bool = False, num_heads: int | None = None) -> "keras.Model":
     """Returns the Keras model that MODEL names.
 
     Args:
@@ -37,6 +56,11 @@ def open_model(name: str, *, trained: bool = False, num_heads: int | None = None
         ValueError: If there is no such model, if it is an exported file, if it has random weights and `trained` is `True`, or
             if `num_heads` is given for a `.keras` file.
     """
+    import keras
+
+    from keras_t2t import analysis, inference  # noqa: F401  register all layers
+    from keras_t2t.exporting.runtimes import is_exported
+
     path = model_file(name)
     if path is None:
         return _open_variant(name, trained)
@@ -49,14 +73,20 @@ def open_model(name: str, *, trained: bool = False, num_heads: int | None = None
     return keras.saving.load_model(path, compile=False)
 
 
-def open_runtime(name: str) -> Runtime:
+def open_runtime(name: str) -> "Runtime":
     """Returns the trained model that MODEL names, ready to run, whether it is a Keras model or an exported file.
 
     Raises:
         ValueError: If there is no such model, or if it has random weights.
     """
+    from keras_t2t.exporting.runtimes import is_exported, open_exported
+    from keras_t2t.inference import keras_runtime
+
     path = model_file(name)
-    return open_exported(path) if path and is_exported(path) else keras_runtime(open_model(name, trained=True))
+    if path is None or not is_exported(path):
+        return keras_runtime(open_model(name, trained=True))
+    with native_messages_hidden():
+        return open_exported(path)
 
 
 def variant_and_weights(name: str) -> tuple[str, str | None]:
@@ -65,11 +95,11 @@ def variant_and_weights(name: str) -> tuple[str, str | None]:
     Raises:
         ValueError: If there is no such model, or if it is not a variant.
     """
+    from keras_t2t.models import config_of
+
     path = model_file(name)
     if path is None:
-        variant, _, weights = name.partition(":")
-        _check_variant(variant, name)
-        return variant, weights or None
+        return _split(name)
     found = variant_of(config_of(open_model(name)))
     if found is None:
         raise ValueError(f"Expected a model of one of the variants {', '.join(VARIANTS)}; {name} has a different configuration")
@@ -82,8 +112,10 @@ def model_file(name: str) -> pathlib.Path | None:
     Raises:
         ValueError: If it names a folder that is neither a training run nor a SavedModel.
     """
-    path = pathlib.Path(name)
-    if name.partition(":")[0] in VARIANTS or not path.exists():
+    from keras_t2t.exporting.runtimes import is_exported
+
+    path = pathlib.Path(check_models(name))
+    if variant_called(name.partition(":")[0]):
         return None
     if path.is_dir() and not is_exported(path):
         if not (path / RUN_MODEL).is_file():
@@ -92,7 +124,7 @@ def model_file(name: str) -> pathlib.Path | None:
     return path
 
 
-def open_checkpoint(path: str | pathlib.Path, config: T2TConfig | None = None, num_heads: int | None = None) -> keras.Model:
+def open_checkpoint(path: str | pathlib.Path, config: T2TConfig | None = None, num_heads: int | None = None) -> "keras.Model":
     """Builds the model of a checkpoint and loads its weights. Prints what was loaded and what was assumed to standard error.
 
     Args:
@@ -103,6 +135,11 @@ def open_checkpoint(path: str | pathlib.Path, config: T2TConfig | None = None, n
     Raises:
         CheckpointError: If the checkpoint cannot be read or does not fit the model.
     """
+    from keras_t2t.applications import T2TViT
+    from keras_t2t.weights import load_checkpoint
+    from keras_t2t.weights.architecture import infer_architecture
+    from keras_t2t.weights.reading import read_checkpoint
+
     fit = infer_architecture(read_checkpoint(path).arrays, config, num_heads)
     top: dict = {"include_top": False, "pooling": "token"} if fit.classes is None else {"classes": fit.classes}
     name = variant_of(fit.config) or "t2t_vit"
@@ -118,8 +155,10 @@ def open_checkpoint(path: str | pathlib.Path, config: T2TConfig | None = None, n
 
 
 def _open_variant(name, trained):
-    variant, _, weights = name.partition(":")
-    _check_variant(variant, name)
+    from keras_t2t.applications import T2TViT
+    from keras_t2t.weights.registry import pretrained_weights_of
+
+    variant, weights = _split(name)
     pretrained = pretrained_weights_of(variant)
     if weights in pretrained:
         return T2TViT(variant, weights=weights, name=variant)
@@ -128,6 +167,7 @@ def _open_variant(name, trained):
             names = ", ".join(pretrained) or "none available"
             raise ValueError(
                 f"Expected pretrained weights of {variant} ({names}) or a file after the colon; received: {name!r}"
+                f"{did_you_mean(weights, pretrained) or did_you_mean_file(weights)}"
             )
         return open_checkpoint(weights, VARIANTS[variant].config)
     if trained:
@@ -137,19 +177,22 @@ def _open_variant(name, trained):
     return T2TViT(variant, name=variant)
 
 
-def _check_variant(variant, name):
-    if variant not in VARIANTS:
-        raise ValueError(f"Expected a file, a folder, or one of the variants {', '.join(VARIANTS)}; received: {name!r}")
+def _split(name):
+    """Returns the variant and the weights in `VARIANT:WEIGHTS`. The weights are `None` if there is no colon."""
+    variant, _, weights = name.partition(":")
+    return variant_called(variant), weights or None
 
 
-def description(model: keras.Model) -> str:
+def description(model: "keras.Model") -> str:
     """Describes a model in one line: name, parameters, image size and outputs."""
     _, height, width, _ = model.input_shape
     size = "any size" if None in (height, width) else f"{height}x{width}"
-    return f"{model.name}, {model.count_params():,} parameters, images of {size}, outputs {model.output_shape[1:]}"
+    return f"{model.name}, {with_unit(model.count_params())} parameters, images of {size}, outputs {model.output_shape[1:]}"
 
 
-def head_units(model: keras.Model) -> int | None:
+def head_units(model: "keras.Model") -> int | None:
     """Returns the number of classes of a classifier, or `None` if the model has no head."""
+    from keras_t2t.models import parts
+
     head = parts.head_of(model)
     return None if head is None else head.units

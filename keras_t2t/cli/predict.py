@@ -1,137 +1,139 @@
-"""Commands for weights and predictions."""
+"""The command for predictions."""
 
 import dataclasses
-import math
 import pathlib
-from typing import Annotated
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from keras_t2t.cli.app import CropOption, app, print_table
-from keras_t2t.cli.models import MODEL_HELP, description, model_file, open_model, open_runtime
-from keras_t2t.configs import token_grid
-from keras_t2t.inference import predict_images
-from keras_t2t.preprocessing import ModelSpec, Preprocessing
-from keras_t2t.variants import VARIANTS, find_variant
-from keras_t2t.weights.names import name_map
-from keras_t2t.weights.pretrained import cache_folder
-from keras_t2t.weights.registry import PretrainedWeights, pretrained_weights_of
+from keras_t2t.cli.app import MODELS, CropOption, command, existing_path, print_table
+from keras_t2t.cli.models import Model, open_runtime
+from keras_t2t.cli.records import check_records_file, write_records
+from keras_t2t.errors import counted
+from keras_t2t.preprocessing import Preprocessing
 
-HeadsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Number of attention heads, if the checkpoint is not one of the variants. Defaults to one per 64 channels."
-    ),
-]
+if TYPE_CHECKING:
+    from keras_t2t.runtime import Runtime
 
 
-@app.command("convert")
-def convert_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
-    output: Annotated[pathlib.Path, typer.Argument(help="A .keras file (the whole model) or a .weights.h5 file.")],
-    num_heads: HeadsOption = None,
-) -> None:
-    """Convert a checkpoint to Keras."""
-    if not output.name.endswith((".keras", ".weights.h5")):
-        raise ValueError(f"Expected an output that ends in .keras or .weights.h5; received: {output}")
-    opened = open_model(model, trained=True, num_heads=num_heads)
-    (opened.save if output.suffix == ".keras" else opened.save_weights)(output)
-    print(f"Wrote {output}: {description(opened)}")
-
-
-@app.command("info")
-def info_command(
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=f"What to describe. {MODEL_HELP}")] = None,
-) -> None:
-    """List the variants and their pretrained weights, or describe one model."""
-    if model is None:
-        _print_variants()
-    elif model_file(model) is None:
-        _print_variant(model.partition(":")[0])
-    else:
-        print(f"{model}\n{_spec_lines(open_runtime(model).spec)}")
-
-
-def _print_variants():
-    table = Table("variant", "parameters", "weights (top-1 %)", "on this machine", title="Models")
-    for name in VARIANTS:
-        known = pretrained_weights_of(name).values()
-        published = ", ".join(f"{weights.name} {weights.top1:.2f}" for weights in known)
-        local = ", ".join(weights.name for weights in known if _local_file(weights))
-        table.add_row(name, f"{_parameters(name):,}", published or "none", local)
-    print_table(table)
-    print(
-        "Accuracies are as published and were not measured again, except for t2t_vit_tiny_32, which is our own.\n"
-        f"Cache: {cache_folder()}"
-    )
-
-
-def _local_file(weights: PretrainedWeights) -> pathlib.Path | None:
-    """Returns the path of weights on this machine, or `None` if they are not here."""
-    path = weights.path or cache_folder() / weights.file
-    return path if path.exists() else None
-
-
-def _print_variant(name):
-    config = find_variant(name).config
-    print(f"{name}: {_parameters(name):,} parameters\n{config}")
-    for weights in pretrained_weights_of(name).values():
-        table = Table(show_header=False, title=f'weights="{weights.name}"', title_justify="left")
-        table.add_row("file", weights.file if weights.path else weights.url)
-        accuracy = f"top-1 {weights.top1}%" + (f", top-5 {weights.top5}%" if weights.top5 else "")
-        table.add_row("accuracy" if weights.path else "published accuracy", accuracy)
-        table.add_row("data", f"{weights.dataset}, {weights.classes} classes")
-        table.add_row("images", _images_line(weights.preprocessing))
-        if not weights.path:
-            table.add_row("verified by", weights.verified_by)
-        table.add_row("license", weights.license)
-        table.add_row("on this machine", str(_local_file(weights) or "no"))
-        print_table(table)
-
-
-def _images_line(preprocessing: Preprocessing) -> str:
-    height, width = preprocessing.image_size
-    return (
-        f"{height}x{width}, {preprocessing.interpolation}, crop fraction {preprocessing.crop_fraction:g}, "
-        f"mean {preprocessing.mean}, std {preprocessing.std}"
-    )
-
-
-def _spec_lines(spec: ModelSpec) -> str:
-    labels = "unknown" if spec.labels is None else f"{len(spec.labels)}: {', '.join(spec.labels[:10])}"
-    labels += ", ..." if spec.labels and len(spec.labels) > 10 else ""
-    inputs = "pixels in [0, 255]" if spec.normalizes else "normalized images"
-    return f"images: {_images_line(spec.preprocessing)}\ntakes: {inputs}\nreturns: {spec.output}\nclasses: {labels}"
-
-
-def _parameters(variant):
-    known = VARIANTS[variant]
-    positions = 1 + math.prod(token_grid(known.config.soft_splits, *[known.image_size] * 2))
-    return sum(math.prod(row.shape) for row in name_map(known.config, positions))
-
-
-@app.command("predict")
+@command("predict", MODELS)
 def predict_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    model: Model,
     images: Annotated[
-        list[pathlib.Path], typer.Argument(metavar="IMAGE", exists=True, help="JPEG, PNG, BMP, GIF or WebP files.")
+        list[pathlib.Path],
+        typer.Argument(metavar="IMAGE", callback=existing_path, help="Image files, and folders of them at any depth."),
     ],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to print.")] = 5,
+    output: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            help="Write a .csv file, or a .json file with a list, instead of printing. There is one row for each image: path, "
+            "label1, probability1, label2, ..."
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to give for each image.")] = 5,
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of images in a batch.")] = 32,
     crop_fraction: CropOption = None,
 ) -> None:
-    """Print the top classes of images."""
-    runtime = open_runtime(model)
-    if runtime.spec.output == "features":
-        raise ValueError(f"Expected a classifier; {model} returns features")
+    """Predict the classes of images.
+
+    Example: keras-t2t predict runs/flowers photos --output predictions.csv
+    """
+    from keras_t2t.inference import stream_predictions
+
+    check_records_file(output)
+    paths = image_files(images)
+    runtime = open_classifier(model)
     preprocessing = with_crop_fraction(runtime.spec.preprocessing, crop_fraction)
-    for path, predictions in zip(images, predict_images(runtime, images, top, preprocessing=preprocessing), strict=True):
-        print(f"{path.name}:")
-        table = Table("class", "probability")
-        for label, probability in predictions:
-            table.add_row(Text(label), f"{probability:.4f}")
-        print_table(table)
+    results = stream_predictions(runtime, paths, top, batch_size=batch_size, preprocessing=preprocessing)
+    unreadable: dict[str, str] = {}
+    predicted = _set_aside(_with_progress_bar(results, len(paths), to_file=output is not None), unreadable)
+    if output:
+        count = write_records(output, (_record(path, predictions) for path, predictions in predicted))
+        print(f"Wrote {output}: {counted(count, 'image')}")
+    else:
+        for path, predictions in predicted:
+            (_print_table if len(paths) == 1 else _print_line)(path, predictions)
+    if unreadable:
+        lines = "".join(f"\n  {path}: {reason}" for path, reason in unreadable.items())
+        raise ValueError(f"{len(unreadable):,} of {counted(len(paths), 'image')} cannot be read:{lines}")
+
+
+def image_files(paths: Sequence[pathlib.Path]) -> list[str]:
+    """Returns the files among some paths, and the images in the folders among them and in their subfolders, sorted.
+
+    Raises:
+        ValueError: If there is no image in a folder.
+    """
+    return [file for path in paths for file in (_images_in(path) if path.is_dir() else [str(path)])]
+
+
+def _images_in(folder):
+    from keras_t2t.data.sources import SUFFIXES
+
+    files = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files:
+        raise ValueError(f"Expected a folder that contains images; received: {folder}")
+    return files
+
+
+def open_classifier(name: str) -> "Runtime":
+    """Returns the classifier that MODEL names, ready to run; see `open_runtime`.
+
+    Raises:
+        ValueError: If there is no such model, if it has random weights, or if it returns features.
+    """
+    runtime = open_runtime(name)
+    if runtime.spec.output == "features":
+        raise ValueError(f"Expected a classifier; {name} returns features")
+    return runtime
+
+
+def _with_progress_bar(results, count, to_file):
+    """Shows progress on a terminal, unless the results themselves appear there."""
+    console = Console(stderr=True)
+    hidden = count == 1 or not console.is_terminal or (sys.stdout.isatty() and not to_file)
+    return track(results, "Predicting", count, console=console, disable=hidden)
+
+
+def _set_aside(results, unreadable):
+    """Yields the results that are predictions. Puts the reasons of the others into a dictionary by path."""
+    for path, result in results:
+        if isinstance(result, Exception):
+            reason = result.strerror if isinstance(result, OSError) else None
+            unreadable[path] = reason or str(result).removeprefix(f"Cannot read {path}: ")
+        else:
+            yield path, result
+
+
+def _record(path, predictions):
+    record = {"path": path}
+    for rank, (label, probability) in enumerate(predictions, 1):
+        record |= {f"label{rank}": label, f"probability{rank}": float(f"{probability:.7g}")}
+    return record
+
+
+def _print_table(path, predictions):
+    print(f"{pathlib.Path(path).name}:")
+    table = Table("class", "probability")
+    for label, probability in predictions:
+        table.add_row(Text(label), f"{probability:.4f}")
+    print_table(table)
+
+
+def _print_line(path, predictions):
+    line = f"{path}: {', '.join(f'{label} {probability:.4f}' for label, probability in predictions)}"
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    print(line)
 
 
 def with_crop_fraction(preprocessing: Preprocessing, crop_fraction: float | None) -> Preprocessing:

@@ -194,7 +194,10 @@ def _resolve_format(path, format):
 
 def _check_arguments(model, format, quantize, batch_size, opset, input_dtype, calibration):
     if keras.backend.backend() != "tensorflow":
-        raise ValueError(f"Export needs KERAS_BACKEND=tensorflow; the backend is {keras.backend.backend()}")
+        raise ValueError(
+            f"Export needs the Keras backend tensorflow; received: {keras.backend.backend()!r}. Save the model with "
+            'model.save("model.keras"), then run `KERAS_BACKEND=tensorflow keras-t2t export model.keras --output FILE`'
+        )
     ends = [getattr(model, name, None) or () for name in ("inputs", "outputs")]
     if not isinstance(model, keras.Model) or [len(end) for end in ends] != [1, 1]:
         raise ValueError(f"Expected a functional keras.Model with one input and one output; received: {model!r}")

@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 
+from keras_t2t.errors import counted
 from keras_t2t.exporting.onnx import onnx_ops
 from keras_t2t.exporting.saved_model import saved_model_ops
 from keras_t2t.exporting.tflite import tflite_ops
@@ -46,14 +47,17 @@ class ExportReport:
     latency: float
 
     def __str__(self) -> str:
-        ops = ", ".join(f"{count} {op}" for op, count in sorted(self.ops.items(), key=lambda item: (-item[1], item[0])))
         return (
             f"{self.path}: {self.format}{f', {self.quantize}' if self.quantize else ''}, {self.size / 1e6:.2f} MB\n"
-            f"  {self.images} images: logits differ by up to {self.difference:.1e} of the largest logit, "
-            f"{self.agreement:.0%} have the same top class\n"
-            f"  {1000 * self.latency:.2f} ms per batch\n"
-            f"  {ops}"
+            f"  {counted(self.images, 'image')}: {self.agreement:.0%} have the same top class\n"
+            f"  logits differ by up to {self.difference:.1e} of the largest logit\n"
+            f"  {1000 * self.latency:.2f} ms per batch"
         )
+
+    def list_operators(self) -> str:
+        """Returns the number of operations of each kind, one kind per line, with the most frequent ones first."""
+        ops = sorted(self.ops.items(), key=lambda item: (-item[1], item[0]))
+        return "\n".join(f"{count:6} {op}" for op, count in ops)
 
 
 def examine(

@@ -18,9 +18,10 @@ def to_saved_model(model: keras.Model, path: pathlib.Path, spec: ModelSpec, inpu
     Signatures:
 
     - `serving_default` takes `images` `(B, H, W, C)` and returns the outputs, under the name of `ModelSpec.output`.
-    - `classify` exists for classifiers of RGB images. It takes `encoded` `(B,)`, the bytes of JPEG or PNG files, and prepares
-      the images like `keras_t2t.load_image`. It returns the top k classes, where k is at most five: `labels` `(B, k)`, strings,
-      and `scores` `(B, k)`, probabilities (or the independent scores of a model that returns these).
+    - `classify` exists for classifiers of RGB images. It takes `encoded` `(B,)`, the bytes of JPEG, PNG, BMP, GIF or WebP
+      files, and prepares the images like `keras_t2t.load_image` without Pillow. It returns the top k classes, where k is at
+      most five: `labels` `(B, k)`, strings, and `scores` `(B, k)`, probabilities (or the independent scores of a model that
+      returns these).
 
     Args:
         model: The result of `optimize_for_inference`.

@@ -1,7 +1,8 @@
 """Predictions for image files, from both Keras models and exported models."""
 
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -84,24 +85,73 @@ def predict_images(
     >>> label
     'frog'
     """
-    runtime = model if isinstance(model, Runtime) else keras_runtime(model)
     results = []
-    for row in image_probabilities(runtime, paths, batch_size, preprocessing):
-        labels = display_labels(runtime.spec, len(row))
-        best = np.argsort(-row, kind="stable")[:top]
-        results.append([(labels[index], float(row[index])) for index in best])
+    for _, result in stream_predictions(model, paths, top, batch_size=batch_size, preprocessing=preprocessing):
+        if isinstance(result, Exception):
+            raise result
+        results.append(result)
     return results
 
 
-def image_probabilities(
-    runtime: Runtime,
-    paths: Sequence[str | os.PathLike],
+def stream_predictions(
+    model: keras.Model | Runtime,
+    paths: Iterable[str | os.PathLike],
+    top: int = 5,
+    *,
     batch_size: int = 32,
     preprocessing: Preprocessing | None = None,
-) -> Iterator[np.ndarray]:
-    """Yields the probabilities `(classes,)` of each image file in turn, in bounded memory."""
-    from keras_t2t.data import load_images  # needs TensorFlow, regardless of the Keras backend
+) -> Iterator[tuple[str | os.PathLike, list[tuple[str, float]] | ValueError | OSError]]:
+    """Yields the top classes of any number of image files. Only one batch of images is in memory at a time.
 
-    for start in range(0, len(paths), batch_size):
-        images = load_images(paths[start : start + batch_size], runtime, preprocessing)
-        yield from probabilities(runtime.run(images), runtime.spec)
+    Args:
+        model: A classifier built by this package, or an exported one opened by `keras_t2t.open_exported`.
+        paths: Image files. The paths of a batch are taken when its turn comes.
+        top: Number of classes to return for each image.
+        batch_size: Number of images to process at a time.
+        preprocessing: How to resize and crop the images. Defaults to `keras_t2t.preprocessing_of(model)`.
+
+    Yields:
+        For each path in turn, `(path, predictions)`. The predictions are `(label, probability)` pairs, as in `predict_images`.
+        If the file cannot be read, the exception is in their place. It is not raised, so the other files are predicted.
+
+    Raises:
+        ValueError: If the model is not a classifier built by this package.
+
+    Example:
+
+    >>> model = keras_t2t.T2TViTTiny32(weights="cifar10")
+    >>> for path, result in stream_predictions(model, ["examples/images/frog.jpg", "README.md"], top=1):
+    ...     print(path, type(result).__name__)
+    examples/images/frog.jpg list
+    README.md ValueError
+    """
+    runtime = model if isinstance(model, Runtime) else keras_runtime(model)
+    remaining = iter(paths)
+    while batch := list(itertools.islice(remaining, batch_size)):
+        views = [_view_or_error(path, preprocessing or runtime.spec.preprocessing) for path in batch]
+        rows = iter(_view_probabilities(runtime, [view for view in views if isinstance(view, np.ndarray)]))
+        for path, view in zip(batch, views, strict=True):
+            yield path, _top_classes(next(rows), runtime.spec, top) if isinstance(view, np.ndarray) else view
+
+
+def _view_or_error(path, preprocessing):
+    from keras_t2t.data import read_view  # needs TensorFlow, regardless of the Keras backend
+
+    try:
+        return read_view(path, preprocessing)
+    except (ValueError, OSError) as error:
+        return error
+
+
+def _view_probabilities(runtime, views):
+    from keras_t2t.data import as_input
+
+    if not views:
+        return []
+    images = as_input(np.stack(views), runtime.spec, runtime.input_dtype)
+    return probabilities(runtime.run(images), runtime.spec)
+
+
+def _top_classes(row, spec, top):
+    labels = display_labels(spec, len(row))
+    return [(labels[index], float(row[index])) for index in np.argsort(-row, kind="stable")[:top]]

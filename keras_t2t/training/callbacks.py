@@ -1,17 +1,15 @@
-"""Callbacks of a training run: evaluation, checkpoints, early stopping, and progress."""
+"""Callbacks of a training run: evaluation, checkpoints, and early stopping."""
 
 import contextlib
 import csv
 import math
 import os
 import pathlib
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
-import rich.progress
 import tensorflow as tf
 
 from keras_t2t.errors import TrainingError
@@ -202,40 +200,3 @@ def divergence_advice(folder: pathlib.Path) -> str:
     return (
         f"The last good checkpoint is {last_state(folder)}. Try a lower learning rate or global_clipnorm in a new output folder"
     )
-
-
-class Progress(keras.callbacks.Callback):
-    """Shows a progress bar with images per second and the remaining time. Without a terminal, prints one line per epoch.
-
-    Call `bar.stop()` when training ends, because Keras does not notify callbacks when training ends with an error.
-
-    Args:
-        epochs: Total number of epochs.
-        steps: Number of steps in an epoch.
-        batch_size: Number of images in a step.
-    """
-
-    def __init__(self, epochs: int, steps: int, batch_size: int):
-        super().__init__()
-        self.epochs, self.steps, self.batch_size = epochs, steps, batch_size
-        columns = ("{task.description}", rich.progress.BarColumn(), "{task.fields[text]}", rich.progress.TimeRemainingColumn())
-        self.bar = rich.progress.Progress(*columns)
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        self.task = self.bar.add_task("training", total=self.epochs * self.steps, text="")
-        if self.bar.console.is_terminal:
-            self.bar.start()
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.epoch, self.start = epoch, time.perf_counter()
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        rate = (batch + 1) * self.batch_size / (time.perf_counter() - self.start)
-        self.rate = f"{rate:,.0f} images/s"
-        text = f"loss {logs['loss']:.3f}, accuracy {logs['accuracy']:.3f}, {self.rate}"
-        completed, description = self.epoch * self.steps + batch + 1, f"epoch {self.epoch + 1} of {self.epochs}"
-        self.bar.update(self.task, completed=completed, description=description, text=text)
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        metrics = ", ".join(f"{name} {value:.4f}" for name, value in logs.items())
-        self.bar.console.print(f"epoch {epoch + 1} of {self.epochs}: {metrics}, {self.rate}", soft_wrap=True, highlight=False)

@@ -82,6 +82,12 @@ def last_state(output: pathlib.Path) -> str:
     return str(states[0]) if states else "none"
 
 
+def finished_epochs(output: pathlib.Path) -> int:
+    """Returns the number of epochs that a training run has finished, according to its newest state."""
+    states = _states(output / "checkpoints")
+    return int(states[0].stem.removeprefix("epoch-")) if states else 0
+
+
 def _states(folder):
     """Returns the states in a folder, newest first."""
     return sorted((path for path in folder.glob("epoch-*.npz") if re.fullmatch(r"epoch-\d+\.npz", path.name)), reverse=True)

@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_t2t.errors import did_you_mean
+
 STRATEGIES = ("none", "mirrored", "tpu", "jax")
 LOST_CONNECTION_STATUSES = ("ABORTED:", "CANCELLED:", "DEADLINE_EXCEEDED:", "INTERNAL:", "UNAVAILABLE:", "UNKNOWN:")
 SHUTDOWN_TIMEOUT = 10
@@ -44,7 +46,8 @@ def make_strategy(
         RuntimeError: If the CPU cannot be split because the backend has been used already.
     """
     if strategy not in STRATEGIES:
-        raise ValueError(f"Expected strategy to be one of {STRATEGIES}; received: strategy={strategy!r}")
+        hint = did_you_mean(strategy, STRATEGIES)
+        raise ValueError(f"Expected strategy to be one of {STRATEGIES}; received: strategy={strategy!r}{hint}")
     if strategy in ("none", "tpu") and cpu_devices:
         raise ValueError(f"Expected the strategy 'mirrored' or 'jax' to split the CPU; received: {strategy=}, {cpu_devices=}")
     if strategy != "jax" and (coordinator, processes, process) != (None, None, None):
@@ -125,6 +128,64 @@ def device_count(strategy: Any) -> int:
     if isinstance(strategy, keras.distribution.DataParallel):
         return strategy.num_model_replicas
     return strategy.num_replicas_in_sync
+
+
+def device_scope(device: str | None) -> contextlib.AbstractContextManager:
+    """Returns the context to build and train a model in, so that it uses only one device.
+
+    On TensorFlow, the other devices stay hidden for the rest of the process.
+
+    Args:
+        device: `"cpu"`, `"gpu"` (the first GPU), or `"gpu:1"` and so on. `None` leaves the choice to the backend.
+
+    Raises:
+        ValueError: If there is no such device.
+        RuntimeError: If TensorFlow has been used already and would have to hide a device.
+    """
+    if device is None:
+        return contextlib.nullcontext()
+    gpus = _gpu_count()
+    names = ["cpu", *(["gpu"] if gpus else []), *(f"gpu:{index}" for index in range(gpus))]
+    if device not in names:
+        none = "" if gpus else f" ({keras.backend.backend()} finds no GPU)"
+        raise ValueError(f"Expected device to be {' or '.join(names)}{none}; received: {device=}")
+    if keras.backend.backend() != "tensorflow":
+        return keras.device(device)
+    import tensorflow as tf
+
+    index = int(device.partition(":")[2] or 0)
+    visible = [] if device == "cpu" else tf.config.list_physical_devices("GPU")[index]
+    tf.config.set_visible_devices(visible, "GPU")
+    return contextlib.nullcontext()
+
+
+def _gpu_count():
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return len(tf.config.list_physical_devices("GPU"))
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.cuda.device_count()
+    import jax
+
+    try:
+        return len(jax.devices("gpu"))
+    except RuntimeError:  # there is no such platform
+        return 0
+
+
+def describe_device(model: keras.Model, strategy: Any = None) -> str:
+    """Returns the device that holds the weights of a model, such as `"gpu:0"`, or how many devices a strategy uses."""
+    if strategy is not None:
+        processes = this_process()[1]
+        return f"{device_count(strategy)} devices" + (f" of {processes} processes" if processes > 1 else "")
+    value = model.weights[0].value
+    if keras.backend.backend() == "jax":
+        (device,) = value.devices()
+        return f"{device.platform}:{device.id}"
+    return str(value.device).rpartition("device:")[2].lower()
 
 
 def this_process() -> tuple[int, int]:

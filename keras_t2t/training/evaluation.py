@@ -88,18 +88,19 @@ def evaluate(
 
 
 def draw_confusion(report: EvaluationReport, path: pathlib.Path) -> None:
-    """Saves the confusion matrix as a PNG, with each row as fractions of its class."""
+    """Saves the confusion matrix as a PNG, with each row as fractions of its class. Cells without images stay blank."""
     count = len(report.classes)
     figure = new_figure(*(min(max(4, 0.45 * count + 2.5), 16),) * 2)
     axes = figure.subplots()
     fractions = report.confusion / np.maximum(report.confusion.sum(1, keepdims=True), 1)
-    image = axes.imshow(fractions, cmap="cividis", vmin=0, vmax=1)
+    image = axes.imshow(np.ma.masked_equal(fractions, 0), cmap="cividis", vmin=0, vmax=1)
     if count <= 30:
         axes.set_xticks(range(count), report.classes, rotation=60, ha="right")
         axes.set_yticks(range(count), report.classes)
-        for row, column in np.argwhere(fractions >= 0.005):
-            color = "black" if fractions[row, column] > 0.5 else "white"
-            axes.text(column, row, f"{100 * fractions[row, column]:.0f}", ha="center", va="center", color=color, fontsize=8)
+        for row, column in np.argwhere(fractions):
+            percent = 100 * fractions[row, column]
+            text, color = "<1" if percent < 1 else f"{percent:.0f}", "black" if percent > 50 else "white"
+            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
     axes.set(xlabel="predicted class", ylabel="true class")
     figure.colorbar(image, shrink=0.7, label="fraction of the true class")
     figure.savefig(path, dpi=120)

@@ -7,6 +7,8 @@ from typing import Any
 
 from keras_t2t.configs import token_grid
 from keras_t2t.data.augment import CROPS, Augmentation
+from keras_t2t.errors import did_you_mean
+from keras_t2t.extras import import_extra
 from keras_t2t.preprocessing import INTERPOLATIONS
 from keras_t2t.variants import find_variant
 
@@ -153,15 +155,23 @@ class Recipe(Augmentation):
         types = typing.get_type_hints(type(self))
         unknown = sorted(set(changes) - set(types))
         if unknown:
-            raise ValueError(f"Unknown settings {unknown}; expected some of: {', '.join(types)}")
+            hint = did_you_mean(unknown[0], types)
+            raise ValueError(f"Unknown settings {unknown}; expected some of: {', '.join(types)}{hint}")
         return dataclasses.replace(self, **{name: _converted(name, value, types[name]) for name, value in changes.items()})
 
     def to_yaml(self) -> str:
         """Returns the recipe as YAML, with one line for each setting."""
-        import yaml
-
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()}
-        return yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
+        return yaml_module().safe_dump(values, sort_keys=False, default_flow_style=None)
+
+
+def yaml_module() -> Any:
+    """Returns PyYAML, which reads and writes recipes.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
+    return import_extra("yaml", "Recipes need PyYAML", "train")
 
 
 def _unmet_requirement(name, value):

@@ -8,8 +8,9 @@ import os
 import pathlib
 from typing import Any
 
+from keras_t2t.errors import did_you_mean, did_you_mean_file
 from keras_t2t.preprocessing import CIFAR_MEAN, CIFAR_STD
-from keras_t2t.training.recipe import Recipe
+from keras_t2t.training.recipe import Recipe, yaml_module
 from keras_t2t.variants import find_variant
 
 _SMALL_IMAGES: dict[str, Any] = {
@@ -76,13 +77,13 @@ RECIPES: dict[str, Recipe] = {
 
 
 def finetune(images: int, model: str = "t2t_vit_14") -> Recipe:
-    """Returns a recipe for fine-tuning. With fewer images, it has more epochs and smaller batches.
+    """Returns a recipe for fine-tuning. With fewer images, it has more epochs and smaller batches, of all images at most.
 
     Args:
         images: Number of training images.
         model: Name of the variant.
     """
-    batch_size = 16 if images < 500 else 32 if images < 5000 else 64
+    batch_size = min(images, 16) if images < 500 else 32 if images < 5000 else 64
     return Recipe(
         model=model,
         image_size=find_variant(model).image_size,
@@ -144,10 +145,10 @@ def load_recipe(name: str | os.PathLike, images: int = 0, model: str | None = No
 def _from_yaml(name):
     path = pathlib.Path(name)
     if not path.is_file():
-        raise ValueError(f"Expected one of the recipes {', '.join(RECIPES)}, finetune, or a YAML file; received: {str(name)!r}")
-    import yaml
-
-    values = yaml.safe_load(path.read_text())
+        hint = did_you_mean(str(name), [*RECIPES, "finetune"]) or did_you_mean_file(path)
+        names = ", ".join(RECIPES)
+        raise ValueError(f"Expected one of the recipes {names}, finetune, or a YAML file; received: {str(name)!r}{hint}")
+    values = yaml_module().safe_load(path.read_text())
     if not isinstance(values, dict):
         raise ValueError(f"Expected a YAML mapping of setting names to values in {path}")
     return Recipe().replace(**values)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from keras_t2t.data import ImageSource
 from keras_t2t.figures import new_figure
+from keras_t2t.training.callbacks import accuracy_of
 from keras_t2t.training.recipe import Recipe
 
 
@@ -22,6 +23,7 @@ def draw_curves(history: list[dict], path: pathlib.Path) -> None:
             if points:
                 axes.plot(*zip(*points, strict=True), style, label=label, marker="." if len(points) < 30 else None)
         axes.set(xlabel="epoch", title=title)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
         if title != "learning rate":
             axes.legend(frameon=False)
@@ -37,7 +39,7 @@ def model_card(recipe: Recipe, sources: Mapping[str, ImageSource], history: list
         history: Logs of all epochs.
         command: Command that trained the model.
     """
-    last = history[-1]
+    last, best = history[-1], max(history, key=accuracy_of)
     metrics = [f"| {name} | {last[name]:.4f} |" for name in last if name.startswith(("val_", "ema_val_"))]
     held_out = next(split for split in sources if split != "train")
     counts = ", ".join(f"{len(source):,} in {split}" for split, source in sources.items())
@@ -52,6 +54,7 @@ def model_card(recipe: Recipe, sources: Mapping[str, ImageSource], history: list
         "- `model.keras` contains the moving average of the weights."
         if recipe.ema_momentum
         else "- `model.keras` contains the weights of the last step.",
+        f"- `best.weights.h5` contains the weights after epoch {best['epoch']:.0f}, which has the best validation accuracy.",
         "",
         "| Metric | After the last epoch |",
         "|---|---|",

@@ -19,13 +19,12 @@ from keras_t2t.data import (
     without_bad_files,
 )
 from keras_t2t.data.check import explain_data_errors
-from keras_t2t.errors import DataError, TrainingError
-from keras_t2t.figures import new_figure
+from keras_t2t.errors import DataError, TrainingError, counted
+from keras_t2t.extras import import_extra
 from keras_t2t.models import preprocessing_of
 from keras_t2t.training.building import build_model, compiled_model
 from keras_t2t.training.callbacks import (
     Evaluation,
-    Progress,
     State,
     StopWhenNotFinite,
     StopWithoutImprovement,
@@ -36,13 +35,17 @@ from keras_t2t.training.checkpoints import last_state, restore_state
 from keras_t2t.training.distribution import (
     building_scope,
     check_equal_everywhere,
+    describe_device,
     device_count,
     is_lost_connection,
     this_process,
     training_scope,
 )
-from keras_t2t.training.recipe import Recipe
+from keras_t2t.training.progress import Progress
+from keras_t2t.training.recipe import Recipe, yaml_module
+from keras_t2t.training.record import record_training
 from keras_t2t.training.report import draw_curves, model_card
+from keras_t2t.training.summary import opening, resuming
 
 
 def train(
@@ -53,35 +56,43 @@ def train(
     strategy: Any = None,
     command: str = "keras_t2t.training.train",
 ) -> tuple[keras.Model, list[dict]]:
-    """Trains a model, or resumes an interrupted training run.
+    """Trains a model, or goes on with an interrupted or finished training run.
+
+    If `output` contains a checkpoint, training resumes from there. If the recipe has more epochs than before, the run goes on
+    up to the new number. Only `epochs`, upward, and `early_stopping_patience` may change. The schedule is computed again for
+    the new number of epochs, so the learning rate may rise at first. The result differs from that of one long run, because
+    the epochs before had smaller learning rates.
 
     Args:
         recipe: How to train.
         sources: The `"train"` and `"val"` images, as returned by `keras_t2t.data.from_folder`.
         output: Folder for `recipe.yaml`, `data.yaml`, `checkpoints/`, `log.csv`, `tensorboard/`, `best.weights.h5`, and, at the
-            end, `model.keras`, `curves.png`, and `README.md` (the model card). If it contains a checkpoint of the same training
-            run, training resumes from there.
+            end, `model.keras`, `curves.png`, and `README.md` (the model card). `model.keras` is the model after the last epoch,
+            for which the schedule is made; `best.weights.h5` are the weights after the epoch with the best validation accuracy.
         weights: Initial weights of the backbone. See `keras_t2t.T2TViT`.
         strategy: Distribution strategy. See `make_strategy`. With several processes, the first one writes the files, and all
             of them must read the same `output` and the same data.
         command: Command to mention in the model card.
 
     Returns:
-        The trained model, with the moving average of the weights if the recipe has one, and the logs of all epochs.
+        The model after the last epoch, with the moving average of the weights if the recipe has one, and the logs of all
+        epochs.
 
     Raises:
         DataError: If there are too few images, or if labels are out of range.
+        ImportError: If PyYAML, matplotlib, or TensorBoard is not installed. The message says how to install it.
         TrainingError: If the loss is not finite, if files cannot be written, or if another process has ended.
         ValueError: If the recipe does not work with the strategy, or if `output` contains a different training run.
     """
     output, process = pathlib.Path(output), this_process()
+    check_extras()
     check_strategy(recipe, strategy)
     output.mkdir(parents=True, exist_ok=True)
-    new_figure(1, 1)  # fails now rather than after the last epoch if matplotlib is missing
-    record_training(recipe, sources, weights, output, writes=process[0] == 0)
+    epochs_before = record_training(recipe, sources, weights, output, writes=process[0] == 0)
     keras.utils.set_random_seed(recipe.seed)
-    held_out = "test" if sources["val"] is sources.get("test") else "val"
     images = prepare_sources(recipe, sources)
+    held_out = "test" if sources["val"] is sources.get("test") else "val"
+    splits = {"train": images["train"], held_out: images["val"]}
     classes, steps = images["train"].classes, len(images["train"]) // recipe.batch_size
     with building_scope(strategy):
         model = compiled_model(recipe, classes, steps, weights)
@@ -90,6 +101,9 @@ def train(
         epochs, history = restore_state(output / "checkpoints", model)
         checksum = zlib.crc32(recipe.to_yaml().encode()) >> 1
         check_equal_everywhere(recipe=checksum, finished_epochs=epochs, steps=steps, validation_images=len(images["val"]))
+        if process[0] == 0:
+            print(opening(recipe, model, splits, describe_device(model, strategy), output, weights))
+            print(resuming(recipe, history, epochs_before))
         with explain_data_errors(*images.values()), explain_lost_process(output):
             fit(model, inference_model, recipe, images, output, steps, epochs, history)
     inference_model.set_weights(averaged_values(model))
@@ -97,9 +111,19 @@ def train(
         inference_model.save(output / "model.part.keras")
         os.replace(output / "model.part.keras", output / "model.keras")
         draw_curves(history, output / "curves.png")
-        splits = {"train": images["train"], held_out: images["val"]}
         (output / "README.md").write_text(model_card(recipe, splits, history, command))
     return inference_model, history
+
+
+def check_extras() -> None:
+    """Checks that what training writes can be written, now rather than after the first epoch.
+
+    Raises:
+        ImportError: If an optional package is missing.
+    """
+    yaml_module()
+    import_extra("tensorboard", "Training logs need TensorBoard", "train")
+    import_extra("matplotlib", "Learning curves need matplotlib", "train")
 
 
 def prepare_sources(recipe: Recipe, sources: Mapping[str, ImageSource]) -> dict[str, Any]:
@@ -113,7 +137,8 @@ def prepare_sources(recipe: Recipe, sources: Mapping[str, ImageSource]) -> dict[
         raise DataError("class_weights needs all labels in advance. Use images from a folder or arrays instead of a stream")
     if len(readable["train"]) < recipe.batch_size:
         raise DataError(
-            f"Expected at least one batch of {recipe.batch_size} training images; received: {len(readable['train'])} images"
+            f"Expected at least one batch of {recipe.batch_size} training images; received: {len(readable['train'])} images. "
+            f"Use batch_size={len(readable['train'])} or less"
         )
     if recipe.cache:
         with explain_data_errors(*readable.values()):
@@ -140,7 +165,7 @@ def readable_source(recipe: Recipe, split: str, source: Any) -> Any:
     if not recipe.skip_bad_files or not source.from_files:
         return source
     source, bad = without_bad_files(source)
-    print(f"{split}: skipping {len(bad)} files that cannot be read{': ' if bad else ''}{', '.join(bad[:3])}")
+    print(f"{split}: skipping {counted(len(bad), 'file')} that cannot be read{': ' if bad else ''}{', '.join(bad[:3])}")
     return source
 
 
@@ -162,45 +187,6 @@ def check_strategy(recipe: Recipe, strategy: Any) -> None:
         )
 
 
-def record_training(
-    recipe: Recipe,
-    sources: Mapping[str, ImageSource],
-    weights: str | os.PathLike | None,
-    output: pathlib.Path,
-    writes: bool = True,
-) -> None:
-    """Writes what identifies a training run: the recipe (`recipe.yaml`), and the data and initial weights (`data.yaml`).
-
-    Args:
-        recipe: Recipe of the run.
-        sources: Images by split.
-        weights: Initial weights of the backbone.
-        output: Output folder.
-        writes: Whether this process writes files.
-
-    Raises:
-        ValueError: If the folder contains checkpoints of a different training run.
-    """
-    import yaml
-
-    data: dict[str, Any] = {split: len(source) for split, source in sources.items()}
-    data |= {"weights": None if weights is None else str(weights), "classes": list(map(str, sources["train"].classes))}
-    texts = {"recipe.yaml": recipe.to_yaml(), "data.yaml": yaml.safe_dump(data, sort_keys=False)}
-    for name, text in texts.items():
-        path = output / name
-        old = path.read_text() if path.exists() else text
-        if old != text and last_state(output) != "none":
-            changed = sorted(set(text.splitlines()) ^ set(old.splitlines()))
-            raise ValueError(
-                f"{output} contains a different training run. Use another folder. Differences in {name}: "
-                f"{'; '.join(changed[:10])}"
-            )
-        if writes:
-            temporary = path.with_suffix(".part")
-            temporary.write_text(text)
-            os.replace(temporary, path)
-
-
 def fit(
     model: keras.Model,
     inference_model: keras.Model,
@@ -211,8 +197,8 @@ def fit(
     first_epoch: int,
     history: list[dict],
 ) -> None:
-    """Trains a compiled model from `first_epoch` on, unless training has already stopped early."""
-    if stops_early(history, recipe.early_stopping_patience):
+    """Trains a compiled model from `first_epoch` on, unless training is finished or has stopped early."""
+    if first_epoch == recipe.total_epochs or stops_early(history, recipe.early_stopping_patience):
         return
     size, process = (recipe.image_size, recipe.image_size), this_process()
     batch_size = recipe.batch_size // process[1]

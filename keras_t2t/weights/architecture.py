@@ -10,10 +10,11 @@ import numpy as np
 from keras_t2t.configs import T2TConfig
 from keras_t2t.errors import CheckpointError
 from keras_t2t.models.parts import HEAD
-from keras_t2t.variants import VARIANTS
+from keras_t2t.variants import VARIANTS, variant_of
 from keras_t2t.weights.matching import layout_of, match
 from keras_t2t.weights.names import POSITIONS, name_map
 
+VARIANT_CONFIGS = [variant.config for variant in VARIANTS.values()]
 HEAD_DIM = 64  # channels per attention head in every published checkpoint
 
 
@@ -56,12 +57,12 @@ def infer_architecture(
         try:
             return _fit(arrays, config)
         except CheckpointError as error:
-            raise CheckpointError(f"The checkpoint does not fit the configuration. Mismatches:\n{error}") from None
-    for variant in () if num_heads else VARIANTS.values():
-        try:
-            return _fit(arrays, variant.config)
-        except CheckpointError:
-            pass
+            expected = variant_of(config) or "this configuration"
+            raise CheckpointError(
+                f"The checkpoint does not fit {expected}. {explain_mismatches(arrays, config, error)}"
+            ) from None
+    if not num_heads and (fit := _fit_first(arrays, VARIANT_CONFIGS)):
+        return fit
     try:
         return _fit(arrays, _config_from_shapes({name: array.shape for name, array in arrays.items()}, num_heads))
     except (LookupError, ValueError) as error:
@@ -69,6 +70,22 @@ def infer_architecture(
             "The checkpoint fits neither a known variant nor a T2T-ViT with standard blocks and square images. To load it, "
             f"build its model with keras_t2t.T2TViT(T2TConfig(...)) and call load_checkpoint. Mismatches:\n{error}"
         ) from error
+
+
+def explain_mismatches(arrays: Mapping[str, np.ndarray], config: T2TConfig, mismatches: CheckpointError) -> str:
+    """Returns why a checkpoint does not fit a model: it belongs to another variant, or else the list of mismatches."""
+    other = None if _fit_first(arrays, [config]) else _fit_first(arrays, VARIANT_CONFIGS)
+    return f"These are the weights of {variant_of(other.config)}" if other else f"Mismatches:\n{mismatches}"
+
+
+def _fit_first(arrays, configs):
+    """Returns the `Architecture` of a checkpoint for the first of the configurations that fits, or `None`."""
+    for config in configs:
+        try:
+            return _fit(arrays, config)
+        except CheckpointError:
+            pass
+    return None
 
 
 def _fit(arrays, config):

@@ -71,7 +71,7 @@ def fetch(weights: PretrainedWeights) -> pathlib.Path:
         if problem is None:
             _record_digest(weights, path)
             return path
-        note = f" The file in the cache was not used: {problem}"
+        note = f"\nThe file in the cache was not used: {problem}"
     try:
         _download_verified(weights, path)
     except DownloadError as error:
@@ -107,8 +107,9 @@ def _download(weights, path):
         pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=TIMEOUT)(weights.url, str(path), None)
     except (requests.RequestException, ValueError) as error:  # pooch raises `ValueError` for invalid numbers in the response
         raise DownloadError(
-            f"Cannot download {weights.file} from {weights.url}: {error}. If this machine is offline, download the file "
-            f"elsewhere and copy it to {cache_folder()}, or set the environment variable {MIRROR} to the URL of a mirror."
+            f"The weights {weights.variant}:{weights.name} cannot be downloaded. If this machine is offline, download\n"
+            f"  {weights.url}\non another one and copy the file to the folder\n  {cache_folder()}\n"
+            f"or set the environment variable {MIRROR} to the URL of a mirror.\nCause: {error}"
         ) from error
 
 

@@ -1,6 +1,7 @@
 """Training on two devices matches training on one, and invalid strategies raise."""
 
 import csv
+import os
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import PIL.Image
 import pytest
 
 from keras_t2t.training import Recipe, make_strategy
+from keras_t2t.training.distribution import device_scope
 from keras_t2t.training.trainer import check_strategy
 
 
@@ -33,7 +35,7 @@ def test_two_devices_match_one(tmp_path):
     for name, arguments in {"one": [], "two": ["--strategy", "mirrored", "--cpu-devices", "2"]}.items():
         result = subprocess.run([*command, *arguments, "--output", name], cwd=tmp_path, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr[-2000:]
-        assert ("Training on 2 devices" in result.stdout) == (name == "two")
+        assert ("\nDevice         2 devices\n" in result.stdout) == (name == "two")
         with (tmp_path / name / "log.csv").open() as file:
             logs[name] = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
     for one, two in zip(logs["one"], logs["two"], strict=True):
@@ -41,6 +43,66 @@ def test_two_devices_match_one(tmp_path):
         for key in one:
             assert two[key] == pytest.approx(one[key], rel=1e-3), key
     assert len(logs["two"]) == 2
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """Pretends that TensorFlow finds two GPUs. Returns the list of the devices that it is told to see."""
+    visible = []
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", {"GPU": ["first", "second"]}.get)
+    monkeypatch.setattr("tensorflow.config.set_visible_devices", lambda devices, kind: visible.append((devices, kind)))
+    return visible
+
+
+@pytest.mark.parametrize(("device", "seen"), [("cpu", []), ("gpu", "first"), ("gpu:0", "first"), ("gpu:1", "second")])
+def test_one_device_hides_the_others(two_gpus, device, seen):
+    with device_scope(device):
+        assert two_gpus == [(seen, "GPU")]
+
+
+def test_no_device_leaves_the_choice_to_the_backend(two_gpus):
+    with device_scope(None):
+        assert two_gpus == []
+
+
+@pytest.mark.parametrize("device", ["gpu:2", "gpu:-1", "cuda", "GPU", "cpu:1", ""])
+def test_unknown_device_raises(two_gpus, device):
+    with pytest.raises(ValueError) as error:
+        device_scope(device)
+    assert str(error.value) == f"Expected device to be cpu or gpu or gpu:0 or gpu:1; received: {device=}"
+    assert two_gpus == []
+
+
+def test_missing_gpu_raises(monkeypatch):
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: [])
+    with pytest.raises(ValueError) as error:
+        device_scope("gpu")
+    assert str(error.value) == "Expected device to be cpu (tensorflow finds no GPU); received: device='gpu'"
+
+
+def test_one_device_on_jax():
+    """JAX splits the CPU, so that there is a device which is not the default. Its name is that of where the weights are."""
+    code = """
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+import keras
+from keras_t2t.training.distribution import describe_device, device_scope
+def model():
+    return keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+with device_scope("cpu"):
+    print(describe_device(model()))
+with keras.device("cpu:1"):
+    print(describe_device(model()))
+try:
+    device_scope("gpu")
+except ValueError as error:
+    print(error)
+"""
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert result.stdout == "cpu:0\ncpu:1\nExpected device to be cpu (jax finds no GPU); received: device='gpu'\n", (
+        result.stderr
+    )
 
 
 @pytest.mark.parametrize(

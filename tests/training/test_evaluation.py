@@ -7,7 +7,8 @@ import pytest
 
 import keras_t2t
 from keras_t2t.data import from_arrays
-from keras_t2t.training.evaluation import draw_confusion, evaluate
+from keras_t2t.figures import new_figure
+from keras_t2t.training.evaluation import EvaluationReport, draw_confusion, evaluate
 
 PIXELS = keras_t2t.Preprocessing(image_size=(8, 8), crop_fraction=1.0, mean=(0.0,) * 3, std=(1 / 255,) * 3)
 
@@ -36,6 +37,23 @@ def test_report_matches_counts_by_hand(tmp_path):
     assert report.images_per_second > 0
     draw_confusion(report, tmp_path / "confusion.png")
     assert min(PIL.Image.open(tmp_path / "confusion.png").size) > 400
+
+
+def test_confusion_picture_leaves_zeros_blank(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(
+        "keras_t2t.training.evaluation.new_figure", lambda *size: figures.append(new_figure(*size)) or figures[-1]
+    )
+    confusion = np.array([[199, 1, 0], [0, 0, 0], [30, 10, 60]])
+    draw_confusion(EvaluationReport(tuple("abc"), confusion, None, 1.0), tmp_path / "confusion.png")
+    axes = figures[0].axes[0]
+    np.testing.assert_array_equal(np.ma.getmaskarray(axes.images[0].get_array()), confusion == 0)
+    written = {text.get_position(): text.get_text() for text in axes.texts}
+    assert written == {(0, 0): "100", (1, 0): "<1", (0, 2): "30", (1, 2): "10", (2, 2): "60"}
+    x, y = axes.transData.transform((1, 1)).astype(int)  # the middle cell
+    pixels = np.asarray(PIL.Image.open(tmp_path / "confusion.png").convert("RGB"))
+    scale = pixels.shape[0] / figures[0].bbox.height
+    np.testing.assert_array_equal(pixels[-int(y * scale), int(x * scale)], 255)
 
 
 def test_classes_are_matched_by_name_or_by_index():

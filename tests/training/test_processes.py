@@ -89,7 +89,7 @@ def test_two_processes_match_one_after_each_was_killed_once(folder):
     survivor, output, errors = kill_one_after_an_epoch(folder, victim=1)
     finished = len(read_log(folder / "two"))
     assert survivor.returncode == 1 and 0 < finished < EPOCHS, errors[-2000:]
-    assert "Training on 2 devices of 2 processes" in output
+    assert "\nDevice         2 devices of 2 processes\n" in output
     assert "Error: Another process has ended or cannot be reached. Restart all processes with the same commands" in errors
     assert f"The last good checkpoint is two/checkpoints/epoch-{finished:05d}.npz. JAX reported: " in errors
 

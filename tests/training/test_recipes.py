@@ -100,4 +100,5 @@ def test_fine_tuning_depends_on_the_number_of_images():
     few, some, many = (finetune(images) for images in (100, 3000, 100_000))
     assert (few.epochs, some.epochs, many.epochs) == (60, 16, 5)
     assert (few.batch_size, some.batch_size, many.batch_size) == (16, 32, 64)
+    assert [finetune(images).batch_size for images in (1, 11, 16, 17)] == [1, 11, 16, 16]  # never more than there are
     assert load_recipe("finetune", 3000, "t2t_vit_7").model == "t2t_vit_7"

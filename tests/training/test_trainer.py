@@ -28,15 +28,22 @@ from keras_t2t.variants import VARIANTS, Variant
 SMALL = {"epochs": 3, "warmup_epochs": 1, "batch_size": 8, "evaluate_every": 1, "drop_path_rate": 0.2, "drop_rate": 0.1}
 TINY = load_recipe("small_images").replace(**SMALL, cache=False, ema_momentum=0.9)
 MICRO = keras_t2t.T2TConfig(soft_splits=((3, 2, 1), (3, 2, 1)), token_dim=8, embed_dim=24, depth=1, num_heads=2, mlp_ratio=1.0)
+
+
+def add_micro(patch):
+    """Adds a variant that compiles quickly."""
+    patch.setitem(VARIANTS, "micro", Variant(constructor="", config=MICRO))
+
+
 with pytest.MonkeyPatch.context() as patch:
-    patch.setitem(VARIANTS, "micro", Variant(constructor="", config=MICRO))  # compiles quickly
+    add_micro(patch)
     RECIPE = TINY.replace(model="micro")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def micro():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(VARIANTS, "micro", Variant(constructor="", config=MICRO))
+        add_micro(patch)
         yield
 
 
@@ -114,7 +121,7 @@ def test_resuming_matches_an_uninterrupted_run(finished, tmp_path, monkeypatch):
         if len(list((stopped / "checkpoints").glob("*.npz"))) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("keras_t2t.training.callbacks.Progress.on_epoch_end", interrupt)
+    monkeypatch.setattr("keras_t2t.training.progress.Progress.on_epoch_end", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(RECIPE, SOURCES, stopped)
     monkeypatch.undo()
@@ -150,7 +157,7 @@ def test_killed_at_any_time(tmp_path):
     start = time.monotonic()
     complete = subprocess.run([*command, "complete"], cwd=tmp_path, capture_output=True, text=True)
     assert complete.returncode == 0, complete.stderr[-2000:]
-    assert "Wrote complete: model.keras, README.md, curves.png, log.csv" in complete.stdout
+    assert "Wrote complete:\n  model.keras " in complete.stdout
     seconds = time.monotonic() - start
     rng = random.Random(5)
     for _ in range(10):
@@ -161,7 +168,7 @@ def test_killed_at_any_time(tmp_path):
     states = [path.name for path in (tmp_path / "killed").glob("checkpoints/epoch-*.npz")]
     last = subprocess.run([*command, "killed"], cwd=tmp_path, capture_output=True, text=True)
     assert last.returncode == 0, last.stderr[-2000:]
-    assert states and "epoch 1 of" not in last.stdout  # some of the ten had finished an epoch
+    assert states and " 1/4 " not in last.stdout  # some of the ten had finished an epoch
     assert_same_state(tmp_path / "killed", tmp_path / "complete")
 
 
@@ -198,17 +205,25 @@ def test_full_disk_raises_and_the_same_command_resumes(finished, tmp_path):
 
 
 def test_different_training_run_needs_a_different_folder(finished):
-    message = r"contains a different training run. Use another folder. Differences in "
-    with pytest.raises(ValueError, match=message + "recipe.yaml: epochs: 3; epochs: 9"):
-        train(RECIPE.replace(epochs=9), SOURCES, finished[0])
-    with pytest.raises(ValueError, match=message + "data.yaml: weights: cifar10; weights: null"):
+    message = (
+        r"contains a different training run. Use another folder, or the settings of that run; its epochs can be raised but not "
+        "lowered. Lines of "
+    )
+    with pytest.raises(ValueError, match=message + "recipe.yaml before: epochs: 3; now: epochs: 2"):
+        train(RECIPE.replace(epochs=2), SOURCES, finished[0])
+    with pytest.raises(ValueError, match=message + "recipe.yaml before: epochs: 3; seed: 0; now: epochs: 4; seed: 7"):
+        train(RECIPE.replace(epochs=4, seed=7), SOURCES, finished[0])
+    with pytest.raises(ValueError, match=message + "data.yaml before: weights: null; now: weights: cifar10"):
         train(RECIPE, SOURCES, finished[0], weights="cifar10")
     fruit = {split: from_arrays(source.images, source.labels, ["apple", "pear", "plum"]) for split, source in SOURCES.items()}
-    with pytest.raises(ValueError, match=message + "data.yaml: - apple; - blue; - green; - pear"):
+    with pytest.raises(ValueError, match=message + "data.yaml before: - red; - green; - blue; now: - apple; - pear; - plum"):
         train(RECIPE, fruit, finished[0])
     fewer = {**SOURCES, "train": SOURCES["train"].subset(np.arange(41))}
-    with pytest.raises(ValueError, match=message + "data.yaml: train: 41; train: 44"):
+    with pytest.raises(ValueError, match=message + "data.yaml before: train: 44; now: train: 41"):
         train(RECIPE, fewer, finished[0])
+    swapped = {split: from_arrays(source.images, source.labels, ["green", "red", "blue"]) for split, source in SOURCES.items()}
+    with pytest.raises(ValueError, match=message + "data.yaml before: the same in another order; now: none of these"):
+        train(RECIPE, swapped, finished[0])
 
 
 def test_folder_can_be_reused_after_an_error(tmp_path):
@@ -231,7 +246,7 @@ def test_interrupt_restores_the_cursor(tmp_path, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("keras_t2t.training.callbacks.Progress.on_epoch_end", interrupt)
+    monkeypatch.setattr("keras_t2t.training.progress.Progress.on_epoch_end", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(RECIPE, SOURCES, tmp_path)
     shown = console.file.getvalue()
@@ -247,7 +262,8 @@ def test_class_weights_need_all_labels(tmp_path):
 
 
 def test_too_few_images(tmp_path):
-    with pytest.raises(DataError, match="at least one batch of 64 training images; received: 44 images"):
+    message = "^Expected at least one batch of 64 training images; received: 44 images. Use batch_size=44 or less$"
+    with pytest.raises(DataError, match=message):
         train(RECIPE.replace(batch_size=64), SOURCES, tmp_path)
 
 
@@ -262,10 +278,10 @@ def test_unreadable_files_raise_or_are_skipped(tmp_path, capsys):
     open(bad, "wb").close()
     short = RECIPE.replace(epochs=1)
     for cache in (False, True):
-        with pytest.raises(DataError, match=f"1 files cannot be read, such as {bad}; remove them, or set skip_bad_files"):
+        with pytest.raises(DataError, match=rf"^Cannot read {bad}: empty file\. Remove it, or set skip_bad_files"):
             train(short.replace(cache=cache), sources, tmp_path / f"cache {cache}")
     train(short.replace(skip_bad_files=True), sources, tmp_path / "two")
-    assert f"val: skipping 1 files that cannot be read: {bad}" in capsys.readouterr().out
+    assert f"val: skipping 1 file that cannot be read: {bad}" in capsys.readouterr().out
 
 
 def test_freeze_backbone_trains_only_the_head(tmp_path):
@@ -295,7 +311,7 @@ def test_resuming_in_float16_with_gradient_accumulation(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("keras_t2t.training.callbacks.Progress.on_epoch_end", interrupt)
+        patch.setattr("keras_t2t.training.progress.Progress.on_epoch_end", interrupt)
         train(recipe, few, tmp_path / "stopped")
     train(recipe, few, tmp_path / "stopped")
     assert_same_state(tmp_path / "stopped", tmp_path / "complete")
@@ -318,6 +334,33 @@ def test_early_stopping(tmp_path):
     )
     assert len(train(recipe, SOURCES, tmp_path)[1]) == 3
     assert len(train(recipe, SOURCES, tmp_path)[1]) == 3  # the same command does not resume
+
+
+def test_finished_run_goes_on_with_more_epochs(finished, tmp_path, capsys):
+    shutil.copytree(finished[0], tmp_path / "run")
+    longer = RECIPE.replace(epochs=6)
+    _, history = train(longer, SOURCES, tmp_path / "run")
+    assert (
+        "\n\nResuming after epoch 3. The run had 3 epochs and now has 6. From here on, the\n"
+        "learning rate follows the schedule for 6 epochs, so it may rise at first\n\n    epoch " in capsys.readouterr().out
+    )
+    assert history[:3] == finished[2]
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]
+    peak, final = longer.learning_rate, longer.final_learning_rate  # the first epoch is the warm-up
+    expected = [final + (peak - final) * (1 + np.cos(np.pi * (epoch - 1) / 5)) / 2 for epoch in (4, 5, 6)]
+    np.testing.assert_allclose([row["learning_rate"] for row in history[3:]], expected, rtol=1e-5)
+    assert load_recipe(tmp_path / "run" / "recipe.yaml") == longer
+    train(longer, SOURCES, tmp_path / "run")
+    assert "\nAll 6 epochs are finished; raise epochs to go on\n" in capsys.readouterr().out
+
+
+def test_run_that_stopped_early_goes_on_without_the_patience(tmp_path, capsys):
+    rates = {"learning_rate": 0.0, "warmup_learning_rate": 0.0, "final_learning_rate": 0.0}
+    recipe = RECIPE.replace(**rates, epochs=4, early_stopping_patience=1, ema_momentum=0)
+    assert len(train(recipe, SOURCES, tmp_path)[1]) == 2
+    assert len(train(recipe.replace(epochs=5), SOURCES, tmp_path)[1]) == 2
+    assert "\nTraining stopped early after epoch 2; nothing is left to do\n" in capsys.readouterr().out
+    assert len(train(recipe.replace(epochs=5, early_stopping_patience=0), SOURCES, tmp_path)[1]) == 5
 
 
 @pytest.mark.parametrize(

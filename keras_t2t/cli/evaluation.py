@@ -1,0 +1,77 @@
+"""The command for evaluation."""
+
+import pathlib
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from keras_t2t.cli.app import DATA_AND_TRAINING, CropOption, check_picture, command, print_table
+from keras_t2t.cli.models import Model, model_file
+from keras_t2t.cli.predict import open_classifier, with_crop_fraction
+from keras_t2t.cli.training import DATA_HELP, DirOption
+from keras_t2t.errors import counted, did_you_mean
+
+
+@command("evaluate", DATA_AND_TRAINING)
+def evaluate_command(
+    model: Model,
+    data: Annotated[str, typer.Option(help=DATA_HELP)],
+    split: Annotated[str, typer.Option(help="train, val, or test.")] = "val",
+    crop_fraction: CropOption = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of images in a batch.")] = 64,
+    picture: Annotated[pathlib.Path | None, typer.Option(help="Save the confusion matrix to this PNG file.")] = None,
+    data_dir: DirOption = None,
+) -> None:
+    """Measure the accuracy of a model, overall and for each class, and its speed.
+
+    Example: keras-t2t evaluate runs/flowers --data flowers --picture confusion.png
+    """
+    from keras_t2t.data import open_data
+    from keras_t2t.data.check import explain_data_errors
+    from keras_t2t.training import Recipe
+    from keras_t2t.training.evaluation import draw_confusion
+    from keras_t2t.training.evaluation import evaluate as evaluate_model
+    from keras_t2t.training.trainer import readable_source
+
+    check_picture(picture)
+    classifier = open_classifier(model)
+    recipe = _recipe_next_to(model_file(model)) or Recipe()
+    sources = open_data(data, data_dir, recipe.validation_fraction, recipe.seed)
+    if split not in sources:
+        raise ValueError(
+            f"Expected --split to be one of {', '.join(sources)}; received: {split!r}{did_you_mean(split, sources)}"
+        )
+    source = readable_source(recipe, split, sources[split])
+    names = classifier.spec.labels or source.classes
+    if set(names) != set(source.classes):
+        print(f"Note: the model has the classes {_some(names)}, and the data {_some(source.classes)}. Matching them by index")
+    with explain_data_errors(source):
+        preprocessing = with_crop_fraction(classifier.spec.preprocessing, crop_fraction)
+        report = evaluate_model(classifier, source, batch_size, preprocessing)
+    table = Table("class", "images", "accuracy")
+    for name, count, accuracy in zip(report.classes, report.confusion.sum(1), report.class_accuracies, strict=True):
+        table.add_row(Text(name), f"{count:,}", f"{accuracy:.4f}" if count else "")
+    print_table(table)
+    top5 = "" if report.top5 is None else f", top-5 {report.top5:.4f}"
+    print(f"top-1 {report.top1:.4f}{top5}; {counted(report.confusion.sum(), 'image')}")
+    print(f"{report.images_per_second:,.1f} images/s with {classifier.name}, including reading and resizing")
+    if picture:
+        draw_confusion(report, picture)
+        print(f"Wrote {picture}")
+
+
+def _some(names):
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _recipe_next_to(file):
+    """Returns the recipe that a model was trained with, which determines the held-out images, or `None`."""
+    from keras_t2t.training import load_recipe
+
+    path = file and file.parent / "recipe.yaml"
+    if not path or not path.is_file():
+        return None
+    print(f"Using the held-out images of {path}")
+    return load_recipe(path)

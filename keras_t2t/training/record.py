@@ -1,0 +1,70 @@
+"""What identifies a training run, as files in its output folder: the recipe, the data, and the initial weights."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from keras_t2t.data import ImageSource
+from keras_t2t.training.checkpoints import last_state
+from keras_t2t.training.recipe import Recipe, yaml_module
+
+CHANGEABLE = {"epochs", "early_stopping_patience"}
+"""Settings that may change when a training run goes on."""
+
+
+def record_training(
+    recipe: Recipe,
+    sources: Mapping[str, ImageSource],
+    weights: str | os.PathLike | None,
+    output: pathlib.Path,
+    writes: bool = True,
+) -> int:
+    """Writes what identifies a training run: the recipe (`recipe.yaml`), and the data and initial weights (`data.yaml`).
+
+    Args:
+        recipe: Recipe of the run.
+        sources: Images by split.
+        weights: Initial weights of the backbone.
+        output: Output folder.
+        writes: Whether this process writes files.
+
+    Returns:
+        The total number of epochs before: fewer than `recipe.total_epochs` if the run goes on with more epochs.
+
+    Raises:
+        ValueError: If the folder contains checkpoints of a different training run.
+    """
+    data: dict[str, Any] = {split: len(source) for split, source in sources.items()}
+    data |= {"weights": None if weights is None else str(weights), "classes": list(map(str, sources["train"].classes))}
+    texts = {"recipe.yaml": recipe.to_yaml(), "data.yaml": yaml_module().safe_dump(data, sort_keys=False)}
+    epochs_before = recipe.total_epochs
+    if last_state(output) != "none":
+        old = {name: (output / name).read_text() for name in texts if (output / name).exists()}
+        if "recipe.yaml" in old:
+            epochs_before = _epochs_before(recipe, old["recipe.yaml"])
+        for name, text in old.items():
+            _check_same_run(output, name, text.splitlines(), texts[name].splitlines(), epochs_before <= recipe.total_epochs)
+    for name, text in texts.items() if writes else ():
+        temporary = (output / name).with_suffix(".part")
+        temporary.write_text(text)
+        os.replace(temporary, output / name)
+    return epochs_before
+
+
+def _epochs_before(recipe, text):
+    values = yaml_module().safe_load(text)
+    return values.get("epochs", 0) + recipe.cooldown_epochs
+
+
+def _check_same_run(output, name, old, new, longer):
+    """Checks that two versions of a file differ only in settings that may change."""
+    before, now = [line for line in old if line not in new], [line for line in new if line not in old]
+    changed = {line.partition(":")[0] for line in before + now}
+    if old == new or (name == "recipe.yaml" and changed <= CHANGEABLE and longer):
+        return
+    raise ValueError(
+        f"{output} contains a different training run. Use another folder, or the settings of that run; its epochs can be "
+        f"raised but not lowered. Lines of {name} before: {'; '.join(before[:5]) or 'the same in another order'}; now: "
+        f"{'; '.join(now[:5]) or 'none of these'}"
+    )

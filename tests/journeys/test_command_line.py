@@ -1,0 +1,25 @@
+import csv
+import subprocess
+import sys
+
+
+def keras_t2t(*arguments):
+    """Runs a command and returns what it prints."""
+    result = subprocess.run([sys.executable, "-m", "keras_t2t", *arguments], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout
+
+
+def test_from_a_folder_of_pictures_to_a_tflite_file(project):
+    assert "24 images in" not in keras_t2t("data", "check", "photos")  # 38 of 48 images are for training
+    train = ["train", "--model", "t2t_vit_tiny_32:cifar10", "--data", "photos", "--recipe", "finetune", "--output", "run"]
+    keras_t2t(*train, "--epochs", "2", "--learning-rate", "1e-3")
+    assert "Resuming after epoch 2" in keras_t2t(*train, "--epochs", "3", "--learning-rate", "1e-3")
+    assert "top-1 1.0000" in keras_t2t("evaluate", "run", "--data", "photos")
+
+    keras_t2t("export", "run", "--output", "exported/model.tflite", "--samples", "photos")
+    assert "top-1 1.0000" in keras_t2t("evaluate", "exported/model.tflite", "--data", "photos")
+    keras_t2t("predict", "exported/model.tflite", "photos", "--output", "predictions.csv")
+    with (project / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 48
