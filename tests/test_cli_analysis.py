@@ -38,8 +38,10 @@ def test_attention(run, photo, flowers, tmp_path):
     status, output, error = run("attention", "flowers.keras", photo, "--output", "a/b/inside.png")
     assert status == 0, error
     images = pixels_of(photo)
-    label = ("daisy", "rose", "tulip")[int(flowers.predict(images, verbose=0).argmax())]
-    assert f"Top class: {label}. Wrote a/b/inside.png" in output
+    scores = flowers.predict(images, verbose=0)[0]
+    label = ("daisy", "rose", "tulip")[int(scores.argmax())]
+    found = re.search(rf"Top class: {label}, probability (0\.\d{{4}})\. Wrote a/b/inside\.png", output)
+    assert found and float(found[1]) == pytest.approx(scores.max(), abs=1e-4)
     metrics = analysis.redundancy(flowers, images).by_block()
     assert [float(cell) for cell in cells(output)[1][1:]] == pytest.approx(
         [metrics[key][1] for key in ("cosine", "divergence", "entropy", "distance", "cka")], abs=0.06

@@ -4,8 +4,10 @@ import ast
 import configparser
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import tarfile
 
 import pytest
 
@@ -201,6 +203,23 @@ def test_all_packages_and_data_files_are_declared():
     folders = {path.parent.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("__init__.py")}
     packages = {".".join(folder.parts) for folder in folders} | {"keras_t2t.assets.images", "keras_t2t.assets.saved_models"}
     assert set(setup["options"]["packages"].split()) == packages
+
+
+def test_the_source_distribution_has_the_package_and_no_tests(tmp_path):
+    """It would otherwise have the modules of the tests without their data."""
+    root = PACKAGE.parent
+    for path in [*root.glob("*.*"), *map(root.joinpath, ("LICENSE", "NOTICE"))]:
+        if path.is_file():
+            shutil.copy(path, tmp_path)
+    for folder in ("keras_t2t", "examples", "saved_models", "tests"):
+        shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "reference"))
+    code = "import setuptools.build_meta as backend; print(backend.build_sdist('dist'))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    with tarfile.open(tmp_path / "dist" / result.stdout.split()[-1]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert not any(name.startswith("tests") for name in names)
+    modules = {str(path.relative_to(root)) for path in PACKAGE.rglob("*.py")}
+    assert modules | {"examples/images/frog.jpg", "saved_models/t2t_vit_tiny_32_cifar10/model.keras"} <= names
 
 
 def test_list_models():

@@ -80,13 +80,8 @@ def test_a_broken_download_can_be_repeated(server, cache, file, published, monke
     if digest:
         publish_digest(monkeypatch, published[0])
     server.faults = [fault]
-    with pytest.raises(keras_t2t.DownloadError) as error:
+    with pytest.raises(keras_t2t.DownloadError, match=rf"{server.url}/{file}"):
         keras_t2t.T2TViT7()
-    assert str(error.value).startswith(
-        "The weights t2t_vit_7:imagenet cannot be downloaded. If this machine is offline, download\n"
-        f"  {server.url}/{file}\non another one and copy the file to the folder\n  {cache}\n"
-        "or set the environment variable KERAS_T2T_WEIGHTS_URL to the URL of a mirror.\nCause: "
-    )
     assert files_in(cache) == []
     assert_loaded(keras_t2t.T2TViT7(), published[1])
 
@@ -101,8 +96,11 @@ def test_the_error_without_a_network_says_what_to_do(server, cache, file):
     server.shutdown(), server.server_close()
     with pytest.raises(keras_t2t.DownloadError) as error:
         keras_t2t.T2TViT7()
-    for part in (file, f"{server.url}/{file}", f"copy it to {cache}", "KERAS_T2T_WEIGHTS_URL"):
-        assert part in str(error.value)
+    assert str(error.value).startswith(
+        "The weights t2t_vit_7:imagenet cannot be downloaded. If this machine is offline, download\n"
+        f"  {server.url}/{file}\non another one and copy the file to the folder\n  {cache}\n"
+        "or set the environment variable KERAS_T2T_WEIGHTS_URL to the URL of a mirror.\nCause: "
+    )
 
 
 @contextlib.contextmanager
