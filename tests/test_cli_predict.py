@@ -136,8 +136,9 @@ def test_predictions_stream(photos):
     received = [next(results) for _ in range(10)]
     assert [path for path, _ in received] == [path for path, _ in zip(itertools.cycle(photos), range(10), strict=False)]
     assert next(taken) == 12  # three batches of four, not more
-    for path, predictions in received:
-        assert predictions == received[list(photos).index(path)][1]
+    for path, [(label, probability)] in received:
+        [(expected_label, expected_probability)] = received[list(photos).index(path)][1]
+        assert (label, probability) == (expected_label, pytest.approx(expected_probability, rel=1e-5))
 
 
 def test_errors_are_in_the_place_of_predictions(photos):

@@ -1,5 +1,6 @@
 """The command `train` as a user meets it: its options, what it says, how it stops and goes on, and what it needs installed."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -147,8 +148,12 @@ cli.main()
     log, deadline = tmp_path / "a run" / "log.csv", time.monotonic() + 300
     while not list(tmp_path.glob("a run/checkpoints/*.npz")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    output, error = process.communicate(timeout=100)
+    for _ in range(5):  # an interrupt is lost if it arrives while a library in C calls Python, so people press Ctrl-C again
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=60)
+            break
+    output, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     states = sorted((tmp_path / "a run" / "checkpoints").glob("epoch-*.npz"))
     finished = int(states[-1].stem[-5:])
