@@ -151,9 +151,8 @@ cli.main()
     for _ in range(5):  # an interrupt is lost if it arrives while a library in C calls Python, so people press Ctrl-C again
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=60)
+            output, error = process.communicate(timeout=60)
             break
-    output, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     states = sorted((tmp_path / "a run" / "checkpoints").glob("epoch-*.npz"))
     finished = int(states[-1].stem[-5:])
