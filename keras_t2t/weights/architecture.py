@@ -93,8 +93,8 @@ def _fit(arrays, config):
     sources = {row.target: row.source for row in name_map(config, 2, classes=1, layout=layout_of(arrays, config))}
     positions, head = (arrays.get(sources[target]) for target in (POSITIONS, f"{HEAD}/bias"))
     classes = head.shape[0] if head is not None and head.ndim == 1 else None
-    # Without a position table, any side length works, because `match` reports the missing table.
-    side = math.isqrt(positions.shape[-2] - 1) if positions is not None and positions.ndim > 1 else 1
+    # Without a valid position table, any side length works, because `match` reports the table.
+    side = math.isqrt(max(positions.shape[-2] - 1, 1)) if positions is not None and positions.ndim > 1 else 1
     match(arrays, config, (side, side), classes=classes)
     pixels = side * math.prod(stride for _, stride, _ in config.soft_splits)
     return Architecture(config, (pixels, pixels), classes)
