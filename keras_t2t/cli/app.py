@@ -1,7 +1,6 @@
 """The Typer application that the commands are registered with, and what they share."""
 
 import contextlib
-import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -104,8 +103,7 @@ def print_table(table: Table) -> None:
     """Prints a table. Cells are folded at the width of the terminal. If the output is piped, the table may be wider."""
     for column in table.columns:
         column.overflow = "fold"
-    is_limited = sys.stdout.isatty() or "COLUMNS" in os.environ
-    Console(width=None if is_limited else 200).print(table)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def check_picture(path: pathlib.Path | None) -> None:

@@ -35,7 +35,9 @@ def export_command(
     batch_size: Annotated[
         int, typer.Option(min=0, help="Batch size of a TFLite file, or 0 for any size. The other formats accept any.")
     ] = 1,
-    opset: Annotated[int, typer.Option(help="Version of the operations in an ONNX file. At least 13.")] = 20,
+    opset: Annotated[
+        int | None, typer.Option(help="Version of the operations in an ONNX file, such as 13 for older runtimes.")
+    ] = None,
     input_dtype: Annotated[str, typer.Option(help="Dtype of the images: float32 or uint8.")] = "float32",
     tolerance: Annotated[
         float | None,
@@ -64,7 +66,7 @@ def export_command(
             format,
             quantize=quantize,
             batch_size=batch_size or None,
-            opset=opset,
+            **({} if opset is None else {"opset": opset}),
             input_dtype=input_dtype,
             calibration=calibration,
             samples=samples,

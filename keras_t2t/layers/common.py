@@ -14,7 +14,7 @@ from keras_t2t.configs import is_rate
 def precise_dtype(dtype: Any) -> str:
     """Returns the dtype for arithmetic that must not run in 16 bits: float64 if `dtype` is float64, otherwise float32.
 
-    Under mixed precision, this dtype is used for the performer's random features and division, the softmax of the attention
+    Under mixed precision, this dtype is used for the performer's features and softmaxes, the softmax of the attention
     weights, the statistics of layer normalization, the resizing of position tables, and the activation of the classifier.
     """
     return keras.backend.result_type(dtype, "float32")
