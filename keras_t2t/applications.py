@@ -225,7 +225,7 @@ def _find_pretrained(weights: Any, variant: str | None) -> PretrainedWeights | N
         names = "".join(f"{name!r} ({'shipped' if entry.path else 'published'}), " for name, entry in known.items())
         raise ValueError(
             f"The `weights` argument should be either `None` (random initialization), {names}or the path to the weights file "
-            f"to be loaded. Received: weights={weights}{did_you_mean(str(weights), known) or did_you_mean_file(str(weights))}"
+            f"to be loaded. Received: weights={weights}{did_you_mean(weights, known) or did_you_mean_file(str(weights))}"
         )
     return known[weights]
 

@@ -36,18 +36,18 @@ class TrainingError(RuntimeError):
     """Training cannot continue."""
 
 
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
+def did_you_mean(name: object, choices: Iterable[str]) -> str:
     """Returns the end of an error message about a mistyped name.
 
     Args:
-        name: What was received.
+        name: What was received, of any type.
         choices: The valid names.
 
     Returns:
         `". Did you mean CHOICE?"` with the choice that is spelled most like the name, or an empty string if none is.
     """
     by_lower_case = {choice.lower(): choice for choice in choices}
-    close = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.7)
+    close = difflib.get_close_matches(str(name).lower(), by_lower_case, n=1, cutoff=0.7)
     return f". Did you mean {by_lower_case[close[0]]}?" if close else ""
 
 

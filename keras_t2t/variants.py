@@ -98,7 +98,7 @@ def variant_called(name: str) -> str | None:
     return name if name in VARIANTS else by_constructor.get(name)
 
 
-def did_you_mean_variant(name: str) -> str:
+def did_you_mean_variant(name: object) -> str:
     """Returns the end of an error message about a mistyped variant, like `keras_t2t.errors.did_you_mean`."""
     return did_you_mean(name, [*VARIANTS, *(variant.constructor for variant in VARIANTS.values())])
 

@@ -4,6 +4,7 @@ import functools
 import json
 import pathlib
 
+import keras
 import numpy as np
 import pytest
 
@@ -84,6 +85,6 @@ def seeded_parameters(config, image_size, channels=3, classes=1000, seed=11):
 
 def relative_error(value, expected):
     """Returns the norm of the difference, divided by the norm of the expected value."""
-    value, expected = np.asarray(value, "float64"), np.asarray(expected, "float64")
+    value, expected = (keras.ops.convert_to_numpy(array).astype("float64") for array in (value, expected))
     assert value.shape == expected.shape
     return np.linalg.norm(value - expected) / np.linalg.norm(expected)

@@ -1,6 +1,7 @@
 """What the command line says: without TensorFlow's messages, in options, with hints, in tables that fold."""
 
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -111,6 +112,9 @@ def test_large_numbers_have_units(number, text):
         ("T2T_VIT_14", ["t2t_vit_7", "t2t_vit_14"], ". Did you mean t2t_vit_14?"),
         ("t2tvit14", ["T2TViT14", "t2t_vit_7"], ". Did you mean T2TViT14?"),
         ("resnet", ["t2t_vit_7"], ""),
+        (None, ["t2t_vit_7"], ""),
+        (14, [], ""),
+        (pathlib.Path("names.yaml"), ["names.yml"], ". Did you mean names.yml?"),
     ],
 )
 def test_did_you_mean(name, choices, hint):

@@ -1,8 +1,6 @@
 """The command `train` as a user meets it: its options, what it says, how it stops and goes on, and what it needs installed."""
 
 import contextlib
-import os
-import pathlib
 import re
 import signal
 import subprocess
@@ -14,9 +12,9 @@ import numpy as np
 import pytest
 
 import keras_t2t
-from tests import test_cli
+from tests import micro, test_cli
+from tests.micro import add_micro
 from tests.test_cli import write_colors
-from tests.training.test_trainer import MICRO, add_micro
 
 run = test_cli.run
 TRAIN = ("train", "--data", "colors", "--set", "model=micro", "--set", "image_size=32", "--output", "run")
@@ -127,23 +125,16 @@ def test_training_on_the_cpu(run, colors):
 
 
 def test_interrupt_says_how_to_go_on(colors, tmp_path):
-    code = """
-import sys
-import pytest
-from keras_t2t import cli
-from tests.training.test_trainer import add_micro
-add_micro(pytest.MonkeyPatch())
-sys.argv[0] = "keras-t2t"
-cli.main()
-"""
     settings = ["--set", "model=micro", "--set", "image_size=32", "--epochs", "5000", "--output", "a run"]
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "train", "--data", "colors", *settings],
+        [*micro.COMMAND, "train", "--data", "colors", *settings],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1])},
+        env=micro.ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that starts the tests in the background ignores interrupts, and so would the command.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     log, deadline = tmp_path / "a run" / "log.csv", time.monotonic() + 300
     while not list(tmp_path.glob("a run/checkpoints/*.npz")) and process.poll() is None and time.monotonic() < deadline:
@@ -205,7 +196,7 @@ def test_what_needs_yaml_says_so(run, colors, tmp_path, monkeypatch):
 @pytest.mark.parametrize("module", ["yaml", "tensorboard", "matplotlib"])
 def test_evaluation_needs_nothing_else(run, tmp_path, monkeypatch, module):
     write_colors(tmp_path / "colors")
-    backbone = keras_t2t.T2TViT(MICRO, include_top=False, weights=None, input_shape=(32, 32, 3), pooling="token")
+    backbone = keras_t2t.T2TViT(micro.MICRO, include_top=False, weights=None, input_shape=(32, 32, 3), pooling="token")
     keras_t2t.replace_head(backbone, ["blue", "red"], "softmax").save("plain.keras")
     monkeypatch.setitem(sys.modules, module, None)
     status, output, error = run("evaluate", "plain.keras", "--data", "colors")

@@ -14,6 +14,7 @@ import pytest
 import keras_t2t
 
 PACKAGE = pathlib.Path(keras_t2t.__file__).parent
+TESTS = pathlib.Path(__file__).parent
 # Subpackages and modules in dependency order: each may import only from those before it.
 LAYERS = [
     "errors",
@@ -203,6 +204,14 @@ def test_all_packages_and_data_files_are_declared():
     folders = {path.parent.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("__init__.py")}
     packages = {".".join(folder.parts) for folder in folders} | {"keras_t2t.assets.images", "keras_t2t.assets.saved_models"}
     assert set(setup["options"]["packages"].split()) == packages
+
+
+def test_the_lowest_versions_are_tested():
+    setup = configparser.ConfigParser()
+    setup.read(PACKAGE.parent / "setup.cfg")
+    required = dict(line.split(">=") for line in setup["options"]["install_requires"].split() if ">=" in line)
+    pinned = dict(line.split("==") for line in (TESTS / "lowest-versions.txt").read_text().split() if "==" in line)
+    assert {name: version.rpartition(".")[0] for name, version in pinned.items()} == required
 
 
 def test_the_source_distribution_has_the_package_and_no_tests(tmp_path):

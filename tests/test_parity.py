@@ -70,6 +70,18 @@ def test_small_configurations_match_numpy(small_config):
     assert relative_error(features.predict(images, verbose=0), tokens[:, 1:].reshape(3, *grid, -1)) < TOLERANCE
 
 
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX computes in float32 unless it is configured otherwise")
+def test_float64_matches_numpy(small_config):
+    size = (31, 23)
+    parameters = seeded_parameters(small_config, size, classes=7)
+    image = reference_images(1, *size, seed=5)
+    kwargs = {"include_preprocessing": False, "classifier_activation": None, "dtype": "float64"}
+    model = keras_t2t.T2TViT(small_config, input_shape=(*size, 3), classes=7, **kwargs)
+    keras_t2t.load_checkpoint(model, parameters)
+    logits = model.predict(image, verbose=0)[0]
+    assert relative_error(logits, NumpyT2T(small_config, parameters).logits(image[0])) < 1e-12
+
+
 @pytest.mark.parametrize("variant", ["t2t_vit_t_19", "t2t_vit_24"])
 def test_variants_without_reference_data_match_numpy(variant):
     model = CONSTRUCTORS[variant](weights=None, include_preprocessing=False, classifier_activation=None, classes=10)

@@ -13,6 +13,7 @@ from keras import ops
 
 from keras_t2t.keras_internals import is_graph, run_graph
 from keras_t2t.layers import EncoderBlock, TokensToToken
+from keras_t2t.layers.common import precise_dtype
 from keras_t2t.models.graph import find_head, layers_of
 
 
@@ -151,5 +152,5 @@ def batches(model: keras.Model, images: np.ndarray, batch_size: int) -> Iterator
 
 
 def to_numpy(tensor: Any) -> np.ndarray:
-    """Converts a tensor to an array in float32 or higher precision."""
-    return ops.convert_to_numpy(ops.cast(tensor, keras.backend.result_type(tensor.dtype, "float32")))
+    """Converts a tensor to an array in float32, or in float64 if it has that dtype."""
+    return ops.convert_to_numpy(ops.cast(tensor, precise_dtype(tensor.dtype)))

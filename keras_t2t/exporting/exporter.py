@@ -184,7 +184,7 @@ def _resolve_format(path, format):
     if resolved not in QUANTIZATIONS:
         raise ValueError(
             f"Expected format to be one of {', '.join(QUANTIZATIONS)}; received: format={format!r} and the path {path}"
-            f"{did_you_mean(str(format), QUANTIZATIONS)}"
+            f"{did_you_mean(format, QUANTIZATIONS)}"
         )
     if not path.name or extensions.get(path.suffix.lower(), "saved_model") != resolved:
         expected = "the name of a folder" if resolved == "saved_model" else f"a file name ending in .{resolved}"
@@ -206,7 +206,7 @@ def _check_arguments(model, format, quantize, batch_size, opset, input_dtype, ca
         raise ValueError(f"Expected a model with a fixed image size; received: {shape}. Build the model with `input_shape`")
     if quantize not in QUANTIZATIONS[format]:
         names = ", ".join(str(name) for name in QUANTIZATIONS[format])
-        hint = did_you_mean(str(quantize), filter(None, QUANTIZATIONS[format]))
+        hint = did_you_mean(quantize, filter(None, QUANTIZATIONS[format]))
         raise ValueError(f"Expected quantize to be one of {names} for {format}; received: quantize={quantize!r}{hint}")
     if (quantize == "full_int8") != (calibration is not None):
         received = "none" if calibration is None else "calibration images"

@@ -17,7 +17,7 @@ def precise_dtype(dtype: Any) -> str:
     Under mixed precision, this dtype is used for the performer's features and softmaxes, the softmax of the attention
     weights, the statistics of layer normalization, the resizing of position tables, and the activation of the classifier.
     """
-    return keras.backend.result_type(dtype, "float32")
+    return "float64" if keras.backend.standardize_dtype(dtype) == "float64" else "float32"
 
 
 def sublayer_kwargs(layer: keras.Layer) -> dict[str, Any]:

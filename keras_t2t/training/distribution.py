@@ -121,6 +121,22 @@ def training_scope(strategy: Any) -> contextlib.AbstractContextManager:
     return strategy.scope() if isinstance(strategy, keras.distribution.DataParallel) else contextlib.nullcontext()
 
 
+def distributable(batches: Any, strategy: Any) -> Any:
+    """Returns a dataset with an option that lets `strategy` start it quickly.
+
+    `tf.distribute` starts a dataset again for every epoch and every evaluation. By default, TensorFlow then looks for possible
+    optimizations in all functions of the program, which takes longer than a short epoch. The datasets of this package already
+    run in parallel and prefetch.
+    """
+    if strategy is None or isinstance(strategy, keras.distribution.DataParallel):
+        return batches
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False
+    return batches.with_options(options)
+
+
 def device_count(strategy: Any) -> int:
     """Returns the number of devices that a strategy splits each batch across."""
     if strategy is None:

@@ -145,7 +145,7 @@ def load_recipe(name: str | os.PathLike, images: int = 0, model: str | None = No
 def _from_yaml(name):
     path = pathlib.Path(name)
     if not path.is_file():
-        hint = did_you_mean(str(name), [*RECIPES, "finetune"]) or did_you_mean_file(path)
+        hint = did_you_mean(name, [*RECIPES, "finetune"]) or did_you_mean_file(path)
         names = ", ".join(RECIPES)
         raise ValueError(f"Expected one of the recipes {names}, finetune, or a YAML file; received: {str(name)!r}{hint}")
     values = yaml_module().safe_load(path.read_text())

@@ -37,6 +37,7 @@ from keras_t2t.training.distribution import (
     check_equal_everywhere,
     describe_device,
     device_count,
+    distributable,
     is_lost_connection,
     this_process,
     training_scope,
@@ -105,7 +106,7 @@ def train(
             print(opening(recipe, model, splits, describe_device(model, strategy), output, weights))
             print(resuming(recipe, history, epochs_before))
         with explain_data_errors(*images.values()), explain_lost_process(output):
-            fit(model, inference_model, recipe, images, output, steps, epochs, history)
+            fit(model, inference_model, recipe, images, output, steps, epochs, history, strategy)
     inference_model.set_weights(averaged_values(model))
     if process[0] == 0:
         inference_model.save(output / "model.part.keras")
@@ -196,6 +197,7 @@ def fit(
     steps: int,
     first_epoch: int,
     history: list[dict],
+    strategy: Any,
 ) -> None:
     """Trains a compiled model from `first_epoch` on, unless training is finished or has stopped early."""
     if first_epoch == recipe.total_epochs or stops_early(history, recipe.early_stopping_patience):
@@ -211,7 +213,7 @@ def fit(
     else:
         validation = evaluation_batches(sources["val"], preprocessing, batch_size)
     callbacks = [
-        Evaluation(validation, recipe.evaluate_every, recipe.total_epochs),
+        Evaluation(distributable(validation, strategy), recipe.evaluate_every, recipe.total_epochs),
         State(output, history, inference_model, writes=process[0] == 0),
         StopWhenNotFinite(output, steps),
     ]
@@ -222,7 +224,7 @@ def fit(
         callbacks.append(StopWithoutImprovement(history, recipe.early_stopping_patience))
     try:
         model.fit(
-            batches,
+            distributable(batches, strategy),
             steps_per_epoch=steps,
             initial_epoch=first_epoch,
             epochs=recipe.total_epochs,

@@ -12,6 +12,7 @@ from keras_t2t import analysis
 from keras_t2t.analysis.evidence import attention_gradients
 from keras_t2t.analysis.tracing import run_with_attention
 from tests.analysis.conftest import model_and_numpy
+from tests.conftest import relative_error
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -59,7 +60,7 @@ def expected_attention(adapted, inputs, images):
     for block, tensor in inputs:
         tokens = keras.Model(adapted.inputs, tensor)(images)
         normalized = block.norm1(tokens)
-        maps[block.name] = np.array(block.attention.compute_weights(normalized, normalized)[0])
+        maps[block.name] = keras.ops.convert_to_numpy(block.attention.compute_weights(normalized, normalized)[0])
     return maps
 
 
@@ -89,7 +90,7 @@ def test_evidence_of_a_model_with_adapters_matches_differences(images):
             changed = [offset.copy() for offset in offsets]
             changed[block][position] = sign * 1e-2
             logits = run_with_attention(adapted, tensor, offsets=[*map(keras.ops.convert_to_tensor, changed)], logits=True)
-            values.append(float(logits[0, 2]))
+            values.append(keras.ops.convert_to_numpy(logits)[0, 2])
         expected = (values[0] - values[1]) / 2e-2
         assert gradients[block][position] == pytest.approx(expected, rel=2e-2, abs=2e-4)
 
@@ -145,7 +146,7 @@ def test_models_around_ours_and_heads_of_any_name(kind, images):
     assert evidence.any() and (evidence >= 0).all()
     pyramid = analysis.feature_pyramid(model)(images)
     for name, values in analysis.feature_pyramid(backbone)(images).items():
-        np.testing.assert_allclose(pyramid[name], values, rtol=1e-4, atol=1e-5)
+        assert relative_error(pyramid[name], values) < 1e-5
 
 
 def test_evidence_of_pooled_tokens_is_the_mean_over_them(images):

@@ -12,6 +12,7 @@ import pytest
 from keras_t2t.training import Recipe, make_strategy
 from keras_t2t.training.distribution import device_scope
 from keras_t2t.training.trainer import check_strategy
+from tests import micro
 
 
 def test_two_devices_match_one(tmp_path):
@@ -29,11 +30,12 @@ def test_two_devices_match_one(tmp_path):
         "token_drop_rate": 0.0,
         "global_clipnorm": 0,
     }
-    command = [sys.executable, "-m", "keras_t2t", "train", "--data", "data", "--model", "t2t_vit_tiny_32"]
+    command = [*micro.COMMAND, "train", "--data", "data", "--model", "micro"]
     command += [argument for name, value in settings.items() for argument in ("--set", f"{name}={value}")]
     logs = {}
     for name, arguments in {"one": [], "two": ["--strategy", "mirrored", "--cpu-devices", "2"]}.items():
-        result = subprocess.run([*command, *arguments, "--output", name], cwd=tmp_path, capture_output=True, text=True)
+        options = {"cwd": tmp_path, "env": micro.ENVIRONMENT, "capture_output": True, "text": True}
+        result = subprocess.run([*command, *arguments, "--output", name], **options)
         assert result.returncode == 0, result.stderr[-2000:]
         assert ("\nDevice         2 devices\n" in result.stdout) == (name == "two")
         with (tmp_path / name / "log.csv").open() as file:

@@ -1,16 +1,16 @@
 """Training with two processes on one machine matches training with one, even if each process is killed once."""
 
 import csv
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 import numpy as np
 import PIL.Image
 import pytest
+
+from tests import micro
 
 EPOCHS = 60
 SETTINGS = {"epochs": EPOCHS, "batch_size": 8, "drop_path_rate": 0.0, "token_drop_rate": 0.0, "evaluate_every": 20}
@@ -26,7 +26,7 @@ def free_port():
 
 def start(folder, output, processes=1):
     """Starts training processes on the images in a folder."""
-    command = [sys.executable, "-m", "keras_t2t", "train", "--data", "data", "--output", output, "--model", "t2t_vit_tiny_32"]
+    command = [*micro.COMMAND, "train", "--data", "data", "--output", output, "--model", "micro"]
     command += [argument for name, value in SETTINGS.items() for argument in ("--set", f"{name}={value}")]
     coordinator, started = f"localhost:{free_port()}", []
     for index in range(processes):
@@ -35,7 +35,7 @@ def start(folder, output, processes=1):
             subprocess.Popen(
                 [*command, "--strategy", "jax", *(distributed if processes > 1 else [])],
                 cwd=folder,
-                env={**os.environ, "KERAS_BACKEND": "jax"},
+                env={**micro.ENVIRONMENT, "KERAS_BACKEND": "jax"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,

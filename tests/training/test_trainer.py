@@ -7,7 +7,6 @@ import random
 import resource
 import shutil
 import subprocess
-import sys
 import time
 
 import keras
@@ -23,17 +22,11 @@ from keras_t2t.training.building import build_model, compiled_model
 from keras_t2t.training.callbacks import TrainingError, stops_early
 from keras_t2t.training.checkpoints import restore_state
 from keras_t2t.training.trainer import balanced
-from keras_t2t.variants import VARIANTS, Variant
+from tests import micro
+from tests.micro import add_micro
 
 SMALL = {"epochs": 3, "warmup_epochs": 1, "batch_size": 8, "evaluate_every": 1, "drop_path_rate": 0.2, "drop_rate": 0.1}
 TINY = load_recipe("small_images").replace(**SMALL, cache=False, ema_momentum=0.9)
-MICRO = keras_t2t.T2TConfig(soft_splits=((3, 2, 1), (3, 2, 1)), token_dim=8, embed_dim=24, depth=1, num_heads=2, mlp_ratio=1.0)
-
-
-def add_micro(patch):
-    """Adds a variant that compiles quickly."""
-    patch.setitem(VARIANTS, "micro", Variant(constructor="", config=MICRO))
-
 
 with pytest.MonkeyPatch.context() as patch:
     add_micro(patch)
@@ -41,7 +34,7 @@ with pytest.MonkeyPatch.context() as patch:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def micro():
+def micro_variant():
     with pytest.MonkeyPatch.context() as patch:
         add_micro(patch)
         yield
@@ -146,29 +139,30 @@ def test_damaged_state_is_skipped_and_the_previous_one_used(finished, tmp_path):
 
 
 def test_killed_at_any_time(tmp_path):
-    """Kills the command line at ten random times of a run, from start to end."""
+    """Kills the command line at six random times of a run, from start to end."""
     for split, source in SOURCES.items():
         for index, (image, label) in enumerate(zip(source.images, source.labels, strict=True)):
             folder = tmp_path / "data" / split / source.classes[label]
             folder.mkdir(parents=True, exist_ok=True)
             PIL.Image.fromarray(image).save(folder / f"{index:03d}.png")
-    (tmp_path / "recipe.yaml").write_text(TINY.replace(epochs=4, evaluate_every=2).to_yaml())
-    command = [sys.executable, "-m", "keras_t2t", "train", "--data", "data", "--recipe", "recipe.yaml", "--output"]
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace(epochs=20, evaluate_every=2).to_yaml())
+    command = [*micro.COMMAND, "train", "--data", "data", "--recipe", "recipe.yaml", "--output"]
+    options = {"cwd": tmp_path, "env": micro.ENVIRONMENT}
     start = time.monotonic()
-    complete = subprocess.run([*command, "complete"], cwd=tmp_path, capture_output=True, text=True)
+    complete = subprocess.run([*command, "complete"], **options, capture_output=True, text=True)
     assert complete.returncode == 0, complete.stderr[-2000:]
     assert "Wrote complete:\n  model.keras " in complete.stdout
     seconds = time.monotonic() - start
     rng = random.Random(5)
-    for _ in range(10):
-        process = subprocess.Popen([*command, "killed"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    for _ in range(6):
+        process = subprocess.Popen([*command, "killed"], **options, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         time.sleep(rng.uniform(0, seconds))
         process.kill()
         process.communicate()
     states = [path.name for path in (tmp_path / "killed").glob("checkpoints/epoch-*.npz")]
-    last = subprocess.run([*command, "killed"], cwd=tmp_path, capture_output=True, text=True)
+    last = subprocess.run([*command, "killed"], **options, capture_output=True, text=True)
     assert last.returncode == 0, last.stderr[-2000:]
-    assert states and " 1/4 " not in last.stdout  # some of the ten had finished an epoch
+    assert states and " 1/20 " not in last.stdout  # some of the six had finished an epoch
     assert_same_state(tmp_path / "killed", tmp_path / "complete")
 
 
