@@ -63,6 +63,8 @@ def _activation(operation):
     if isinstance(operation, keras.layers.Softmax):
         return "softmax"
     kind = type(operation).__name__
+    if kind == "Cast" and keras.backend.is_float_dtype(operation.dtype):  # old versions of Keras add one before a layer
+        return "linear"
     return kind.lower() if not isinstance(operation, keras.Layer) and kind in ACTIVATION_OPERATIONS else None
 
 
