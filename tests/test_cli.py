@@ -220,7 +220,7 @@ def test_data_check_names_the_files_that_cannot_be_read(run, tmp_path):
         "\nIgnoring 1 file, such as colors/red/4.psd\nExpected one of the extensions "
         ".jpg, .jpeg, .jfif, .png, .bmp, .gif, .webp, .tif, .tiff, .heic, .heif, .avif\n" in output
     )
-    assert run("data", "check", "none")[2].startswith("Error: Expected a folder of images with one subfolder for each class;")
+    assert run("data", "check", "none")[2] == "Error: There is no file or folder none\n"
 
 
 def test_train_then_evaluate(run, tmp_path):

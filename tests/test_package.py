@@ -161,6 +161,8 @@ def test_configs_import_neither_keras_nor_tensorflow():
         ("predict t2t_vit_14", 2),
         ("predict t2t_vit_41 photo.jpg", 1),
         ("train --model T2TVit41", 1),
+        ("train --data nowhere", 1),
+        ("data check nowhere", 1),
     ],
 )
 def test_help_and_usage_errors_need_not_wait_for_tensorflow(command, arguments, status):

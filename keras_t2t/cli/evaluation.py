@@ -10,14 +10,14 @@ from rich.text import Text
 from keras_t2t.cli.app import DATA_AND_TRAINING, CropOption, check_picture, command, print_table
 from keras_t2t.cli.models import Model, model_file
 from keras_t2t.cli.predict import open_classifier, with_crop_fraction
-from keras_t2t.cli.training import DATA_HELP, DirOption
+from keras_t2t.cli.training import DATA_HELP, DirOption, existing_data
 from keras_t2t.errors import counted, did_you_mean
 
 
 @command("evaluate", DATA_AND_TRAINING)
 def evaluate_command(
     model: Model,
-    data: Annotated[str, typer.Option(help=DATA_HELP)],
+    data: Annotated[str, typer.Option(help=DATA_HELP, callback=existing_data)],
     split: Annotated[str, typer.Option(help="train, val, or test.")] = "val",
     crop_fraction: CropOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Number of images in a batch.")] = 64,

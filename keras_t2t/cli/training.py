@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from keras_t2t.cli.app import DATA_AND_TRAINING, app, command
+from keras_t2t.cli.app import DATA_AND_TRAINING, app, command, existing_path
 from keras_t2t.cli.models import MODEL_HELP, check_models, variant_and_weights
 from keras_t2t.errors import counted
 
@@ -20,9 +20,20 @@ data_app = typer.Typer(no_args_is_help=True)
 app.add_typer(data_app, name="data", help="Inspect data before training.", rich_help_panel=DATA_AND_TRAINING)
 
 
+def existing_data(data: str | None) -> str | None:
+    """Returns a folder or `tfds:NAME` unchanged, after checking that the folder exists.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+    if data is not None and not data.startswith("tfds:"):
+        existing_path(pathlib.Path(data))
+    return data
+
+
 @command("train", DATA_AND_TRAINING)
 def train_command(
-    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
+    data: Annotated[str | None, typer.Option(help=DATA_HELP, callback=existing_data)] = None,
     output: Annotated[pathlib.Path | None, typer.Option(help="Output folder. Use the same folder to resume training.")] = None,
     recipe: Annotated[
         str, typer.Option(help=f"One of {', '.join(RECIPES)}, finetune (suits any folder), or a YAML file.")
@@ -134,7 +145,7 @@ def _explain_interrupt(output, command_line):
 
 
 @command("check", app=data_app)
-def check_command(folder: Annotated[str, typer.Argument(help="A folder of images.")]) -> None:
+def check_command(folder: Annotated[pathlib.Path, typer.Argument(help="A folder of images.", callback=existing_path)]) -> None:
     """Find unreadable files in a folder.
 
     Example: keras-t2t data check flowers
