@@ -38,7 +38,10 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, fl
         ValueError: If `preds` does not have the shape `(batch, 1000)`.
     """
     if len(preds.shape) != 2 or preds.shape[1] != 1000:
-        raise ValueError(f"Expected a batch of predictions of shape (samples, 1000); received: {tuple(preds.shape)}")
+        raise ValueError(
+            f"Expected a batch of predictions of shape (samples, 1000); received: {tuple(preds.shape)}. "
+            "For other classes, use `keras_t2t.predict_images`"
+        )
     classes = imagenet_classes()
     preds = keras.ops.convert_to_numpy(preds)
     best = np.argsort(-preds, axis=1, kind="stable")[:, :top]

@@ -158,7 +158,10 @@ def test_decode_predictions_returns_the_top_classes():
     assert decoded[0] == [("n02099601", "golden_retriever", 0.7), ("n01443537", "goldfish", 0.3)]
     assert decoded[1][0] == ("n15075141", "toilet_tissue", 1.0)
     assert len(decoded[1]) == 2
-    with pytest.raises(ValueError, match=r"predictions of shape \(samples, 1000\); received: \(1000,\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"predictions of shape \(samples, 1000\); received: \(1000,\)\. For other classes, use `keras_t2t\.pred",
+    ):
         keras_t2t.decode_predictions(preds[0])
 
 

@@ -241,7 +241,7 @@ def test_train_then_evaluate(run, tmp_path):
     assert set(sources["train"].images) != set(keras_t2t.data.from_folder("colors").get("train").images)
     images = keras_t2t.data.load_images(sources["train"].images, model)
     accuracy = (model.predict(images, verbose=0).argmax(1) == sources["train"].labels).mean()
-    assert f"top-1 {accuracy:.4f}; 10 images" in output
+    assert f"top-1 {accuracy:.4f}; 10 images of train\n" in output
     assert (tmp_path / "confusion.png").stat().st_size > 5000
     assert run("evaluate", "run/model.keras", "--data", "colors", "--split", "test")[2] == (
         "Error: Expected --split to be one of train, val; received: 'test'\n"
@@ -273,6 +273,7 @@ def test_recipes_can_be_seen_without_data(run):
         (("--set", "epoch=2"), r"Unknown settings \['epoch'\]; expected some of: "),
         (("--recipe", "none"), "Expected one of the recipes imagenet_lite,"),
         (("--data", "tfds:no_such_dataset"), "Cannot prepare the dataset 'no_such_dataset'"),
+        (("--model", "runs/nope"), "There is no file or folder runs/nope"),
         (("--model", "t2t_vit_15"), "Expected a file, a folder, or one of the variants t2t_vit_7,"),
     ],
 )

@@ -30,7 +30,7 @@ def test_models_and_exported_files(run, tmp_path, file):
     numbers = [int(re.search(r"(\d)\.png", path)[1]) for path in source.images]
     pixels = colors[:, None, None] + np.array(numbers)[:, None, None, None] + np.zeros((*SIZE, 1))
     right = model.predict(pixels, verbose=0).argmax(1) == source.labels
-    assert f"top-1 {right.mean():.4f}; 10 images\n" in output
+    assert f"top-1 {right.mean():.4f}; 10 images of train\n" in output
     for label, name in enumerate(("blue", "red")):
         assert re.search(rf"│ {name} +│ 5 +│ {right[source.labels == label].mean():.4f} +│", output)
     runtime = {"model.keras": "Keras, tensorflow", "model.tflite": "LiteRT", "model.onnx": "ONNX Runtime"}
@@ -39,6 +39,7 @@ def test_models_and_exported_files(run, tmp_path, file):
 
 
 def test_mistakes_show_before_the_work_starts(run, tmp_path):
+    test_cli.write_colors(tmp_path / "colors")
     model = "t2t_vit_7"  # has random weights, which is an error once it is opened
     error = run("evaluate", model, "--data", "colors", "--picture", "confusion.jpg")[2]
     assert error == "Error: Expected the path of a .png file; received: confusion.jpg\n"

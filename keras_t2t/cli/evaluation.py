@@ -18,7 +18,9 @@ from keras_t2t.errors import counted, did_you_mean
 def evaluate_command(
     model: Model,
     data: Annotated[str, typer.Option(help=DATA_HELP, callback=existing_data)],
-    split: Annotated[str, typer.Option(help="train, val, or test.")] = "val",
+    split: Annotated[
+        str, typer.Option(help="train, val, or test. Without a folder val, a fifth of the images is held out.")
+    ] = "val",
     crop_fraction: CropOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Number of images in a batch.")] = 64,
     picture: Annotated[pathlib.Path | None, typer.Option(help="Save the confusion matrix to this PNG file.")] = None,
@@ -55,7 +57,7 @@ def evaluate_command(
         table.add_row(Text(name), f"{count:,}", f"{accuracy:.4f}" if count else "")
     print_table(table)
     top5 = "" if report.top5 is None else f", top-5 {report.top5:.4f}"
-    print(f"top-1 {report.top1:.4f}{top5}; {counted(report.confusion.sum(), 'image')}")
+    print(f"top-1 {report.top1:.4f}{top5}; {counted(report.confusion.sum(), 'image')} of {split}")
     print(f"{report.images_per_second:,.1f} images/s with {classifier.name}, including reading and resizing")
     if picture:
         draw_confusion(report, picture)

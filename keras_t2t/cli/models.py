@@ -1,11 +1,13 @@
 """What the MODEL argument means, which is the same for every command."""
 
+import os
 import pathlib
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from keras_t2t.cli.app import existing_path
 from keras_t2t.cli.libraries import native_messages_hidden
 from keras_t2t.cli.messages import with_unit
 from keras_t2t.configs import T2TConfig
@@ -28,11 +30,14 @@ def check_models(value: Any) -> Any:
     """Returns the values of a MODEL argument or option unchanged, after checking that each of them names something.
 
     Raises:
+        FileNotFoundError: If it is the path of a file or folder that does not exist.
         ValueError: If there is no such variant, file or folder.
     """
     for name in [value] if isinstance(value, str) else value or ():
         variant, path = name.partition(":")[0], pathlib.Path(name)
         if not variant_called(variant) and not path.exists():
+            if os.sep in name:
+                existing_path(path)
             hint = did_you_mean_file(path) or did_you_mean_variant(variant)
             raise ValueError(
                 f"Expected a file, a folder, or one of the variants {', '.join(VARIANTS)}; received: {name!r}{hint}"

@@ -137,6 +137,12 @@ def load_image(path: str | os.PathLike, model: keras.Model | Runtime, preprocess
     return load_images([path], model, preprocessing)
 
 
+def check_several(paths: Any) -> None:
+    """Raises `ValueError` if `paths` is a single path, because iterating over a string gives its characters."""
+    if isinstance(paths, (str, os.PathLike)):
+        raise ValueError(f"Expected several paths, such as a list of them; received the path {str(paths)!r}")
+
+
 def load_images(
     paths: Sequence[str | os.PathLike], model: keras.Model | Runtime, preprocessing: Preprocessing | None = None
 ) -> np.ndarray:
@@ -144,7 +150,11 @@ def load_images(
 
     Returns:
         Array of shape `(len(paths), H, W, C)`.
+
+    Raises:
+        ValueError: If `paths` is a single path.
     """
+    check_several(paths)
     spec = model.spec if isinstance(model, Runtime) else spec_of(model)
     dtype = model.input_dtype if isinstance(model, Runtime) else "float32"
     views = np.stack([read_view(path, preprocessing or spec.preprocessing) for path in paths])

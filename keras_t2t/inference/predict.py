@@ -75,7 +75,8 @@ def predict_images(
         For each image, a list of `(label, probability)` pairs, highest probability first.
 
     Raises:
-        ValueError: If a file is not an image, or if the model is not a classifier built by this package.
+        ValueError: If `paths` is a single path, if a file is not an image, or if the model is not a classifier built by this
+            package.
         OSError: If a file cannot be read.
 
     Example:
@@ -115,7 +116,7 @@ def stream_predictions(
         If the file cannot be read, the exception is in their place. It is not raised, so the other files are predicted.
 
     Raises:
-        ValueError: If the model is not a classifier built by this package.
+        ValueError: If `paths` is a single path, or if the model is not a classifier built by this package.
 
     Example:
 
@@ -125,6 +126,9 @@ def stream_predictions(
     examples/images/frog.jpg list
     README.md ValueError
     """
+    from keras_t2t.data.preparation import check_several  # needs TensorFlow, regardless of the Keras backend
+
+    check_several(paths)
     runtime = model if isinstance(model, Runtime) else keras_runtime(model)
     remaining = iter(paths)
     while batch := list(itertools.islice(remaining, batch_size)):
@@ -135,7 +139,7 @@ def stream_predictions(
 
 
 def _view_or_error(path, preprocessing):
-    from keras_t2t.data import read_view  # needs TensorFlow, regardless of the Keras backend
+    from keras_t2t.data import read_view
 
     try:
         return read_view(path, preprocessing)

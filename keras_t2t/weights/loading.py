@@ -136,4 +136,4 @@ def _reset_lora(weights):
     """Resets LoRA so that it does not change the loaded kernels, as Keras does when it loads a layer."""
     for path, weight in weights.items():
         if path.endswith("/lora_kernel_b"):
-            weight.assign(keras.ops.zeros_like(weight))
+            weight.assign(keras.ops.zeros(weight.shape, weight.dtype))

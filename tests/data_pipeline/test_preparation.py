@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 import sklearn.datasets
 
+import keras_t2t
 from keras_t2t.data import read_view
 from keras_t2t.preprocessing import Preprocessing
 
@@ -64,3 +65,11 @@ def test_files_that_are_not_images(tmp_path):
         read_view(tmp_path / "x.jpg", Preprocessing())
     with pytest.raises(FileNotFoundError):
         read_view(tmp_path / "none.jpg", Preprocessing())
+
+
+@pytest.mark.parametrize("path", ["photos/a.png", pathlib.Path("photos/a.png")])
+def test_a_single_path_in_place_of_several(path):
+    model = keras_t2t.T2TViTTiny32()
+    for function in (keras_t2t.data.load_images, lambda path, model: keras_t2t.predict_images(model, path)):
+        with pytest.raises(ValueError, match=r"Expected several paths, .*; received the path 'photos/a\.png'"):
+            function(path, model)

@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 
 from examples import cifar10, imagenet
+from tests.micro import add_micro
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -37,7 +38,8 @@ def test_cifar10(tmp_path, capsys):
     assert 0.9 < np.corrcoef(before, after)[0, 1] < 1  # the second run started from the first
 
 
-def test_imagenet(tmp_path, capsys):
+def test_imagenet(tmp_path, capsys, monkeypatch):
+    add_micro(monkeypatch)
     tfds = pytest.importorskip("tensorflow_datasets")
 
     class TinyColors(tfds.core.GeneratorBasedBuilder):
@@ -57,9 +59,7 @@ def test_imagenet(tmp_path, capsys):
                 yield index, {"image": pixels, "label": index % 2}
 
     data = ["--data", "tfds:tiny_colors", "--data-dir", str(tmp_path / "tfds")]
-    imagenet.main(
-        [*data, "--output", str(tmp_path / "run"), "--model", "t2t_vit_tiny_32", "--epochs", "1", "--batch-size", "8"]
-    )
+    imagenet.main([*data, "--output", str(tmp_path / "run"), "--model", "micro", "--epochs", "1", "--batch-size", "8"])
     assert "moving average" in capsys.readouterr().out
     assert "seed: 0" in (tmp_path / "run" / "recipe.yaml").read_text()
     assert keras.models.load_model(tmp_path / "run" / "model.keras").output_shape == (None, 2)
