@@ -136,6 +136,7 @@ def test_counted():
             ("predict", "t2t_vit_tiny_23:cifar10", "photo.png"),
             "received: 't2t_vit_tiny_23:cifar10'. Did you mean t2t_vit_tiny_32?",
         ),
+        (("cost", "t2t_vit_tiny_23:a/b.pth"), "received: 't2t_vit_tiny_23:a/b.pth'. Did you mean t2t_vit_tiny_32?"),
         (("cost", "T2TVit7"), "received: 'T2TVit7'. Did you mean T2TViT7?"),
         (("predict", "t2t_vit_tiny_32:cifra10", "photo.png"), "received: 't2t_vit_tiny_32:cifra10'. Did you mean cifar10?"),
         (

@@ -19,7 +19,7 @@ def evaluate_command(
     model: Model,
     data: Annotated[str, typer.Option(help=DATA_HELP, callback=existing_data)],
     split: Annotated[
-        str, typer.Option(help="train, val, or test. Without a folder val, a fifth of the images is held out.")
+        str, typer.Option(help="train, val, or test. If the data has one split only, part of it is held out as val.")
     ] = "val",
     crop_fraction: CropOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Number of images in a batch.")] = 64,

@@ -36,7 +36,7 @@ def check_models(value: Any) -> Any:
     for name in [value] if isinstance(value, str) else value or ():
         variant, path = name.partition(":")[0], pathlib.Path(name)
         if not variant_called(variant) and not path.exists():
-            if os.sep in name:
+            if os.sep in variant:  # before a colon, so that a mistyped VARIANT:FILE gets its own hint
                 existing_path(path)
             hint = did_you_mean_file(path) or did_you_mean_variant(variant)
             raise ValueError(
