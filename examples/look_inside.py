@@ -17,7 +17,7 @@ from keras_t2t import analysis
 from keras_t2t.cli.analysis import SIZES
 from keras_t2t.cli.models import MODEL_HELP, open_model
 from keras_t2t.data import as_input, read_view
-from keras_t2t.models import spec_of
+from keras_t2t.models import pyramid_levels, spec_of
 
 PHOTO = pathlib.Path(__file__).parent / "images" / "horse.jpg"
 
@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     size = tuple(options.size or preprocessing.image_size)
     large_view = read_view(options.photo, dataclasses.replace(preprocessing, image_size=size, crop_fraction=1.0))
     maps = analysis.feature_maps(model, as_input(large_view[None], spec_of(model)), blocks=["block0", "block1"])
-    early_maps = {name: values[0] for name, values in maps.items() if name != "final"}
+    final = pyramid_levels(keras_t2t.config_of(model).soft_splits)[-1]
+    early_maps = {name: values[0] for name, values in maps.items() if name != final}
     analysis.draw_features(large_view, early_maps, options.output / "features.png", title)
 
     models = [model, *([open_model(options.against)] if options.against else [])]

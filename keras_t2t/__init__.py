@@ -39,7 +39,7 @@ if not _is_command_line():  # the commands import what they need, so that help a
     from keras_t2t.exporting import ExportReport, export, open_exported
     from keras_t2t.imagenet import decode_predictions, preprocess_input
     from keras_t2t.inference import optimize_for_inference, predict_images
-    from keras_t2t.models import config_of, labels_of, preprocessing_of, replace_head
+    from keras_t2t.models import config_of, feature_pyramid, labels_of, preprocessing_of, replace_head, segmenter
     from keras_t2t.preprocessing import Preprocessing
     from keras_t2t.variants import VARIANTS
     from keras_t2t.weights import LoadReport, list_models, load_checkpoint
@@ -85,6 +85,7 @@ __all__ = [
     "data",
     "decode_predictions",
     "export",
+    "feature_pyramid",
     "labels_of",
     "layers",
     "list_models",
@@ -97,6 +98,7 @@ __all__ = [
     "preprocess_input",
     "preprocessing_of",
     "replace_head",
+    "segmenter",
     "training",
 ]
 

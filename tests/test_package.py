@@ -77,6 +77,7 @@ def test_public_names():
             "data",
             "decode_predictions",
             "export",
+            "feature_pyramid",
             "labels_of",
             "layers",
             "list_models",
@@ -89,6 +90,7 @@ def test_public_names():
             "preprocess_input",
             "preprocessing_of",
             "replace_head",
+            "segmenter",
             "training",
         ]
     )

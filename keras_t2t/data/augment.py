@@ -81,7 +81,7 @@ def random_crop(image: tf.Tensor, size: tuple[int, int], augmentation: Augmentat
     """
     if augmentation.crop_mode == "resized":
         return _random_resized_crop(image, size, augmentation, seed)
-    pixels = _resize(decode_file(image), size, augmentation.interpolation)
+    pixels = resize_view(decode_file(image), size, augmentation.interpolation)
     if augmentation.crop_mode == "padded":
         padding = augmentation.crop_padding
         pixels = tf.pad(pixels, [[padding, padding], [padding, padding], [0, 0]])
@@ -116,7 +116,7 @@ def _random_resized_crop(image, size, augmentation, seed):
         crop = tf.cond(tf.io.is_jpeg(image), crop_jpeg, lambda: as_one_operation(crop_pixels, image))
     else:
         crop = crop_pixels(image)
-    return _resize(crop, size, augmentation.interpolation)
+    return resize_view(crop, size, augmentation.interpolation)
 
 
 def random_window(shape: tf.Tensor, scale: tuple[float, float], ratio: tuple[float, float], seed: tf.Tensor) -> tf.Tensor:
@@ -153,8 +153,8 @@ def _window(shape, scale, ratio, draws):
     return tf.cast(tf.concat([begin, extent], 0), "int32")
 
 
-def _resize(pixels, size, interpolation):
-    """Resizes to `size`, with antialiasing if the image has more than four times as many pixels as the result."""
+def resize_view(pixels: tf.Tensor, size: tuple[int, int], interpolation: str = "bilinear") -> tf.Tensor:
+    """Resizes `(H, W, 3)` to `(*size, 3)`, with antialiasing if it has more than four times as many pixels as the result."""
     if tuple(pixels.shape[:2]) != tuple(size):
         shrinks = tf.size(pixels) > 4 * 3 * size[0] * size[1]
         resize = functools.partial(tf.image.resize, pixels, size, interpolation)

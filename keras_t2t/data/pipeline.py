@@ -10,7 +10,7 @@ from keras_t2t.data.decoding import decode_file
 from keras_t2t.data.mixing import mix, smooth
 from keras_t2t.data.preparation import center_view
 from keras_t2t.data.randaugment import rand_augment
-from keras_t2t.data.sources import ImageSource, IndexedSource
+from keras_t2t.data.sources import ImageSource, IndexedSource, Source
 from keras_t2t.errors import DataError, counted
 from keras_t2t.preprocessing import Preprocessing
 
@@ -54,24 +54,9 @@ def training_batches(
     >>> images.shape, targets.shape
     (TensorShape([4, 24, 24, 3]), TensorShape([4, 2]))
     """
-    steps = len(source) // (shard[1] * batch_size)
-    if steps == 0:
-        raise DataError(
-            f"Expected at least one batch of {batch_size} images for each of {shard[1]} processes; "
-            f"found {counted(len(source), 'image')}"
-        )
-    epoch_size = steps * batch_size
+    steps = steps_per_epoch(source, batch_size, shard)
 
-    def seed_of(epoch, purpose):
-        return tf.random.experimental.stateless_fold_in(tf.constant([seed, purpose], "int64"), epoch)
-
-    def elements(epoch):
-        return source.elements(seed_of(epoch, -1), shard).take(epoch_size)
-
-    def augmented(index, element):
-        image, label = element
-        index_in_epoch = index % epoch_size * shard[1] + shard[0]
-        image_seed = tf.random.experimental.stateless_fold_in(seed_of(first_epoch + index // epoch_size, 0), index_in_epoch)
+    def augmented(image, label, image_seed):
         crop_seed, seed = tf.unstack(tf.random.experimental.stateless_split(image_seed, 2))
         return augment_view(random_crop(image, size, augmentation, crop_seed), augmentation, seed), label
 
@@ -79,16 +64,68 @@ def training_batches(
         images, labels = batch
         targets = smooth(labels, len(source.classes), augmentation.label_smoothing)
         index_in_epoch = -1 - index % steps * shard[1] - shard[0]  # negative, so that no image has the same seed
-        mix_seed = tf.random.experimental.stateless_fold_in(seed_of(first_epoch + index // steps, 0), index_in_epoch)
-        return mix(images, targets, augmentation, mix_seed)
+        return mix(images, targets, augmentation, element_seed(seed, first_epoch + index // steps, index_in_epoch))
 
     # Images stay uint8 until they are mixed and only one batch is prefetched, since float batches take up most of the memory.
-    options = tf.data.Options()
-    options.threading.max_intra_op_parallelism = 1  # images are processed in parallel already
-    dataset = tf.data.Dataset.range(first_epoch, np.iinfo("int64").max).flat_map(elements).enumerate()
+    dataset = seeded_elements(source, batch_size, seed, first_epoch, shard)
     dataset = dataset.map(augmented, tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.batch(batch_size, drop_remainder=True).enumerate()
-    return dataset.map(mixed).prefetch(1).with_options(options)
+    return dataset.map(mixed).prefetch(1).with_options(parallel_over_images())
+
+
+def steps_per_epoch(source: Source, batch_size: int, shard: tuple[int, int] = (0, 1)) -> int:
+    """Returns the number of full batches in an epoch of each shard.
+
+    Raises:
+        DataError: If there is none.
+    """
+    steps = len(source) // (shard[1] * batch_size)
+    if steps == 0:
+        raise DataError(
+            f"Expected at least one batch of {batch_size} images for each of {shard[1]} processes; "
+            f"found {counted(len(source), 'image')}"
+        )
+    return steps
+
+
+def seeded_elements(
+    source: Source, batch_size: int, seed: int, first_epoch: int, shard: tuple[int, int] = (0, 1)
+) -> tf.data.Dataset:
+    """Returns an infinite dataset of a source's elements, one shuffled epoch after another, each with a seed of its own.
+
+    Args:
+        source: Source of the images.
+        batch_size: Number of images in a batch. Images left over at the end of an epoch are dropped.
+        seed: Seed for all random numbers.
+        first_epoch: Index of the epoch to start with.
+        shard: `(index of this shard, number of shards)`.
+
+    Returns:
+        Dataset of the elements of `source` with a seed of shape `(2,)` as an additional component.
+    """
+    epoch_size = steps_per_epoch(source, batch_size, shard) * batch_size
+
+    def elements(epoch):
+        return source.elements(element_seed(seed, epoch, purpose=-1), shard).take(epoch_size)
+
+    def with_seed(index, element):
+        index_in_epoch = index % epoch_size * shard[1] + shard[0]
+        return (*element, element_seed(seed, first_epoch + index // epoch_size, index_in_epoch))
+
+    return tf.data.Dataset.range(first_epoch, np.iinfo("int64").max).flat_map(elements).enumerate().map(with_seed)
+
+
+def element_seed(seed: int, epoch: tf.Tensor, index: tf.Tensor | None = None, purpose: int = 0) -> tf.Tensor:
+    """Returns the seed of an epoch or, with `index`, of an element in it, of shape `(2,)`."""
+    epoch_seed = tf.random.experimental.stateless_fold_in(tf.constant([seed, purpose], "int64"), epoch)
+    return epoch_seed if index is None else tf.random.experimental.stateless_fold_in(epoch_seed, index)
+
+
+def parallel_over_images() -> tf.data.Options:
+    """Returns options for datasets that process several images at a time."""
+    options = tf.data.Options()
+    options.threading.max_intra_op_parallelism = 1
+    return options
 
 
 def augment_view(view: tf.Tensor, augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:

@@ -14,21 +14,8 @@ SHUFFLE_BUFFER = 5_000
 LABEL_OUT_OF_RANGE = "Label out of range"
 
 
-class ImageSource(typing.Protocol):
-    """Labeled images for training and evaluation, as accepted by `training.train` and `training.evaluate`.
-
-    `IndexedSource` and `StreamSource` implement it. Any other class with the same members also works.
-    """
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes."""
-        ...
-
-    @property
-    def from_files(self) -> bool:
-        """Whether the images are stored as paths of files."""
-        ...
+class Source(typing.Protocol):
+    """Images with targets: class indices (`ImageSource`), masks (`MaskSource`) or boxes (`BoxSource`)."""
 
     def __len__(self) -> int: ...
 
@@ -41,9 +28,36 @@ class ImageSource(typing.Protocol):
                 shuffled, all shards get the same number of images, and the remainder is dropped.
 
         Returns:
-            Dataset of `(image, label)` pairs. An image is the bytes of an image file or pixels. A label is a class index.
+            Dataset of tuples that start with the image: the bytes of an image file, or pixels.
         """
         ...
+
+
+class ImageSource(Source, typing.Protocol):
+    """Labeled images for training and evaluation, as accepted by `training.train` and `training.evaluate`.
+
+    `IndexedSource` and `StreamSource` implement it. Any other class with the same members also works. The elements are
+    `(image, label)` pairs. A label is a class index.
+    """
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        ...
+
+    @property
+    def from_files(self) -> bool:
+        """Whether the images are stored as paths of files."""
+        ...
+
+
+def shuffled_indices(size: int, epoch_seed: tf.Tensor | None, shard: tuple[int, int]) -> tf.data.Dataset:
+    """Returns the indices of `size` images, in the order of an epoch; see `Source.elements`."""
+    order = tf.range(size, dtype="int64")
+    if epoch_seed is not None:
+        order = tf.random.experimental.stateless_shuffle(order, epoch_seed)
+        order = order[: size // shard[1] * shard[1]]
+    return tf.data.Dataset.from_tensor_slices(order[shard[0] :: shard[1]])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,14 +87,10 @@ class IndexedSource:
         return IndexedSource(self.images[indices], self.labels[indices], self.classes)
 
     def elements(self, epoch_seed: tf.Tensor | None, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
-        """Returns the images one by one; see `ImageSource.elements`."""
-        order = tf.range(len(self), dtype="int64")
-        if epoch_seed is not None:
-            order = tf.random.experimental.stateless_shuffle(order, epoch_seed)
-            order = order[: len(self) // shard[1] * shard[1]]
+        """Returns the images one by one; see `Source.elements`."""
         with tf.init_scope():  # the graph captures these tensors instead of copying them
             images, labels = tf.constant(self.images), tf.constant(self.labels, "int64")
-        dataset = tf.data.Dataset.from_tensor_slices(order[shard[0] :: shard[1]])
+        dataset = shuffled_indices(len(self), epoch_seed, shard)
         if not self.from_files:
             return dataset.map(lambda i: (images[i], labels[i]))
         return dataset.map(lambda i: (tf.io.read_file(images[i]), labels[i]), tf.data.AUTOTUNE, deterministic=True)
@@ -105,7 +115,7 @@ class StreamSource:
         return self.size
 
     def elements(self, epoch_seed: tf.Tensor | None, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
-        """Returns the images one by one; see `ImageSource.elements`.
+        """Returns the images one by one; see `Source.elements`.
 
         Images are shuffled within consecutive windows of `SHUFFLE_BUFFER` images. The windows are the same in every epoch. Each
         shard reads the whole stream and keeps its own share.

@@ -166,8 +166,9 @@ def _checked_report(staged, path, format, quantize, spec, images, expected, tole
         limit = MIN_AGREEMENT if tolerance is None else tolerance
         if not report.agreement >= limit:
             raise ExportError(
-                f"The {format} file differs too much from the model: {report.agreement:.1%} of {report.images} images have the "
-                f"same top class or decision, less than the tolerance of {limit:.1%}"
+                f"The {format} file differs too much from the model: {report.agreement:.1%} of "
+                f"{'the pixels of ' if report.per_pixel else ''}{report.images} images have the same top class or decision, "
+                f"less than the tolerance of {limit:.1%}"
             )
         has_threshold = spec.output == "scores" or (spec.output == "logits" and expected.shape[-1] == 1)
         if has_threshold and tolerance is None and not report.difference <= MAX_SCORE_DIFFERENCE:

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_t2t.exporting.graph import INPUT, frozen_function
 from keras_t2t.exporting.metadata import KEY
-from keras_t2t.inference.tokens import NOT_QUANTIZED
+from keras_t2t.layers.common import NOT_QUANTIZED
 from keras_t2t.preprocessing import ModelSpec
 
 DEFAULT_OPSET = 20

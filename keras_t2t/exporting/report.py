@@ -30,8 +30,9 @@ class ExportReport:
         images: Number of images in the comparison.
         difference: Maximum difference of a logit, relative to the largest logit. Probabilities are compared as logarithms minus
             their mean; features are compared as they are.
-        agreement: Fraction of images with the same decision: the same top class, or for independent scores, such as those of a
-            sigmoid, the same classes above 0.5.
+        agreement: Fraction of images, or for a segmenter of pixels, with the same decision: the same top class, or for
+            independent scores, such as those of a sigmoid, the same classes above 0.5.
+        per_pixel: Whether the model is a segmenter.
         latency: Median time in seconds of one batch in the runtime of the file on this machine. The batch size is that of a
             TFLite file, and 1 for the other formats.
     """
@@ -45,11 +46,13 @@ class ExportReport:
     difference: float
     agreement: float
     latency: float
+    per_pixel: bool = False
 
     def __str__(self) -> str:
+        of_what = " of the pixels" if self.per_pixel else ""
         return (
             f"{self.path}: {self.format}{f', {self.quantize}' if self.quantize else ''}, {self.size / 1e6:.2f} MB\n"
-            f"  {counted(self.images, 'image')}: {self.agreement:.0%} have the same top class\n"
+            f"  {counted(self.images, 'image')}: {self.agreement:.0%}{of_what} have the same top class\n"
             f"  logits differ by up to {self.difference:.1e} of the largest logit\n"
             f"  {1000 * self.latency:.2f} ms per batch"
         )
@@ -87,7 +90,9 @@ def examine(
     starts = range(0, len(images), IMAGES_AT_ONCE)
     parts = [runtime.run(images[i : i + IMAGES_AT_ONCE].astype(runtime.input_dtype)) for i in starts]
     received = np.concatenate(parts)
-    agreement = (decisions(received, kind) == decisions(expected, kind)).reshape(len(images), -1).all(1).mean()
+    per_pixel = expected.ndim == 4 and kind != "features"
+    agreement = decisions(received, kind) == decisions(expected, kind)
+    agreement = agreement.reshape(np.prod(expected.shape[: 3 if per_pixel else 1]), -1).all(1).mean()
     outputs, expected = comparable(received, kind), comparable(expected, kind)
     difference = np.abs(outputs - expected).max()
     return ExportReport(
@@ -100,6 +105,7 @@ def examine(
         difference=float(difference and difference / np.abs(expected).max()),
         agreement=float(agreement),
         latency=measure_latency(runtime, images),
+        per_pixel=per_pixel,
     )
 
 

@@ -37,7 +37,7 @@ def to_saved_model(model: keras.Model, path: pathlib.Path, spec: ModelSpec, inpu
     images = tf.TensorSpec((None, *model.input_shape[1:]), input_dtype, name=INPUT)
     module.serve = tf.function(lambda images: {spec.output: infer(images)}, [images])
     signatures = {"serving_default": module.serve}
-    if spec.output != "features" and model.input_shape[-1] == 3:
+    if spec.output != "features" and len(model.output_shape) == 2 and model.input_shape[-1] == 3:
         module.classify = tf.function(
             _classifier(spec, model.output_shape[-1], infer), [tf.TensorSpec((None,), "string", "encoded")]
         )

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_t2t.exporting.graph import INPUT, frozen_function
 from keras_t2t.exporting.metadata import append_to_tflite
-from keras_t2t.inference.tokens import NOT_QUANTIZED
+from keras_t2t.layers.common import NOT_QUANTIZED
 from keras_t2t.models.parts import BLOCK
 from keras_t2t.preprocessing import ModelSpec
 

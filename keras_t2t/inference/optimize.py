@@ -69,6 +69,7 @@ def _replacement(layer):
             token_attention=layer.token_attention,
             soft_splits=layer.soft_splits,
             epsilon=layer.attentions[0].norm1.epsilon if _has_norms(layer) else 0.0,
+            return_stages=layer.return_stages,
             name=layer.name,
             dtype=precise_dtype(layer.variable_dtype),
         )

@@ -40,6 +40,8 @@ def probabilities(scores: np.ndarray, spec: ModelSpec) -> np.ndarray:
     """
     if spec.output == "features":
         raise ValueError("Expected a classifier; this model returns features")
+    if np.ndim(scores) != 2:
+        raise ValueError("Expected a classifier; this model returns scores for every pixel")
     scores = np.asarray(scores, "float64")
     if spec.output != "logits":
         return scores

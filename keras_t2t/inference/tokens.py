@@ -7,15 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_t2t.configs import check_soft_splits, token_grid
+from keras_t2t.configs import check_soft_splits
 from keras_t2t.inference.folded import FoldedLayer, attend, standardize
-
-NOT_QUANTIZED = "not_quantized"
-"""Name scope of the operations that must stay in float32. The TFLite and ONNX quantizers skip operations with it in their name.
-
-These are the norms of the windows with their convolutions, and the performer's product with the random features, because the
-exponential after it would magnify rounding errors.
-"""
+from keras_t2t.layers.common import NOT_QUANTIZED
+from keras_t2t.layers.tokens_to_token import stage_shapes
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
@@ -30,6 +25,7 @@ class InferenceTokensToToken(FoldedLayer):
         token_attention: See `keras_t2t.layers.TokensToToken`.
         soft_splits: See `keras_t2t.layers.TokensToToken`.
         epsilon: Epsilon of the LayerNorms.
+        return_stages: See `keras_t2t.layers.TokensToToken`.
         shapes: Shapes of the weights that `fold_tokens` returns, by name.
         **kwargs: Arguments of `keras.Layer`.
 
@@ -37,7 +33,7 @@ class InferenceTokensToToken(FoldedLayer):
         `(B, H, W, C)`.
 
     Output shape:
-        `(B, h, w, embed_dim)`.
+        See `keras_t2t.layers.TokensToToken`.
 
     Example:
 
@@ -49,20 +45,31 @@ class InferenceTokensToToken(FoldedLayer):
     (None, 8, 8, 128)
     """
 
-    def __init__(self, token_attention: str, soft_splits: tuple, epsilon: float, shapes: Mapping[str, tuple], **kwargs: Any):
+    def __init__(
+        self,
+        token_attention: str,
+        soft_splits: tuple,
+        epsilon: float,
+        shapes: Mapping[str, tuple],
+        return_stages: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(shapes, **kwargs)
         self.token_attention = token_attention
         self.soft_splits = check_soft_splits(soft_splits)
         self.epsilon = epsilon
+        self.return_stages = return_stages
 
     def call(self, images: Any) -> Any:
-        x = images
+        maps, x = [], images
         for i, split in enumerate(self.soft_splits[:-1], 1):
             if self.token_attention == "convolution":
                 x = self.project(x, f"split{i}", split)
             else:
                 x = self.stage(x, f"split{i}", split)
-        return self.project(x, f"split{len(self.soft_splits)}", self.soft_splits[-1])
+            maps.append(x)
+        x = self.project(x, f"split{len(self.soft_splits)}", self.soft_splits[-1])
+        return [*maps, x] if self.return_stages else x
 
     def project(self, x: Any, name: str, split: tuple) -> Any:
         """Returns a soft split of `x` `(B, H, W, C)` followed by a dense layer: `(B, h, w, units)`."""
@@ -88,9 +95,11 @@ class InferenceTokensToToken(FoldedLayer):
         hidden = self.dense(standardize(x, self.epsilon), f"{name}_fc1", gelu=True)
         return ops.reshape(x + self.dense(hidden, f"{name}_fc2"), (-1, rows, columns, width))
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        batch, height, width, _ = input_shape
-        return (batch, *token_grid(self.soft_splits, height, width), self.shapes[f"split{len(self.soft_splits)}_bias"][0])
+    def compute_output_shape(self, input_shape: tuple) -> Any:
+        names = ["split{}_bias" if self.token_attention == "convolution" else "split{}_fc2_bias"] * (len(self.soft_splits) - 1)
+        widths = [self.shapes[name.format(i)][0] for i, name in enumerate([*names, "split{}_bias"], 1)]
+        shapes = stage_shapes(self.soft_splits, input_shape, widths)
+        return shapes if self.return_stages else shapes[-1]
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -98,6 +107,7 @@ class InferenceTokensToToken(FoldedLayer):
             "token_attention": self.token_attention,
             "soft_splits": self.soft_splits,
             "epsilon": self.epsilon,
+            "return_stages": self.return_stages,
         }
 
 

@@ -13,6 +13,7 @@ from keras_t2t.layers.image_normalization import ImageNormalization
 from keras_t2t.layers.mlp import MLP
 from keras_t2t.layers.position_embedding import PositionEmbedding
 from keras_t2t.layers.predictions import Predictions
+from keras_t2t.layers.resize_like import ResizeLike
 from keras_t2t.layers.soft_split import SoftSplit
 from keras_t2t.layers.squeeze_excite_block import SqueezeExciteBlock
 from keras_t2t.layers.token_performer import TokenPerformer
@@ -33,6 +34,7 @@ __all__ = [
     "MultiHeadSelfAttention",
     "PositionEmbedding",
     "Predictions",
+    "ResizeLike",
     "SoftSplit",
     "SqueezeExciteBlock",
     "TokenPerformer",

@@ -10,6 +10,13 @@ import keras
 
 from keras_t2t.configs import is_rate
 
+NOT_QUANTIZED = "not_quantized"
+"""Name scope of the operations that must stay in float32. The TFLite and ONNX quantizers skip operations with it in their name.
+
+These are the norms of the windows with their convolutions; the performer's product with the random features, because the
+exponential after it would magnify rounding errors; and the resizing of feature maps.
+"""
+
 
 def precise_dtype(dtype: Any) -> str:
     """Returns the dtype for arithmetic that must not run in 16 bits: float64 if `dtype` is float64, otherwise float32.

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_t2t.configs import is_count
 from keras_t2t.layers.common import check_grid, layer_path, precise_dtype
+from keras_t2t.layers.interpolation import cubic, interpolation_matrix
 
 
 def sinusoids(positions: int, dim: int) -> np.ndarray:
@@ -37,29 +38,12 @@ def resize_positions(table: Any, old_grid: tuple, new_grid: tuple) -> Any:
     """
     table = ops.convert_to_tensor(table)
     grid = ops.reshape(table[1:], (*old_grid, table.shape[-1]))  # (h, w, D)
-    row_weights, column_weights = (cubic_matrix(*sizes, table.dtype) for sizes in zip(old_grid, new_grid, strict=True))
+    row_weights, column_weights = (
+        interpolation_matrix(old, new, table.dtype, cubic, (-1, 0, 1, 2)) for old, new in zip(old_grid, new_grid, strict=True)
+    )
     grid = ops.einsum("rh,hwd->rwd", row_weights, grid)  # (rows, w, D)
     grid = ops.einsum("cw,rwd->rcd", column_weights, grid)  # (rows, columns, D)
     return ops.concatenate([table[:1], ops.reshape(grid, (-1, table.shape[-1]))], axis=0)
-
-
-def cubic_matrix(old_size: int, new_size: Any, dtype: Any) -> Any:
-    """Returns the matrix `(new_size, old_size)` that interpolates `new_size` samples from `old_size` samples."""
-    position = (ops.cast(ops.arange(new_size), dtype) + 0.5) * (old_size / ops.cast(new_size, dtype)) - 0.5  # (new_size,)
-    left = ops.floor(position)
-    offset = position - left
-    matrix = 0.0
-    for tap in (-1, 0, 1, 2):
-        sample = ops.clip(ops.cast(left, "int32") + tap, 0, old_size - 1)  # edges are clamped
-        matrix += _cubic_kernel(ops.abs(offset - tap))[:, None] * ops.one_hot(sample, old_size, dtype=dtype)
-    return matrix
-
-
-def _cubic_kernel(distance, a=-0.75):
-    """Returns the value of Keys' cubic convolution kernel, for distances from 0 to 2."""
-    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
-    far = a * (((distance - 5) * distance + 8) * distance - 4)
-    return ops.where(distance <= 1, near, far)
 
 
 @keras.saving.register_keras_serializable("keras_t2t")

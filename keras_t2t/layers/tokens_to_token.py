@@ -1,11 +1,12 @@
 """The T2T module, which turns an image into a grid of tokens through soft splits."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_t2t.configs import check_soft_splits, check_token_attention, token_grid
+from keras_t2t.configs import SoftSplits, check_soft_splits, check_token_attention, token_grid
 from keras_t2t.layers.common import check_rank, sublayer_kwargs
 from keras_t2t.layers.fast_dense import FastDense
 from keras_t2t.layers.soft_split import SoftSplit
@@ -28,12 +29,14 @@ class TokensToToken(keras.Layer):
         token_dim: Width of the tokens between two soft splits.
         soft_splits: `(kernel, stride, padding)` of each soft split.
         drop_rate: Dropout rate inside the token performers. Used in training only.
+        return_stages: Whether to return the feature maps of all stages instead of only the last.
 
     Input shape:
         `(B, H, W, C)`. H and W may differ, and may be unknown when the model is built.
 
     Output shape:
-        `(B, h, w, embed_dim)`, where `h, w = keras_t2t.configs.token_grid(soft_splits, H, W)`.
+        `(B, h, w, embed_dim)`, where `h, w = keras_t2t.configs.token_grid(soft_splits, H, W)`. With `return_stages`, a list:
+        `(B, h, w, token_dim)` for every soft split but the last, each on its own grid, and then the above.
 
     Raises:
         ValueError: If `token_attention` is unknown, if `soft_splits` are invalid, or if the images are too small for one token.
@@ -52,6 +55,7 @@ class TokensToToken(keras.Layer):
         token_dim: int = 64,
         soft_splits: tuple = ((7, 4, 2), (3, 2, 1), (3, 2, 1)),
         drop_rate: float = 0.1,
+        return_stages: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -61,6 +65,7 @@ class TokensToToken(keras.Layer):
         self.token_dim = token_dim
         self.soft_splits = check_soft_splits(soft_splits)
         self.drop_rate = drop_rate
+        self.return_stages = return_stages
 
         self.splits = [
             SoftSplit(*split, name=f"soft_split{i}", **sublayer_kwargs(self)) for i, split in enumerate(self.soft_splits, 1)
@@ -84,14 +89,11 @@ class TokensToToken(keras.Layer):
             layer.build((None, None, split.kernel_size**2 * width))
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        return self.stage_maps(images)[-1]
+        maps = self.stage_maps(images)
+        return maps if self.return_stages else maps[-1]
 
     def stage_maps(self, images: Any) -> list:
-        """Returns the output of every stage for images `(B, H, W, C)`.
-
-        Returns:
-            List of maps `(B, h, w, token_dim)`. The last one is the output of the layer, `(B, h, w, embed_dim)`.
-        """
+        """Returns the output of every stage for images `(B, H, W, C)`, as with `return_stages`."""
         maps, x = [], images
         for split, attention in zip(self.splits, self.attentions, strict=False):
             x = split(x)  # (B, h, w, K)
@@ -101,9 +103,10 @@ class TokensToToken(keras.Layer):
             maps.append(x)
         return [*maps, self.projection(self.splits[-1](x))]
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        batch, height, width, _ = input_shape
-        return (batch, *token_grid(self.soft_splits, height, width), self.embed_dim)
+    def compute_output_shape(self, input_shape: tuple) -> Any:
+        widths = [self.token_dim] * len(self.attentions) + [self.embed_dim]
+        shapes = stage_shapes(self.soft_splits, input_shape, widths)
+        return shapes if self.return_stages else shapes[-1]
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -113,4 +116,12 @@ class TokensToToken(keras.Layer):
             "token_dim": self.token_dim,
             "soft_splits": self.soft_splits,
             "drop_rate": self.drop_rate,
+            "return_stages": self.return_stages,
         }
+
+
+def stage_shapes(soft_splits: SoftSplits, image_shape: tuple, widths: Sequence[int]) -> list[tuple]:
+    """Returns the output shapes `(B, h, w, width)` of the stages of a T2T module for images of shape `(B, H, W, C)`."""
+    batch, height, width, _ = image_shape
+    stages = enumerate(widths, 1)
+    return [(batch, *token_grid(soft_splits[:count], height, width), channels) for count, channels in stages]

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_t2t.keras_internals import is_graph, producer, run_graph
-from keras_t2t.layers import EncoderBlock, FastLayerNorm
+from keras_t2t.layers import EncoderBlock, FastLayerNorm, ResizeLike
 
 ACTIVATION_OPERATIONS = ("Identity", "LogSoftmax", "Relu", "Sigmoid", "Softmax")
 """Class names of `keras.ops` operations that can follow the last dense layer of a classifier."""
@@ -30,12 +30,17 @@ class Head:
     layers_after: tuple[Any, ...]
 
 
-def find_head(model: keras.Model) -> Head | None:
+def find_head(model: keras.Model, per_pixel: bool = False) -> Head | None:
     """Returns the head of a model, or `None` if its output does not come from a dense layer.
 
     The head is a dense layer at the end of the graph, optionally followed by activations. Its name does not matter.
+
+    Args:
+        model: Any model.
+        per_pixel: Whether to look for the head of a segmenter, which returns scores for every pixel, instead of the head of a
+            classifier.
     """
-    if not is_graph(model) or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+    if not is_graph(model) or len(model.outputs) != 1 or len(model.outputs[0].shape) != (4 if per_pixel else 2):
         return None
     activations: list[str] = []
     after: list[Any] = []
@@ -58,7 +63,7 @@ def _activation(operation):
     """
     if isinstance(operation, keras.layers.Activation):
         return getattr(operation.activation, "__name__", "unknown")
-    if isinstance(operation, (keras.layers.Identity, keras.layers.Dropout)):
+    if isinstance(operation, (keras.layers.Identity, keras.layers.Dropout, ResizeLike)):
         return "linear"
     if isinstance(operation, keras.layers.Softmax):
         return "softmax"

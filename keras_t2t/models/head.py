@@ -40,10 +40,10 @@ def replace_head(model: keras.Model, classes: int | Sequence[str], classifier_ac
             package, or if it returns neither scores nor features `(B, D)`.
     """
     preprocessing_of(model)  # raises unless built by keras_t2t
-    labels = None if is_count(classes) else _checked_names(classes)
+    count, labels = class_count_and_labels(classes)
     features = _features(model)
     dtype = model.layers[-1].dtype_policy if (head := find_head(model)) is None else head.dense.dtype_policy
-    outputs = classify(features, len(labels) if labels else classes, classifier_activation, labels, dtype)
+    outputs = classify(features, count, classifier_activation, labels, dtype)
     return keras.Model(model.inputs[0], outputs, name=model.name)
 
 
@@ -68,10 +68,17 @@ def _features(model):
     return run_graph(model, model.inputs[0], call)
 
 
-def _checked_names(classes):
+def class_count_and_labels(classes: int | Sequence[str]) -> tuple[int, Sequence[str] | None]:
+    """Returns the number of classes, and their names if `classes` is a list of names.
+
+    Raises:
+        ValueError: If `classes` is neither a positive integer nor a list of distinct names.
+    """
+    if not isinstance(classes, Sequence) and is_count(classes):
+        return int(classes), None
     valid = isinstance(classes, (list, tuple)) and classes and all(isinstance(name, str) for name in classes)
-    if not valid or len(set(classes)) != len(classes):
+    if isinstance(classes, int) or not valid or len(set(classes)) != len(classes):
         raise ValueError(
             f"`classes` should be a positive integer or a list of distinct class names. Received: classes={classes!r}"
         )
-    return classes
+    return len(classes), classes

@@ -129,7 +129,7 @@ def spec_of(model: keras.Model) -> ModelSpec:
     Raises:
         ValueError: If the model was not built by this package.
     """
-    head = find_head(model)
+    head = find_head(model) or find_head(model, per_pixel=True)
     activations = () if head is None else head.activations
     kind = "features" if head is None else {(): "logits", ("softmax",): "probabilities"}.get(activations, "scores")
     return ModelSpec(preprocessing=preprocessing_of(model), normalizes=normalizes(model), output=kind, labels=labels_of(model))

@@ -77,6 +77,8 @@ def evaluate(
     confusion, in_top5, start = np.zeros((count, count), "int64"), 0, time.perf_counter()
     for views, targets in evaluation_batches(source, preprocessing or spec.preprocessing, batch_size).as_numpy_iterator():
         scores = runtime.run(as_input(views, spec, runtime.input_dtype))
+        if scores.ndim != 2:
+            raise ValueError("Expected a classifier; this model returns scores for every pixel. Use evaluate_segmenter")
         if scores.shape[-1] != count:
             raise ValueError(f"Expected a model with {count} classes, like the data; received: {scores.shape[-1]} classes")
         scores = scores[:, order]

@@ -4,23 +4,29 @@ import pytest
 
 import keras_t2t
 from keras_t2t.analysis import feature_maps, feature_pyramid
+from keras_t2t.models import pyramid_levels
 from tests.analysis.conftest import SIZE, model_and_numpy
 from tests.conftest import relative_error
 
 
 def test_maps_match_numpy(pair, images):
     model, numpy_model, _ = pair
-    count = len(numpy_model.config.soft_splits) - 1
+    *stages, final = pyramid_levels(numpy_model.config.soft_splits)
     maps = feature_maps(model, images, blocks=["block1"], batch_size=2)
-    assert set(maps) == {"final", "block1", *(f"stage{i + 1}" for i in range(count))}
+    assert list(maps) == [*stages, final, "block1"]
     for i, image in enumerate(images):
-        _, _, stages = numpy_model.tokens(image)
-        for index, stage in enumerate(stages, 1):
-            values = maps[f"stage{index}"][i]
-            assert relative_error(values.reshape(-1, values.shape[-1]), stage) < 1e-5
+        _, _, values_of_stages = numpy_model.tokens(image)
+        for stage, expected in zip(stages, values_of_stages, strict=False):
+            values = maps[stage][i]
+            assert relative_error(values.reshape(-1, values.shape[-1]), expected) < 1e-5
         tokens, grid = numpy_model.encode(image)
-        assert maps["final"].shape[1:3] == grid
-        assert relative_error(maps["final"][i].reshape(-1, tokens.shape[-1]), tokens[1:]) < 1e-5
+        assert maps[final].shape[1:3] == grid
+        assert relative_error(maps[final][i].reshape(-1, tokens.shape[-1]), tokens[1:]) < 1e-5
+
+
+def final_of(maps):
+    """Returns the map of the last level."""
+    return next(values for name, values in reversed(maps.items()) if name.startswith("P"))
 
 
 @pytest.mark.parametrize("kind", ["performer", "dense", "ghost", "squeeze_excite"])
@@ -30,18 +36,51 @@ def test_block_maps(kind, images):
     last = [layer.name for layer in model.layers if layer.name.startswith("block")][-1]
     maps = feature_maps(model, images, blocks=[last, "block0"])
     assert maps["block0"].shape[:3] == maps[last].shape[:3]
-    assert relative_error(keras.ops.convert_to_numpy(model.get_layer("norm")(maps[last])), maps["final"]) < 1e-5
+    assert relative_error(keras.ops.convert_to_numpy(model.get_layer("norm")(maps[last])), final_of(maps)) < 1e-5
 
 
 def test_strides_of_a_published_variant():
     pyramid = feature_pyramid(keras_t2t.T2TViT7(weights=None), blocks=["block2"])
     maps = pyramid(np.zeros((2, 64, 96, 3)))
     assert {name: tuple(values.shape) for name, values in maps.items()} == {
-        "stage1": (2, 16, 24, 64),
-        "stage2": (2, 8, 12, 64),
-        "final": (2, 4, 6, 256),
+        "P2": (2, 16, 24, 64),
+        "P3": (2, 8, 12, 64),
+        "P4": (2, 4, 6, 256),
         "block2": (2, 4, 6, 256),
     }
+
+
+@pytest.mark.parametrize("size", [(None, None), (31, 46), (None, 46)])
+def test_higher_levels_are_maxima_of_the_one_below(size, images):
+    model, _ = model_and_numpy("convolution")  # strides of 2, 4 and 8; the maps are 2x5, so their edges are cut off
+    pyramid = feature_pyramid(model, levels=["P5", "P3", "P1"], image_size=size)
+    assert list(pyramid.output) == ["P5", "P3", "P1"]
+    maps = {name: keras.ops.convert_to_numpy(values) for name, values in pyramid(images).items()}
+    assert maps["P1"].shape[1:3] == (16, 23)
+    expected = maps["P3"]
+    for _ in range(2):
+        below = expected
+        rows, columns = (-(-side // 2) for side in below.shape[1:3])
+        expected = np.array(
+            [[below[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max((1, 2)) for j in range(columns)] for i in range(rows)]
+        ).transpose(2, 0, 1, 3)
+    np.testing.assert_array_equal(maps["P5"], expected)
+
+
+def test_levels_that_a_model_does_not_have_are_named():
+    plain = keras_t2t.ViTSmall16(weights=None, input_shape=(32, 32, 3), classes=2)
+    assert list(feature_pyramid(plain, levels=["P4", "P6"]).output) == ["P4", "P6"]
+    with pytest.raises(
+        ValueError,
+        match=r"vit_small_16 has no level P2, P3\. Its feature maps are P4; the levels from P5 on are made by max pooling",
+    ):
+        feature_pyramid(plain, levels=["P2", "P3", "P4"])
+    for level in ("P05", "p5", "5", "stage1"):
+        with pytest.raises(ValueError, match=f"has no level {level}"):
+            feature_pyramid(plain, levels=[level])
+    config = keras_t2t.T2TConfig(soft_splits=((7, 3, 2), (3, 2, 1)), embed_dim=18, depth=1, num_heads=3)
+    with pytest.raises(ValueError, match=r"strides that are powers of two.*received: feature maps with the strides \[3, 6\]"):
+        feature_pyramid(keras_t2t.T2TViT(config, input_shape=(32, 32, 3)))
 
 
 def test_saving_and_training_do_not_change_the_model(tmp_path, images):
@@ -53,7 +92,7 @@ def test_saving_and_training_do_not_change_the_model(tmp_path, images):
     expected = feature_maps(model, images, blocks=())
     for name, values in loaded.predict(images, verbose=0).items():
         np.testing.assert_allclose(values, expected[name], rtol=1e-4, atol=1e-5)
-    regressor = keras.Model(pyramid.input, keras.layers.GlobalAveragePooling2D()(pyramid.output["final"]))
+    regressor = keras.Model(pyramid.input, keras.layers.GlobalAveragePooling2D()(final_of(pyramid.output)))
     regressor.compile("sgd", "mse")
     kernel = pyramid.get_layer("tokens_to_token").weights[2]
     old = kernel.numpy()
@@ -67,9 +106,9 @@ def test_keeps_normalization_and_dtype():
     model = keras_t2t.T2TViT(config, include_top=False, input_shape=(*SIZE, 3), dtype="mixed_float16")
     images = np.random.default_rng(0).uniform(0, 255, (1, *SIZE, 3))
     pyramid = feature_pyramid(model)
-    assert pyramid.output["stage1"].dtype == "float16"
+    assert pyramid.output["P2"].dtype == "float16"
     np.testing.assert_allclose(
-        keras.ops.convert_to_numpy(pyramid(images)["final"]), keras.ops.convert_to_numpy(model(images)), atol=2e-2
+        keras.ops.convert_to_numpy(final_of(pyramid(images))), keras.ops.convert_to_numpy(model(images)), atol=2e-2
     )
 
 

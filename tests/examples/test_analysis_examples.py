@@ -1,10 +1,13 @@
 """The analysis examples, with reduced training."""
 
+import json
 import re
 
 import keras
 import numpy as np
+import pytest
 
+import keras_t2t
 from examples import look_inside, segmentation
 
 
@@ -14,22 +17,35 @@ def test_look_inside(tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {"attention.png", "features.png", "redundancy.png", "cost.png"}
 
 
-def test_segmentation(tmp_path, capsys):
-    segmentation.main(["--epochs", "2", "--images", "120", "--output", str(tmp_path)])
-    mean = float(re.search(r"24 held-out images: ([\d.]+)", capsys.readouterr().out)[1])
+def test_segmentation_of_drawn_shapes(tmp_path, capsys):
+    segmentation.main(["--epochs", "3", "--images", "120", "--output", str(tmp_path)])
+    mean = float(re.search(r"24 test images: ([\d.]+)", capsys.readouterr().out)[1])
     assert mean > 0.3  # predicting only background gives about 0.2
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["mean_iou"] == pytest.approx(mean, abs=5e-4)
     model = keras.models.load_model(tmp_path / "model.keras")
-    assert model.predict(np.zeros((1, 32, 80, 3)), verbose=0).shape == (1, 32, 80, 4)
+    assert keras_t2t.labels_of(model) == segmentation.SHAPES
+    assert results["parameters"] == model.count_params()
+    assert (tmp_path / "predictions.png").stat().st_size > 10_000
 
 
-def test_intersection_over_union():
-    masks, predictions = np.array([[0, 0, 1, 1, 2, 3]]), np.array([[0, 1, 1, 1, 3, 3]])
-    np.testing.assert_allclose(segmentation.intersection_over_union(predictions, masks), [1 / 2, 2 / 3, 0, 1 / 2])
+@pytest.mark.parametrize("backbone", ["random", "patches"])
+def test_segmentation_of_a_folder(tmp_path, backbone, monkeypatch):
+    monkeypatch.setattr(segmentation, "SHAPES_SIZE", (96, 96))
+    segmentation.write_shapes(tmp_path / "data", 5)
+    options = ["--epochs", "1", "--size", "96", "96", "--batch-size", "4", "--ignore", "3", "--classes", "background,disk,bar"]
+    segmentation.main(["--data", str(tmp_path / "data"), "--backbone", backbone, "--output", str(tmp_path / "run"), *options])
+    assert set(json.loads((tmp_path / "run" / "results.json").read_text())["iou"]) == {"background", "disk", "bar"}
+
+
+def test_the_plain_vit_has_as_many_parameters():
+    plain, ours = (segmentation.build(backbone, 11, (72, 96)).count_params() for backbone in ("patches", "random"))
+    assert plain == pytest.approx(ours, rel=0.02)
 
 
 def test_drawn_images_match_their_masks():
     images, masks = segmentation.draw(20, seed=3)
-    assert images.shape == (20, *segmentation.SIZE, 3) and set(np.unique(masks)) == {0, 1, 2, 3}
+    assert images.shape == (20, *segmentation.SHAPES_SIZE, 3) and set(np.unique(masks)) == {0, 1, 2, 3}
     pairs = list(zip(images, masks, strict=True))
     disk, stripes = (np.mean([image[mask == i].std(0) for image, mask in pairs if (mask == i).any()]) for i in (1, 3))
     assert stripes > 2 * disk  # stripes have two colors, disks one

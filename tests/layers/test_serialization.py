@@ -32,6 +32,7 @@ LAYERS = {
     "MultiHeadSelfAttention": (layers.MultiHeadSelfAttention(3, True, 0.1, 0.2, True), (5, 12)),
     "PositionEmbedding": (layers.PositionEmbedding((2, 2), learned=True), (5, 12)),
     "Predictions": (layers.Predictions("softmax", ["a", "b", "c"]), (5, 3)),
+    "ResizeLike": (layers.ResizeLike(), None),
     "SoftSplit": (layers.SoftSplit(5, 3, 2), (7, 6, 2)),
     "SqueezeExciteBlock": (layers.SqueezeExciteBlock(2, 1.0), (5, 12)),
     "TokenPerformer": (layers.TokenPerformer(6, 0.3), (5, 12)),

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_t2t.layers import MLP, ClassToken, FastDense, FastLayerNorm, FeatureMap, TokensToToken
+from keras_t2t.layers import MLP, ClassToken, FastDense, FastLayerNorm, FeatureMap, ResizeLike, TokensToToken
 from tests.conftest import relative_error
 from tests.numpy_t2t import gelu
 
@@ -96,3 +96,17 @@ def test_module_raises_for_invalid_ranks_small_images_and_unknown_attention():
         TokensToToken(8, soft_splits=((7, 4, 0), (3, 2, 0)))(keras.KerasTensor((1, 14, 40, 3)))
     with pytest.raises(ValueError, match=r"token_attention: expected one of .*; received: token_attention='linear'"):
         TokensToToken(8, "linear")
+
+
+@pytest.mark.parametrize("size", [(7, 9), (14, 5), (3, 23)])
+def test_resize_like_interpolates_between_the_centers_of_pixels(size):
+    """As `np.interp` does, along one axis and then along the other."""
+    x = normal(2, 5, 8, 3)
+    rows, columns = ((np.arange(new) + 0.5) * old / new - 0.5 for new, old in zip(size, (5, 8), strict=True))
+    expected = np.apply_along_axis(lambda values: np.interp(rows, np.arange(5), values), 1, x)
+    expected = np.apply_along_axis(lambda values: np.interp(columns, np.arange(8), values), 2, expected)
+    layer = ResizeLike()
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(x, normal(2, *size, 4))), expected, rtol=1e-5, atol=1e-6)
+    assert layer.compute_output_shape(x.shape, (2, *size, 4)) == expected.shape
+    with pytest.raises(ValueError, match=r"expected feature maps \(batch, height, width, channels\); received"):
+        ResizeLike()(normal(2, 5, 8), normal(2, *size, 4))

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_t2t
+from keras_t2t.configs import token_grid
 from keras_t2t.variants import VARIANTS
 from tests.conftest import SMALL_CONFIGS, variant_model
 
@@ -61,8 +62,9 @@ def test_the_last_block_of_a_classifier_computes_the_mlp_for_one_token():
         shapes[pooling] = {
             tuple(op.outputs[0].shape) for op in graph.get_operations() if "fc1" in op.name and op.type == "MatMul"
         }
+    tokens = 1 + np.prod(token_grid(config.soft_splits, 31, 23))
     assert (2 * 1, 36) in shapes["token"]
-    assert (2 * 9, 36) in shapes["avg"] - shapes["token"]
+    assert (2 * tokens, 36) in shapes["avg"] - shapes["token"]
 
 
 @pytest.mark.parametrize("dtype", ["mixed_float16", "float64"])

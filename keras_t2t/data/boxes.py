@@ -1,0 +1,197 @@
+"""Images with labeled boxes, for object detection."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import xml.etree.ElementTree
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from keras_t2t.data.sources import SUFFIXES, shuffled_indices
+from keras_t2t.errors import DataError
+
+NO_BOX = -1
+"""Value of the coordinates and labels in rows that are no boxes."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BoxSource:
+    """Image files with boxes.
+
+    Attributes:
+        images: Paths of the images, an array of strings `(N,)`.
+        boxes: Boxes as (x_min, y_min, x_max, y_max) in pixels, float32 of shape `(N, M, 4)`, where M is the largest number of
+            boxes in an image. Rows without a box are -1 and come last. Both ends are edges of pixels, so a box around the first
+            pixel of an image is (0, 0, 1, 1).
+        labels: Class indices, int32 of shape `(N, M)`; -1 in rows without a box.
+        classes: Names of the classes.
+    """
+
+    images: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def elements(self, epoch_seed: tf.Tensor | None, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
+        """Returns the bytes of each image file, its boxes `(M, 4)` and its labels `(M,)`; see `Source.elements`."""
+        with tf.init_scope():
+            images, boxes, labels = tf.constant(self.images), tf.constant(self.boxes), tf.constant(self.labels)
+
+        def load(index):
+            return tf.io.read_file(images[index]), boxes[index], labels[index]
+
+        return shuffled_indices(len(self), epoch_seed, shard).map(load, tf.data.AUTOTUNE, deterministic=True)
+
+
+def from_voc(
+    folder: str | os.PathLike,
+    split: str | None = None,
+    classes: Sequence[str] | None = None,
+    *,
+    with_difficult: bool = False,
+) -> BoxSource:
+    """Returns the images of a folder in the layout of Pascal VOC.
+
+    The folder has the subfolders `JPEGImages` and `Annotations`, with an XML file for every image. Coordinates in the files
+    count pixels from 1 and include the last one.
+
+    Args:
+        folder: Path of the folder.
+        split: Name of a file in `ImageSets/Main`, such as `"train"`, with the name of an image in each line. Defaults to all
+            files in `Annotations`.
+        classes: Names of the classes. Defaults to the names in the files, sorted. Pass them if a split may lack a class.
+        with_difficult: Whether to include boxes that are marked as difficult.
+
+    Raises:
+        DataError: If a file is missing or cannot be read, if it has an unknown class, or if a box is empty or outside of its
+            image. An image may have no boxes.
+
+    Example:
+
+    >>> source = keras_t2t.data.from_voc("VOCdevkit/VOC2007", "trainval")  # doctest: +SKIP
+    """
+    folder = pathlib.Path(folder)
+    annotations = folder / "Annotations"
+    if not annotations.is_dir():
+        raise DataError(f"Expected a folder in the layout of Pascal VOC; there is no folder {annotations}")
+    if split is None:
+        names = sorted(path.stem for path in annotations.glob("*.xml"))
+    else:
+        listed = folder / "ImageSets" / "Main" / f"{split}.txt"
+        if not listed.is_file():
+            available = ", ".join(sorted(path.stem for path in listed.parent.glob("*.txt"))) or "none"
+            raise DataError(f"There is no split {split!r} in {listed.parent}; its splits are: {available}")
+        names = [line.split()[0] for line in listed.read_text().splitlines() if line.strip()]
+    rows = []
+    for name in names:
+        image = _image_file(folder / "JPEGImages", name)
+        rows.append((image, _read_voc(annotations / f"{name}.xml", with_difficult)))
+    return _source(rows, classes, folder)
+
+
+def _image_file(folder, name):
+    found = [path for path in sorted(folder.glob(f"{name}.*")) if path.suffix.lower() in SUFFIXES]
+    if not found:
+        raise DataError(f"There is no image {name} in {folder}")
+    return found[0]
+
+
+def _read_voc(path, with_difficult):
+    """Returns the (class, box) pairs of an annotation file, after checking them."""
+    try:
+        root = xml.etree.ElementTree.parse(path).getroot()
+        size = int(root.findtext("size/width") or 0), int(root.findtext("size/height") or 0)
+        objects = []
+        for entry in root.iter("object"):
+            if entry.findtext("difficult") == "1" and not with_difficult:
+                continue
+            x_min, y_min, x_max, y_max = (
+                float(entry.findtext(f"bndbox/{side}") or "missing") for side in ("xmin", "ymin", "xmax", "ymax")
+            )
+            objects.append((entry.findtext("name") or "", (x_min - 1, y_min - 1, x_max, y_max)))
+    except (OSError, ValueError, xml.etree.ElementTree.ParseError) as error:
+        raise DataError(f"Cannot read {path}: {error}") from error
+    return [(name, checked_box(box, size, path)) for name, box in objects]
+
+
+def checked_box(box: Sequence[float], size: tuple[int, int], path: str | os.PathLike) -> tuple[float, ...]:
+    """Returns a box after clipping at most one pixel, which many data sets are off by.
+
+    Args:
+        box: (x_min, y_min, x_max, y_max) in pixels.
+        size: `(width, height)` of the image, or zeros if it is unknown.
+        path: The file, for the error message.
+
+    Raises:
+        DataError: If the box is empty or more than one pixel outside of the image.
+    """
+    x_min, y_min, x_max, y_max = box
+    width, height = (side or float("inf") for side in size)
+    if not (-1 <= x_min < x_max <= width + 1 and -1 <= y_min < y_max <= height + 1):
+        image = f"the image of {size[0]}x{size[1]} pixels" if all(size) else "the image"
+        raise DataError(
+            f"Expected a box (x_min, y_min, x_max, y_max) that is not empty, inside {image}; {path} has {tuple(box)}"
+        )
+    return max(x_min, 0.0), max(y_min, 0.0), min(x_max, width), min(y_max, height)
+
+
+def from_coco(annotations: str | os.PathLike, images: str | os.PathLike) -> BoxSource:
+    """Returns the images of a JSON file in the format of COCO.
+
+    The classes are those of the file, in the order of their ids. Crowds are left out.
+
+    Args:
+        annotations: The JSON file, with `images`, `annotations` and `categories`.
+        images: Folder of the images.
+
+    Raises:
+        DataError: If the file cannot be read, if an image is missing, or if a box is empty or outside of its image. An image
+            may have no boxes.
+
+    Example:
+
+    >>> source = keras_t2t.data.from_coco("instances_val2017.json", "val2017")  # doctest: +SKIP
+    """
+    try:
+        content = json.loads(pathlib.Path(annotations).read_text())
+        names = {entry["id"]: entry["name"] for entry in sorted(content["categories"], key=lambda entry: entry["id"])}
+        sizes = {entry["id"]: (entry["width"], entry["height"]) for entry in content["images"]}
+        objects = defaultdict(list)
+        for entry in content["annotations"]:
+            if not entry.get("iscrowd"):
+                x, y, width, height = entry["bbox"]
+                box = checked_box((x, y, x + width, y + height), sizes[entry["image_id"]], annotations)
+                objects[entry["image_id"]].append((names[entry["category_id"]], box))
+        files = [(pathlib.Path(images) / entry["file_name"], objects[entry["id"]]) for entry in content["images"]]
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        reason = f"there is no {error}" if isinstance(error, KeyError) else error
+        raise DataError(f"Cannot read {annotations} as COCO annotations: {reason}") from error
+    missing = [path for path, _ in files if not path.is_file()]
+    if missing:
+        raise DataError(f"There is no image {missing[0]}")
+    return _source(files, tuple(names.values()), annotations)
+
+
+def _source(rows, classes, origin):
+    """Returns the source for pairs of an image file and its (class, box) pairs."""
+    if not rows:
+        raise DataError(f"Found no images in {origin}")
+    found = sorted({name for _, objects in rows for name, _ in objects})
+    classes = tuple(found if classes is None else classes)
+    unknown = sorted(set(found) - set(classes))
+    if unknown:
+        raise DataError(f"Expected boxes of the classes {list(classes)} in {origin}; found {unknown}")
+    most = max(1, *(len(objects) for _, objects in rows))
+    boxes = np.full((len(rows), most, 4), NO_BOX, "float32")
+    labels = np.full((len(rows), most), NO_BOX, "int32")
+    for row, (_, objects) in enumerate(rows):
+        for column, (name, box) in enumerate(objects):
+            boxes[row, column], labels[row, column] = box, classes.index(name)
+    return BoxSource(np.array([str(path) for path, _ in rows]), boxes, labels, classes)

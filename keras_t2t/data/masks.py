@@ -1,0 +1,139 @@
+"""Images with a mask that has the class of every pixel, for semantic segmentation."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from keras_t2t.data.sources import SUFFIXES, shuffled_indices
+from keras_t2t.errors import DataError
+from keras_t2t.extras import import_extra
+
+EXIF_ORIENTATION = 0x0112
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MaskSource:
+    """Image files with mask files.
+
+    Attributes:
+        images: Paths of the images, an array of strings `(N,)`.
+        masks: Paths of the masks, an array of strings `(N,)`.
+        classes: Names of the classes, in the order of their indices in the masks.
+        ignore: Index in the masks that means "no class", or `None`.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    classes: tuple[str, ...]
+    ignore: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read_mask(self, index: int) -> np.ndarray:
+        """Reads a mask.
+
+        Args:
+            index: Index of the image.
+
+        Returns:
+            Class indices of shape `(H, W)`, int32.
+
+        Raises:
+            DataError: If the mask has an index that is neither a class nor `ignore`.
+        """
+        mask = read_indices(self.masks[index])
+        wrong = mask[(mask >= len(self.classes)) & (mask != (-1 if self.ignore is None else self.ignore))]
+        if wrong.size:
+            ignored = "" if self.ignore is None else f", or {self.ignore} for no class"
+            raise DataError(
+                f"Expected class indices from 0 to {len(self.classes) - 1}{ignored}; {self.masks[index]} has {wrong[0]}"
+            )
+        return mask
+
+    def elements(self, epoch_seed: tf.Tensor | None, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
+        """Returns pairs of the bytes of an image file and its mask `(H, W)`; see `Source.elements`."""
+        with tf.init_scope():
+            images = tf.constant(self.images)
+
+        def load(index):
+            mask = tf.numpy_function(self.read_mask, [index], "int32", stateful=False)
+            return tf.io.read_file(images[index]), tf.ensure_shape(mask, (None, None))
+
+        return shuffled_indices(len(self), epoch_seed, shard).map(load, tf.data.AUTOTUNE, deterministic=True)
+
+
+def from_masks(
+    images: str | os.PathLike, masks: str | os.PathLike, classes: int | Sequence[str], ignore: int | None = None
+) -> MaskSource:
+    """Returns the images in a folder, with the masks in another folder that have the same file names except for the suffix.
+
+    A mask is a PNG file, or another file that Pillow reads without loss, with one channel of class indices. In files with a
+    palette, such as those of Pascal VOC, the index is that of the color.
+
+    Args:
+        images: Folder of images.
+        masks: Folder of masks. Masks without an image are ignored.
+        classes: Number of classes, or their names in the order of their indices.
+        ignore: Index in the masks that means "no class", such as 255, or `None`.
+
+    Raises:
+        DataError: If there are no images, if an image has no mask or a mask of another size, or if a mask has several channels.
+        ImportError: If Pillow is not installed.
+
+    Example:
+
+    >>> source = keras_t2t.data.from_masks("street/images", "street/masks", ["road", "sky"], ignore=255)  # doctest: +SKIP
+    """
+    folders = pathlib.Path(images), pathlib.Path(masks)
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"There is no folder {folder}")
+    paths, candidates = (sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) for folder in folders)
+    by_name = {path.stem: path for path in candidates}
+    missing = [path.name for path in paths if path.stem not in by_name]
+    if missing or not paths:
+        found = f"no mask for {missing[0]}" if missing else "no images"
+        raise DataError(f"Expected images in {folders[0]}, each with a mask of the same name in {folders[1]}; found {found}")
+    pairs = [(path, by_name[path.stem]) for path in paths]
+    for pair in pairs:
+        _check_pair(*pair)
+    names = tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
+    image_paths, mask_paths = np.array(pairs, dtype=str).T
+    return MaskSource(image_paths, mask_paths, names, ignore)
+
+
+def _check_pair(image_path, mask_path):
+    image, mask = _open(image_path), _open(mask_path)
+    with image, mask:
+        turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+        size = image.size[::-1] if turned else image.size
+        if mask.size != size:
+            raise DataError(
+                f"Expected a mask of the size of its image, {size[0]}x{size[1]}; {mask_path} has {mask.size[0]}x{mask.size[1]}"
+            )
+        if len(mask.getbands()) > 1:
+            raise DataError(f"Expected a mask with one channel of class indices; {mask_path} has the mode {mask.mode}")
+
+
+def read_indices(path: str | os.PathLike) -> np.ndarray:
+    """Returns the values or palette indices of an image file with one channel, int32 of shape `(H, W)`.
+
+    Raises:
+        DataError: If the file is not an image.
+        ImportError: If Pillow is not installed.
+    """
+    with _open(path) as image:
+        return np.asarray(image, "int32")
+
+
+def _open(path):
+    image = import_extra("PIL.Image", "Masks and boxes need Pillow", "images")
+    try:
+        return image.open(path)
+    except OSError as error:
+        raise DataError(f"Cannot read {path}: {error}") from error

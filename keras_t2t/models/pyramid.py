@@ -1,0 +1,169 @@
+"""Feature maps at every scale, for detection and segmentation."""
+
+import contextlib
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_t2t.configs import SoftSplits
+from keras_t2t.keras_internals import is_graph, run_graph
+from keras_t2t.layers import EncoderBlock, FastLayerNorm, FeatureMap, TokensToToken
+from keras_t2t.models import parts
+from keras_t2t.models.graph import layers_of
+
+
+def pyramid_levels(soft_splits: SoftSplits) -> tuple[str, ...]:
+    """Returns the level of each stage of a T2T module. Level `"Pn"` has a stride of `2**n` pixels.
+
+    Raises:
+        ValueError: If a stride is not a power of two.
+
+    Example:
+
+    >>> keras_t2t.models.pyramid_levels([(7, 4, 2), (3, 2, 1), (3, 2, 1)])
+    ('P2', 'P3', 'P4')
+    """
+    strides = list(itertools.accumulate((stride for _, stride, _ in soft_splits), lambda a, b: a * b))
+    if any(stride & (stride - 1) for stride in strides):
+        raise ValueError(
+            f"Expected soft splits with strides that are powers of two, since the levels of a feature pyramid are; received: "
+            f"feature maps with the strides {strides}"
+        )
+    return tuple(f"P{stride.bit_length() - 1}" for stride in strides)
+
+
+def feature_pyramid(
+    model: keras.Model,
+    blocks: Sequence[str] = (),
+    *,
+    levels: Sequence[str] | None = None,
+    image_size: tuple[int | None, int | None] = (None, None),
+    name: str = "feature_pyramid",
+) -> keras.Model:
+    """Returns a model that outputs the feature maps of another model at several scales, for detection and segmentation.
+
+    The levels are named after their strides: `"P2"` has a stride of 4 pixels, `"P3"` of 8, and `"P4"` of 16. These are the
+    stages of the T2T module and the output of the backbone, so the published variants have exactly these. `T2TViTTiny32` has
+    `"P1"` and `"P2"`. A plain ViT has a single soft split, so it only has `"P4"`. Higher levels are made by max pooling.
+
+    The attention of a token transformer takes memory and time that grow with the fourth power of the image size. Use a variant
+    with token performers for large images.
+
+    Args:
+        model: A model built by `keras_t2t`. Its weights are copied: training one model does not change the other.
+        blocks: Names of encoder blocks whose outputs to include, such as `"block3"`.
+        levels: Names of the levels to return, from `"P1"` on. Defaults to those that the model computes.
+        image_size: Height and width of the images. With `None`, the model takes images of any height or width.
+        name: Name of the new model.
+
+    Returns:
+        A functional `keras.Model` that takes images `(B, H, W, C)` in the value range that `model` expects, and returns a
+        dictionary of feature maps:
+
+        - The levels of the stages: `(B, h, w, token_dim)`, where h and w are H and W divided by the stride, rounded.
+        - The last level that the model computes: `(B, h, w, D)`, the normalized output of the last block.
+        - Levels above: `(B, h, w, D)`. Each one is the maximum over 2x2 positions of the level before, with a stride of 2.
+        - The requested blocks: `(B, h, w, width)`, not normalized. The width of densely connected blocks differs from block to
+          block.
+
+        The model can be saved and loaded.
+
+    Raises:
+        ValueError: If `model` was not built by `keras_t2t`, or does not have the requested blocks or levels.
+
+    Example:
+
+    >>> pyramid = keras_t2t.feature_pyramid(keras_t2t.T2TViT7(weights=None), levels=["P2", "P4", "P5"])
+    >>> maps = pyramid(np.zeros((2, 64, 96, 3)))
+    >>> {name: tuple(values.shape) for name, values in maps.items()}
+    {'P2': (2, 16, 24, 64), 'P4': (2, 4, 6, 256), 'P5': (2, 2, 3, 256)}
+    """
+    soft_splits, names = _soft_splits_and_blocks(model)
+    computed = pyramid_levels(soft_splits)
+    wanted = list(dict.fromkeys(computed if levels is None else levels))
+    _check(model, names, blocks, computed, wanted)
+    images = keras.Input((*image_size, model.inputs[0].shape[-1]), dtype=model.inputs[0].dtype, name=parts.IMAGES)
+    maps = _run(model, images, computed, set(names), blocks)
+    last = maps[computed[-1]]
+    for level in range(int(computed[-1][1:]) + 1, max((int(level[1:]) for level in wanted), default=0) + 1):
+        last = keras.layers.MaxPooling2D(2, padding="same", data_format="channels_last", name=f"P{level}")(last)
+        maps[f"P{level}"] = last
+    return keras.Model(images, {key: maps[key] for key in [*wanted, *blocks]}, name=name)
+
+
+def _soft_splits_and_blocks(model):
+    """Returns the soft splits of a model and the names of its encoder blocks."""
+    layers = list(layers_of(model)) if is_graph(model) else []
+    modules = [layer for layer in layers if isinstance(layer, TokensToToken)]
+    blocks = [layer.name for layer in layers if isinstance(layer, EncoderBlock)]
+    if len(modules) != 1 or not blocks or len(set(blocks)) < len(blocks):
+        raise ValueError(
+            "Expected a model built by keras_t2t, functional or Sequential, with one TokensToToken layer and EncoderBlock "
+            "layers of different names. If this model was made by optimize_for_inference, pass the original model instead. "
+            f"Received: {model!r}"
+        )
+    return modules[0].soft_splits, blocks
+
+
+def _check(model, names, blocks, computed, wanted):
+    if not set(blocks) <= set(names):
+        raise ValueError(f"Expected a subset of the blocks {names}; received: blocks={blocks}")
+    above = int(computed[-1][1:]) + 1
+    missing = [level for level in wanted if level not in computed and not _is_level(level, above)]
+    if missing:
+        raise ValueError(
+            f"{model.name} has no level {', '.join(map(str, missing))}. Its feature maps are {', '.join(computed)}; the levels "
+            f"from P{above} on are made by max pooling. Received: levels={wanted}"
+        )
+
+
+def _is_level(name, at_least):
+    number = str(name)[1:]
+    return str(name)[:1] == "P" and number.isdecimal() and number == str(int(number)) and int(number) >= at_least
+
+
+def _run(model, images, computed, names, blocks):
+    """Rebuilds a model on new images up to the norm after its last block. Returns the feature maps by name."""
+    maps: dict[str, Any] = {}
+    remaining = set(names)
+
+    def call(operation, *args, **kwargs):
+        layer = _clone(operation)
+        output = layer(*args, **kwargs)
+        if isinstance(operation, keras.Layer):
+            layer.set_weights(operation.get_weights())
+        if isinstance(layer, TokensToToken):
+            maps.update(zip(computed, output, strict=True))
+            output = output[-1]
+        elif isinstance(layer, EncoderBlock):
+            remaining.remove(layer.name)
+        is_final = isinstance(layer, FastLayerNorm) and not remaining
+        if is_final or layer.name in blocks:
+            name = computed[-1] if is_final else layer.name
+            grid = maps[computed[-1]]  # the tokens that enter the encoder, until the final map takes their place
+            maps[name] = FeatureMap(name=f"{name}_map", dtype=layer.dtype_policy.name)(output, grid)
+        if is_final:
+            raise _Finished  # what follows may need a fixed image size
+        return output
+
+    with contextlib.suppress(_Finished):
+        run_graph(model, images, call)
+    return maps
+
+
+class _Finished(Exception):  # noqa: N818  not an error
+    """Stops a graph run early."""
+
+
+def _clone(operation):
+    """Clones a layer so that it returns all stages and all tokens. Functions from `keras.ops` are returned as they are."""
+    if not isinstance(operation, keras.Layer):
+        return operation
+    changes = {TokensToToken: {"return_stages": True}, EncoderBlock: {"class_token_only": False}}
+    config = operation.get_config()
+    for kind, values in changes.items():
+        if isinstance(operation, kind):
+            config |= values
+    return type(operation).from_config(config)

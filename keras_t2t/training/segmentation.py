@@ -1,0 +1,112 @@
+"""The accuracy of a segmenter, overall and for each class."""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_t2t.data import MaskSource, as_input
+from keras_t2t.data.augment import resize_view
+from keras_t2t.data.decoding import decode_file
+from keras_t2t.inference import keras_runtime
+from keras_t2t.runtime import Runtime
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationReport:
+    """The results of evaluating a segmenter. Pixels without a class do not count.
+
+    Attributes:
+        classes: Names of the classes.
+        confusion: Confusion matrix, an int array `(classes, classes)`: number of pixels by true class (row) and predicted class
+            (column).
+    """
+
+    classes: tuple[str, ...]
+    confusion: np.ndarray
+
+    @property
+    def intersections_over_unions(self) -> np.ndarray:
+        """Intersection over union (IoU) of each class `(classes,)`; NaN for a class that is neither present nor predicted."""
+        intersections = self.confusion.diagonal()
+        with np.errstate(invalid="ignore"):
+            return intersections / (self.confusion.sum(0) + self.confusion.sum(1) - intersections)
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean IoU (mIoU) over the classes for which it is defined."""
+        return float(np.nanmean(self.intersections_over_unions))
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Fraction of pixels that are classified correctly."""
+        return float(self.confusion.trace() / self.confusion.sum())
+
+
+def evaluate_segmenter(
+    model: keras.Model | Runtime, source: MaskSource, image_size: tuple[int, int] | None = None, batch_size: int = 8
+) -> SegmentationReport:
+    """Measures the mean intersection over union of a segmenter, at the resolution of the masks.
+
+    Each image is resized to `image_size`, and the scores are resized to the size of the mask.
+
+    Args:
+        model: A model made by `keras_t2t.segmenter`, or an exported one opened by `keras_t2t.open_exported`.
+        source: Images with masks.
+        image_size: Height and width of the images for the model. Defaults to the size that the model was built for.
+        batch_size: Number of images in a batch.
+
+    Returns:
+        A `SegmentationReport`.
+
+    Raises:
+        ValueError: If `image_size` is `None` although the model takes images of any size, or if the number of classes of the
+            model differs from that of the source.
+    """
+    runtime = model if isinstance(model, Runtime) else keras_runtime(model)
+    size = image_size or runtime.input_shape[1:3]
+    if None in size:
+        raise ValueError("Expected an image_size, because the model takes images of any size")
+    count = len(source.classes)
+    confusion = np.zeros((count, count), "int64")
+    views = _views(source, size)
+    while batch := list(itertools.islice(views, batch_size)):
+        images, masks = zip(*batch, strict=True)
+        scores = runtime.run(as_input(np.stack(images), runtime.spec, runtime.input_dtype))
+        if scores.ndim != 4 or scores.shape[-1] != count:
+            raise ValueError(f"Expected scores (batch, height, width, {count}) from the model; received: {scores.shape}")
+        for row, mask in zip(scores, masks, strict=True):
+            predicted = tf.argmax(tf.image.resize(row, mask.shape), -1).numpy()
+            valid = mask != (-1 if source.ignore is None else source.ignore)
+            confusion += np.bincount(count * mask[valid] + predicted[valid], minlength=count**2).reshape(count, count)
+    return SegmentationReport(source.classes, confusion)
+
+
+def _views(source, size):
+    """Yields each image, resized to `size`, and its mask."""
+
+    def view(image, mask):
+        return tf.clip_by_value(tf.round(resize_view(decode_file(image), size)), 0, 255), mask
+
+    return source.elements(None).map(view, tf.data.AUTOTUNE, deterministic=True).as_numpy_iterator()
+
+
+class SegmentationEvaluation(keras.callbacks.Callback):
+    """Evaluates a segmenter after every epoch and adds `val_mean_iou` to the logs.
+
+    Args:
+        source: Images with masks.
+        image_size: See `evaluate_segmenter`.
+        every: Number of epochs between evaluations.
+    """
+
+    def __init__(self, source: MaskSource, image_size: tuple[int, int] | None = None, every: int = 1):
+        super().__init__()
+        self.source, self.image_size, self.every = source, image_size, every
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if logs is not None and (epoch + 1) % self.every == 0:
+            logs["val_mean_iou"] = evaluate_segmenter(self.model, self.source, self.image_size).mean_iou

@@ -1,0 +1,172 @@
+"""Masks: reading, views that move with the image, and errors."""
+
+import keras
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+
+import keras_t2t
+from keras_t2t.data import from_masks, segmentation_batches
+from keras_t2t.data.views import mask_view
+from keras_t2t.training import SegmentationEvaluation, evaluate_segmenter
+from tests.micro import MICRO
+
+SIZE = (24, 40)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three images of 24x40 pixels with masks of the classes 0, 1, 2 and 255. The blue channel of a pixel shows its class."""
+    rng = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for index in range(3):
+        mask = np.kron(rng.choice([0, 1, 2, 255], (3, 5)), np.ones((8, 8))).astype("uint8")
+        image = np.stack([rng.integers(0, 256, SIZE), rng.integers(0, 256, SIZE), mask // 2 + 60 * (mask < 3) * mask], -1)
+        PIL.Image.fromarray(image.astype("uint8")).save(tmp_path / "images" / f"{index}.png")
+        PIL.Image.fromarray(mask).save(tmp_path / "masks" / f"{index}.png")
+    return tmp_path
+
+
+def source_of(folder, classes=("road", "sky", "tree"), ignore=255):
+    return from_masks(folder / "images", folder / "masks", classes, ignore)
+
+
+def test_reads_masks_of_every_kind(folder):
+    expected = np.asarray(PIL.Image.open(folder / "masks" / "1.png"))
+    assert source_of(folder).classes == ("road", "sky", "tree")
+    assert source_of(folder, 3).classes == ("0", "1", "2")
+    palette = PIL.Image.fromarray(expected, "P")
+    palette.putpalette(np.random.default_rng(0).integers(0, 256, 768).tolist())
+    palette.save(folder / "masks" / "1.png")  # as in Pascal VOC
+    np.testing.assert_array_equal(source_of(folder).read_mask(1), expected)
+    PIL.Image.fromarray((expected + 256 * (expected == 255)).astype("uint16")).save(folder / "masks" / "1.png")
+    assert source_of(folder, ignore=511).read_mask(1).max() == 511
+    PIL.Image.fromarray(expected == 1).save(folder / "masks" / "1.png")
+    np.testing.assert_array_equal(source_of(folder).read_mask(1), expected == 1)
+
+
+def test_masks_follow_their_images(folder):
+    """Where the nearest pixel of a view is inside a class, the image shows the class as well."""
+    batches = segmentation_batches(source_of(folder), SIZE, 3, crop_scale=(0.3, 0.9), seed=4)
+    for images, masks in batches.take(4).as_numpy_iterator():
+        assert images.shape == (3, *SIZE, 3) and masks.shape == (3, *SIZE) and masks.dtype == "int32"
+        blue = np.where(masks == 255, 127, masks // 2 + 60 * masks)
+        uniform = np.ones(masks.shape, bool)
+        for axis in (1, 2):
+            for shift in (-2, -1, 1, 2):
+                uniform &= np.roll(masks, shift, axis) == masks
+        assert uniform.mean() > 0.02
+        assert (abs(images[..., 2] - blue) < 2)[uniform].mean() > 0.95
+        assert set(np.unique(masks)) <= {0, 1, 2, 255}
+
+
+def test_mask_view_by_hand():
+    mask = tf.reshape(tf.range(20), (4, 5))
+    view = mask_view(mask, tf.constant([1, 2, 2, 3]), tf.constant(True), (4, 3))
+    assert view.numpy().tolist() == [[9, 8, 7], [9, 8, 7], [14, 13, 12], [14, 13, 12]]
+
+
+def test_epochs_differ_and_can_be_repeated(folder):
+    def masks_of(**kwargs):
+        batches = segmentation_batches(source_of(folder), (16, 24), 3, **kwargs)
+        return [masks for _, masks in batches.take(2).as_numpy_iterator()]
+
+    first, second = masks_of(seed=1)
+    assert (first != second).any()
+    np.testing.assert_array_equal(masks_of(seed=1)[1], second)
+    np.testing.assert_array_equal(masks_of(seed=1, first_epoch=1)[0], second)
+    assert (masks_of(seed=2)[0] != first).any()
+    whole = segmentation_batches(source_of(folder), SIZE, 3, crop_scale=(1.0, 1.0), flip=False)
+    masks = next(whole.as_numpy_iterator())[1]
+    read = [source_of(folder).read_mask(index) for index in range(3)]
+    assert {mask.tobytes() for mask in masks} == {mask.tobytes() for mask in read}
+
+
+def test_mean_iou_matches_numpy(folder):
+    """At the resolution of the masks, for images of two sizes, without the pixels that have no class."""
+    image = np.random.default_rng(1).integers(0, 256, (31, 21, 3)).astype("uint8")
+    PIL.Image.fromarray(image).save(folder / "images" / "2.png")
+    PIL.Image.fromarray(image[..., 0] % 3).save(folder / "masks" / "2.png")
+    source = source_of(folder)
+    model = keras_t2t.segmenter(keras_t2t.T2TViT(MICRO, input_shape=(32, 32, 3)), list(source.classes), image_size=(16, 24))
+    report = evaluate_segmenter(model, source, batch_size=2)
+    predicted, truth = [], []
+    for index, path in enumerate(source.images):
+        view = tf.image.resize(np.asarray(PIL.Image.open(path)), (16, 24)).numpy().round()
+        mask = source.read_mask(index)
+        scores = tf.image.resize(model.predict(view[None], verbose=0)[0], mask.shape).numpy()
+        predicted.append(scores.argmax(-1)[mask != 255])
+        truth.append(mask[mask != 255])
+    predicted, truth = np.concatenate(predicted), np.concatenate(truth)
+    expected = [((predicted == i) & (truth == i)).sum() / ((predicted == i) | (truth == i)).sum() for i in range(3)]
+    np.testing.assert_allclose(report.intersections_over_unions, expected)
+    assert report.mean_iou == pytest.approx(np.mean(expected))
+    assert report.pixel_accuracy == pytest.approx((predicted == truth).mean())
+    assert report.confusion.sum() == len(truth)
+    metric = keras.metrics.MeanIoU(3)
+    metric.update_state(truth, predicted)
+    assert report.mean_iou == pytest.approx(float(metric.result()), abs=1e-6)
+
+
+def test_classes_that_never_occur_do_not_count():
+    report = keras_t2t.training.SegmentationReport(("a", "b", "c"), np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
+    np.testing.assert_allclose(report.intersections_over_unions, [3 / 4, 4 / 5, np.nan])
+    assert report.mean_iou == pytest.approx((3 / 4 + 4 / 5) / 2)
+
+
+def test_callback_adds_the_mean_iou(folder):
+    source = source_of(folder)
+    model = keras_t2t.segmenter(keras_t2t.T2TViT(MICRO, input_shape=(32, 32, 3)), 3)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(ignore_class=255))
+    batches = segmentation_batches(source, (16, 24), 3)
+    callback = SegmentationEvaluation(source, (16, 24), every=2)
+    history = model.fit(batches, epochs=2, steps_per_epoch=1, callbacks=[callback], shuffle=False, verbose=0).history
+    assert history["val_mean_iou"] == [pytest.approx(evaluate_segmenter(model, source, (16, 24)).mean_iou)]
+
+
+def test_bad_masks_are_named(folder):
+    PIL.Image.fromarray(np.full(SIZE, 3, "uint8")).save(folder / "masks" / "1.png")
+    source = source_of(folder)
+    message = r"Expected class indices from 0 to 2, or 255 for no class; .*1\.png has 3"
+    with pytest.raises(keras_t2t.DataError, match=message):
+        source.read_mask(1)
+    with pytest.raises(tf.errors.OpError, match=message):
+        next(segmentation_batches(source, (16, 24), 3).as_numpy_iterator())
+    with pytest.raises(keras_t2t.DataError, match=r"Expected class indices from 0 to 2; .*0\.png has 255"):
+        source_of(folder, ignore=None).read_mask(0)
+    PIL.Image.fromarray(np.zeros((40, 24), "uint8")).save(folder / "masks" / "1.png")
+    with pytest.raises(keras_t2t.DataError, match=r"a mask of the size of its image, 40x24; .*1\.png has 24x40"):
+        source_of(folder)
+    PIL.Image.fromarray(np.zeros((*SIZE, 3), "uint8")).save(folder / "masks" / "1.png")
+    with pytest.raises(keras_t2t.DataError, match=r"one channel of class indices; .*1\.png has the mode RGB"):
+        source_of(folder)
+    (folder / "masks" / "1.png").write_bytes(b"no image")
+    with pytest.raises(keras_t2t.DataError, match=r"Cannot read .*1\.png"):
+        source_of(folder)
+    (folder / "masks" / "1.png").unlink()
+    with pytest.raises(keras_t2t.DataError, match=r"each with a mask of the same name in .*masks; found no mask for 1\.png"):
+        source_of(folder)
+    with pytest.raises(keras_t2t.DataError, match="There is no folder"):
+        from_masks(folder / "nope", folder / "masks", 3)
+
+
+def test_models_that_do_not_fit_are_refused(folder):
+    source = source_of(folder)
+    model = keras_t2t.segmenter(keras_t2t.T2TViT(MICRO, input_shape=(32, 32, 3)), 4)
+    with pytest.raises(ValueError, match="Expected an image_size, because the model takes images of any size"):
+        evaluate_segmenter(model, source)
+    with pytest.raises(ValueError, match=r"Expected scores \(batch, height, width, 3\) .*; received: \(3, 16, 24, 4\)"):
+        evaluate_segmenter(model, source, (16, 24))
+
+
+def test_images_turned_by_their_orientation(folder):
+    """A portrait photo is stored sideways. Its mask is upright."""
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    image = PIL.Image.fromarray(np.zeros((40, 24, 3), "uint8"))
+    (folder / "images" / "1.png").unlink()
+    image.save(folder / "images" / "1.jpg", exif=exif)
+    source = source_of(folder)  # the mask has 24 rows and 40 columns
+    assert next(segmentation_batches(source, (12, 20), 3).as_numpy_iterator())[0].shape == (3, 12, 20, 3)
