@@ -46,8 +46,8 @@ if not _is_command_line():  # the commands import what they need, so that help a
 
 __version__ = "0.1.0"
 
-_LAZY = {"data": None, "training": None, "load_image": "data", "normalize_images": "data"}
-"""Public names that need TensorFlow on any Keras backend, so they are imported lazily.
+_LAZY = {"cv": None, "data": None, "hub": None, "training": None, "load_image": "data", "normalize_images": "data"}
+"""Public names that need TensorFlow on any Keras backend, or optional packages, so they are imported lazily.
 
 Modules map to `None`. Other names map to the module that defines them.
 """
@@ -82,10 +82,12 @@ __all__ = [
     "ViTSmall16",
     "analysis",
     "config_of",
+    "cv",
     "data",
     "decode_predictions",
     "export",
     "feature_pyramid",
+    "hub",
     "labels_of",
     "layers",
     "list_models",
@@ -104,7 +106,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> _Any:
-    """Imports the names in `_LAZY` on first use, because they need TensorFlow."""
+    """Imports the names in `_LAZY` on first use."""
     if name not in _LAZY:
         raise AttributeError(f"module 'keras_t2t' has no attribute {name!r}")
     import importlib

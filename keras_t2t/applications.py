@@ -51,8 +51,10 @@ def T2TViT(
     if None not in size:
         preprocessing = dataclasses.replace(preprocessing, image_size=tuple(size))
     x = normalize(images, preprocessing, include_preprocessing, dtype)
-    table_size = start.table_size() if None in size else size[0]
-    x, grid = encode(x, config, table_size=table_size, class_token_only=include_top or pooling == "token", dtype=dtype)
+    height, width = (side or start.table_size() for side in size)
+    class_token_only = include_top or pooling == "token"
+    position_grid = token_grid(config.soft_splits, height, width)
+    x, grid = encode(x, config, position_grid=position_grid, class_token_only=class_token_only, dtype=dtype)
     if include_top or pooling == "token":
         x = keras.layers.Flatten("channels_last", name=parts.TOKEN_POOL, dtype=dtype)(x)
     else:

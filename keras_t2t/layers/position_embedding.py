@@ -79,7 +79,7 @@ class PositionEmbedding(keras.Layer):
         super().__init__(**kwargs)
         if not (isinstance(grid_size, (tuple, list)) and len(grid_size) == 2 and all(map(is_count, grid_size))):
             raise ValueError(f"{layer_path(self)}: expected grid_size to be (rows, columns); received: {grid_size=}")
-        self.grid_size = tuple(grid_size)
+        self.grid_size: tuple[int, int] = (int(grid_size[0]), int(grid_size[1]))
         self.learned = learned
 
     def build(self, tokens_shape: tuple, like_shape: tuple | None = None) -> None:

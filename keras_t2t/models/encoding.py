@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_t2t.configs import T2TConfig, token_grid
+from keras_t2t.configs import T2TConfig
 from keras_t2t.layers import ClassToken, FastDense, FastLayerNorm, ImageNormalization, PositionEmbedding, TokensToToken
 from keras_t2t.models import parts
 from keras_t2t.preprocessing import Preprocessing
@@ -19,7 +19,13 @@ def normalize(images: Any, preprocessing: Preprocessing, enabled: bool = True, d
 
 
 def encode(
-    images: Any, config: T2TConfig, *, table_size: int = 224, class_token_only: bool = False, dtype: Any = None
+    images: Any,
+    config: T2TConfig,
+    *,
+    position_grid: tuple[int, int],
+    class_token_only: bool = False,
+    return_stages: bool = False,
+    dtype: Any = None,
 ) -> tuple[Any, Any]:
     """Adds the backbone of `config` to a functional model.
 
@@ -30,30 +36,33 @@ def encode(
     Args:
         images: Symbolic tensor `(B, H, W, C)` of normalized images. H and W may be unknown.
         config: Configuration of the model.
-        table_size: Height or width of the images that the position table is made for, if H or W is unknown.
+        position_grid: Token grid `(h, w)` that the position table is made for.
         class_token_only: Whether to return the class token only.
+        return_stages: Whether to return the outputs of all stages of the T2T module.
         dtype: Dtype or dtype policy of every layer, or `None` for the global Keras policy.
 
     Returns:
         The normalized tokens `(B, 1 + h * w, D)`, with the class token first, or `(B, 1, D)` with `class_token_only`; and the
-        grid of tokens `(B, h, w, embed_dim)` that enters the encoder.
+        grid of tokens `(B, h, w, embed_dim)` that enters the encoder, or with `return_stages` a list of the outputs of all
+        stages, of which this is the last.
     """
-    grid = TokensToToken(
+    stages = TokensToToken(
         config.embed_dim,
         config.token_attention,
         config.token_dim,
         config.soft_splits,
         config.token_drop_rate,
+        return_stages,
         name=parts.TOKENS_TO_TOKEN,
         dtype=dtype,
     )(images)
-    grid_size = token_grid(config.soft_splits, *(size or table_size for size in images.shape[1:3]))
+    grid = stages[-1] if return_stages else stages
     x = ClassToken(name=parts.CLASS_TOKEN, dtype=dtype)(grid)
-    x = PositionEmbedding(grid_size, config.learned_positions, name=parts.POSITION_EMBEDDING, dtype=dtype)(x, grid)
+    x = PositionEmbedding(position_grid, config.learned_positions, name=parts.POSITION_EMBEDDING, dtype=dtype)(x, grid)
     x = keras.layers.Dropout(config.drop_rate, name=parts.DROPOUT, dtype=dtype)(x)
     for layer in _encoder_layers(config, class_token_only, dtype):
         x = layer(x)
-    return FastLayerNorm(epsilon=config.norm_epsilon, name=parts.NORM, dtype=dtype)(x), grid
+    return FastLayerNorm(epsilon=config.norm_epsilon, name=parts.NORM, dtype=dtype)(x), stages
 
 
 def _encoder_layers(config: T2TConfig, class_token_only: bool, dtype: Any) -> Iterator[keras.Layer]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import keras
 
-from keras_t2t.configs import SoftSplits
+from keras_t2t.configs import SoftSplits, T2TConfig
 from keras_t2t.keras_internals import is_graph, run_graph
-from keras_t2t.layers import EncoderBlock, FastLayerNorm, FeatureMap, TokensToToken
+from keras_t2t.layers import ClassToken, EncoderBlock, FastLayerNorm, FeatureMap, PositionEmbedding, TokensToToken
 from keras_t2t.models import parts
+from keras_t2t.models.encoding import encode
 from keras_t2t.models.graph import layers_of
 
 
@@ -86,11 +87,69 @@ def feature_pyramid(
     _check(model, names, blocks, computed, wanted)
     images = keras.Input((*image_size, model.inputs[0].shape[-1]), dtype=model.inputs[0].dtype, name=parts.IMAGES)
     maps = _run(model, images, computed, set(names), blocks)
-    last = maps[computed[-1]]
-    for level in range(int(computed[-1][1:]) + 1, max((int(level[1:]) for level in wanted), default=0) + 1):
-        last = keras.layers.MaxPooling2D(2, padding="same", data_format="channels_last", name=f"P{level}")(last)
-        maps[f"P{level}"] = last
+    maps |= pooled_levels(computed[-1], maps[computed[-1]], max((int(level[1:]) for level in wanted), default=0))
     return keras.Model(images, {key: maps[key] for key in [*wanted, *blocks]}, name=name)
+
+
+def pooled_levels(level: str, features: Any, up_to: int, dtype: Any = None) -> dict[str, Any]:
+    """Adds max pooling to a functional model.
+
+    Args:
+        level: Name of the level of `features`, such as `"P4"`.
+        features: Symbolic tensor `(B, h, w, D)`.
+        up_to: Number of the last level to add.
+        dtype: Dtype or dtype policy of the layers, or `None` for the global Keras policy.
+
+    Returns:
+        The levels above `level` by name, which is empty if `up_to` is not above it.
+    """
+    pooled = {}
+    for number in range(int(level[1:]) + 1, up_to + 1):
+        name = f"P{number}"
+        features = keras.layers.MaxPooling2D(2, padding="same", data_format="channels_last", name=name, dtype=dtype)(features)
+        pooled[name] = features
+    return pooled
+
+
+def encode_pyramid(
+    images: Any, config: T2TConfig, position_grid: tuple[int, int], up_to: int, dtype: Any = None
+) -> tuple[Any, dict[str, Any]]:
+    """Adds the backbone of `config` to a functional model, for other libraries that need feature maps.
+
+    Args:
+        images: Symbolic tensor `(B, H, W, C)` of normalized images. H and W may be unknown.
+        config: Configuration of the model.
+        position_grid: Token grid `(h, w)` that the position table is made for.
+        up_to: Number of the last level to add by max pooling.
+        dtype: Dtype or dtype policy of every layer, or `None` for the global Keras policy.
+
+    Returns:
+        The normalized tokens `(B, 1 + h * w, D)`, with the class token first; and the levels by name, as in `feature_pyramid`.
+    """
+    tokens, stages = encode(images, config, position_grid=position_grid, return_stages=True, dtype=dtype)
+    *earlier, last = pyramid_levels(config.soft_splits)
+    features = FeatureMap(name=parts.FEATURE_MAP, dtype=dtype)(tokens, stages[-1])
+    levels = {**dict(zip(earlier, stages, strict=False)), last: features}
+    return tokens, levels | pooled_levels(last, features, up_to, dtype)
+
+
+def backbone_layers(model: keras.Model) -> list[keras.Layer]:
+    """Returns the layers of a model that `encode` adds and that have weights, in the order of the graph."""
+    kinds = (TokensToToken, ClassToken, PositionEmbedding, EncoderBlock, FastLayerNorm)
+    return [layer for layer in layers_of(model) if isinstance(layer, kinds) or parts.is_transition(layer)]
+
+
+def copy_backbone(model: keras.Model, copy: keras.Model) -> None:
+    """Copies the weights of a backbone to another one with the same configuration.
+
+    Raises:
+        ValueError: If `model` has other layers in its backbone.
+    """
+    old, new = backbone_layers(model), backbone_layers(copy)
+    if [type(layer) for layer in old] != [type(layer) for layer in new]:
+        raise ValueError(f"Expected a model with the backbone of a T2T-ViT; received: {model!r}")
+    for source, target in zip(old, new, strict=True):
+        target.set_weights(source.get_weights())
 
 
 def _soft_splits_and_blocks(model):

@@ -1,0 +1,187 @@
+"""The average precision of an object detector, as COCO defines it."""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_t2t.data import BoxSource
+from keras_t2t.data.augment import resize_view
+from keras_t2t.data.decoding import decode_file
+from keras_t2t.extras import import_extra
+
+
+@dataclasses.dataclass(frozen=True)
+class Detections:
+    """The boxes that a detector found in an image.
+
+    Attributes:
+        boxes: Boxes as (x_min, y_min, x_max, y_max) in pixels of the image, of shape `(n, 4)`.
+        labels: Class indices, of shape `(n,)`.
+        scores: Confidences in [0, 1], of shape `(n,)`.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionReport:
+    """The results of evaluating a detector.
+
+    Attributes:
+        classes: Names of the classes.
+        average_precisions: Average precision of each class `(classes,)`, which is the mean over the thresholds 0.5, 0.55, ...,
+            0.95 for the intersection over union of a correct box; NaN for a class without boxes.
+        average_precisions_at_50: The same at a threshold of 0.5 only.
+    """
+
+    classes: tuple[str, ...]
+    average_precisions: np.ndarray
+    average_precisions_at_50: np.ndarray
+
+    @property
+    def average_precision(self) -> float:
+        """Mean over the classes (COCO's AP)."""
+        return float(np.nanmean(self.average_precisions))
+
+    @property
+    def average_precision_at_50(self) -> float:
+        """Mean over the classes at a threshold of 0.5 (COCO's AP50)."""
+        return float(np.nanmean(self.average_precisions_at_50))
+
+
+def coco_average_precision(detections: Sequence[Detections], source: BoxSource) -> DetectionReport:
+    """Computes the average precision with pycocotools.
+
+    Args:
+        detections: What the detector found in each image of `source`, in the same order.
+        source: Images with the true boxes.
+
+    Returns:
+        A `DetectionReport`.
+
+    Raises:
+        ImportError: If pycocotools is not installed.
+
+    Example:
+
+    >>> boxes = np.array([[[2, 3, 20, 30]]], "float32")
+    >>> source = keras_t2t.data.BoxSource(np.array(["cat.jpg"]), boxes, np.array([[0]]), ("cat",))
+    >>> found = keras_t2t.training.Detections(boxes[0], np.array([0]), np.array([0.9]))
+    >>> keras_t2t.training.coco_average_precision([found], source).average_precision
+    1.0
+    """
+    if len(detections) != len(source):
+        raise ValueError(f"Expected detections for each of {len(source)} images; received: {len(detections)}")
+    coco = import_extra("pycocotools.coco", "The average precision needs pycocotools", "detect")
+    cocoeval = import_extra("pycocotools.cocoeval", "The average precision needs pycocotools", "detect")
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        truth = coco.COCO()
+        truth.dataset = {
+            "images": [{"id": index} for index in range(len(source))],
+            "categories": [{"id": index} for index in range(len(source.classes))],
+            "annotations": _annotations(zip(source.boxes, source.labels, itertools.repeat(None))),
+        }
+        truth.createIndex()
+        found = coco.COCO()
+        rows = ((each.boxes, each.labels, each.scores) for each in detections)
+        found.dataset = {**truth.dataset, "annotations": _annotations(rows)}
+        found.createIndex()
+        evaluation = cocoeval.COCOeval(truth, found, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"][..., 0, -1]  # (thresholds, recalls, classes), all areas, 100 detections
+    precision = np.where(precision < 0, np.nan, precision)
+    return DetectionReport(source.classes, precision.mean((0, 1)), precision[0].mean(0))
+
+
+def _annotations(rows):
+    """Returns boxes in COCO's format. Rows without a box are left out."""
+    annotations: list[dict[str, Any]] = []
+    for image, (boxes, labels, scores) in enumerate(rows):
+        for row, (box, label) in enumerate(zip(boxes, labels, strict=True)):
+            if label < 0:
+                continue
+            x_min, y_min, x_max, y_max = map(float, box)
+            width, height = x_max - x_min, y_max - y_min
+            annotation: dict[str, Any] = {
+                "id": len(annotations) + 1,
+                "image_id": image,
+                "category_id": int(label),
+                "bbox": [x_min, y_min, width, height],
+                "area": width * height,
+                "iscrowd": 0,
+            }
+            annotations.append(annotation if scores is None else {**annotation, "score": float(scores[row])})
+    return annotations
+
+
+def detect(
+    model: keras.Model, source: BoxSource, image_size: tuple[int, int] | None = None, batch_size: int = 8
+) -> list[Detections]:
+    """Runs a detector on all images of a source.
+
+    Args:
+        model: A detector of KerasHub or keras-cv with boxes in the format "xyxy", such as one made by `keras_t2t.hub.detector`.
+        source: The images. Each one is resized to `image_size`.
+        image_size: Height and width of the images for the model. Defaults to the size that the model was built for.
+        batch_size: Number of images in a batch.
+
+    Returns:
+        The boxes in each image, in pixels of the image file.
+    """
+    size = image_size or model.input_shape[1:3]
+
+    def view(image, *_):
+        pixels = decode_file(image)
+        return tf.clip_by_value(tf.round(resize_view(pixels, size)), 0, 255), tf.shape(pixels)[:2]
+
+    views = source.elements(None).map(view, tf.data.AUTOTUNE, deterministic=True).as_numpy_iterator()
+    detections = []
+    while batch := list(itertools.islice(views, batch_size)):
+        images, sides = zip(*batch, strict=True)
+        outputs = _predict(model, np.stack(images))
+        labels = outputs["labels"] if "labels" in outputs else outputs["classes"]
+        rows = zip(outputs["boxes"], labels, outputs["confidence"], outputs["num_detections"], sides, strict=True)
+        for boxes, classes, scores, count, (height, width) in rows:
+            scale = np.array([width / size[1], height / size[0]] * 2)
+            detections.append(Detections(boxes[:count] * scale, classes[:count].astype(int), scores[:count]))
+    return detections
+
+
+def _predict(model, images):
+    """Returns the boxes in a batch of images as arrays.
+
+    KerasHub 0.32 cannot suppress overlapping boxes in `predict` once it was called with batches of two sizes.
+    """
+    inputs = images if getattr(model, "preprocessor", None) is None else model.preprocessor(images)
+    outputs = model.decode_predictions(model(inputs, training=False), inputs)
+    return {name: keras.ops.convert_to_numpy(values) for name, values in outputs.items()}
+
+
+class DetectionEvaluation(keras.callbacks.Callback):
+    """Evaluates a detector after every epoch and adds `val_average_precision` and `val_average_precision_at_50` to the logs.
+
+    Args:
+        source: Images with the true boxes.
+        image_size: See `detect`.
+        every: Number of epochs between evaluations.
+    """
+
+    def __init__(self, source: BoxSource, image_size: tuple[int, int] | None = None, every: int = 1):
+        super().__init__()
+        self.source, self.image_size, self.every = source, image_size, every
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if logs is not None and (epoch + 1) % self.every == 0:
+            report = coco_average_precision(detect(self.model, self.source, self.image_size), self.source)
+            logs["val_average_precision"] = report.average_precision
+            logs["val_average_precision_at_50"] = report.average_precision_at_50
