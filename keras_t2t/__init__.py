@@ -41,6 +41,7 @@ if not _is_command_line():  # the commands import what they need, so that help a
     from keras_t2t.inference import optimize_for_inference, predict_images
     from keras_t2t.models import config_of, feature_pyramid, labels_of, preprocessing_of, replace_head, segmenter
     from keras_t2t.preprocessing import Preprocessing
+    from keras_t2t.sharing import push_to_hub
     from keras_t2t.variants import VARIANTS
     from keras_t2t.weights import LoadReport, list_models, load_checkpoint
 
@@ -99,6 +100,7 @@ __all__ = [
     "predict_images",
     "preprocess_input",
     "preprocessing_of",
+    "push_to_hub",
     "replace_head",
     "segmenter",
     "training",

@@ -118,7 +118,7 @@ def size_of(path: str | os.PathLike) -> int:
 def measure_latency(runtime: Runtime, images: np.ndarray) -> float:
     """Returns the median time in seconds of one batch, or of one image if the runtime accepts batches of any size."""
     batch = np.resize(images, (runtime.input_shape[0] or 1, *images.shape[1:])).astype(runtime.input_dtype)
-    return median_time(lambda: runtime.run(batch), at_least=5)
+    return median_time(lambda: runtime.run(batch), seconds=0.3, at_least=5)
 
 
 def decisions(outputs: np.ndarray, kind: str) -> np.ndarray:
