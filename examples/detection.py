@@ -64,7 +64,7 @@ def fit(
     schedule = keras.optimizers.schedules.CosineDecay(1e-6, epochs * steps, warmup_target=3e-4, warmup_steps=warmup)
     model.compile(optimizer=keras.optimizers.AdamW(schedule, weight_decay=1e-4, global_clipnorm=1.0), jit_compile=False)
     callbacks = [
-        DetectionEvaluation(sources["val"], every=4),
+        DetectionEvaluation(sources["val"]),
         keras.callbacks.BackupAndRestore(output / "state"),
         keras.callbacks.CSVLogger(output / "log.csv", append=True),
     ]

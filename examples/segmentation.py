@@ -6,7 +6,8 @@
 
 The folder has the subfolders `train`, `val` and `test`, each with `images` and `labels`: PNG files with the class of every
 pixel. The backbone is `T2TViTTiny32(weights="cifar10")`, whose weights are part of the package. `--backbone random` starts from
-random weights, and `--backbone patches` is a plain ViT of the same size from random weights.
+random weights, and `--backbone patches` is a plain ViT of the same size from random weights. `--head deeplab` trains KerasHub's
+DeepLabV3+ instead, which needs the extra `hub`.
 
 The drawn shapes take three minutes on 2 cores. An interrupted run continues where it stopped if it has an `--output` folder.
 """
@@ -80,28 +81,37 @@ def write_shapes(folder: pathlib.Path, count: int) -> None:
                 keras.utils.save_img(folder / split / name / f"{index:04}.png", pixels, scale=False)
 
 
-def build(backbone: str, classes: Sequence[str], size: tuple[int, int]) -> keras.Model:
-    """Returns a segmenter on one of the backbones `"cifar10"`, `"random"` and `"patches"`."""
+def build(backbone: str, head: str, classes: Sequence[str], size: tuple[int, int]) -> keras.Model:
+    """Returns a segmenter with the backbone `"cifar10"`, `"random"` or `"patches"` and the head `"mlp"` or `"deeplab"`."""
     if backbone == "patches":
         model = keras_t2t.T2TViT(PATCHES, input_shape=(32, 32, 3), classes=10)
     else:
         model = keras_t2t.T2TViTTiny32(weights="cifar10" if backbone == "cifar10" else None)
+    if head == "deeplab":
+        return keras_t2t.hub.deeplab(model, len(classes), image_size=size)
     return keras_t2t.segmenter(model, classes, image_size=size)
 
 
 def fit(
-    model: keras.Model, sources: dict[str, MaskSource], epochs: int, batch_size: int, seed: int, output: pathlib.Path
+    model: keras.Model,
+    from_logits: bool,
+    sources: dict[str, MaskSource],
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    output: pathlib.Path,
 ) -> None:
     """Trains a model with AdamW and a cosine schedule, from the state of an interrupted run if there is one in `output`."""
     size = model.input_shape[1:3]
     steps = max(1, len(sources["train"]) // batch_size)
     warmup = max(1, epochs * steps // 20)
     schedule = keras.optimizers.schedules.CosineDecay(1e-5, epochs * steps, warmup_target=1e-3, warmup_steps=warmup)
-    loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=sources["train"].ignore)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits, ignore_class=sources["train"].ignore)
     # XLA takes twice as long for a step of this model on CPUs.
-    model.compile(keras.optimizers.AdamW(schedule, weight_decay=0.05, clipnorm=1.0), loss, jit_compile=False)
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.05, clipnorm=1.0)
+    model.compile(optimizer, loss, metrics=[], jit_compile=False)
     callbacks = [
-        SegmentationEvaluation(sources["val"], every=5),
+        SegmentationEvaluation(sources["val"]),
         keras.callbacks.BackupAndRestore(output / "state"),
         keras.callbacks.CSVLogger(output / "log.csv", append=True),
     ]
@@ -138,6 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--classes", default=",".join(SHAPES), help="names of the classes, separated by commas")
     parser.add_argument("--ignore", type=int, help="index in the masks that means no class")
     parser.add_argument("--backbone", choices=("cifar10", "random", "patches"), default="cifar10")
+    parser.add_argument("--head", choices=("mlp", "deeplab"), default="mlp")
     parser.add_argument("--size", type=int, nargs=2, default=SHAPES_SIZE, help="height and width for training")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=8)
@@ -158,9 +169,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for split in ("train", "val", "test")
         }
         keras.utils.set_random_seed(options.seed)
-        model = build(options.backbone, classes, tuple(options.size))
+        model = build(options.backbone, options.head, classes, tuple(options.size))
         start = time.perf_counter()
-        fit(model, sources, options.epochs, options.batch_size, options.seed, output)
+        fit(model, options.head == "deeplab", sources, options.epochs, options.batch_size, options.seed, output)
         seconds = time.perf_counter() - start
         report = evaluate_segmenter(model, sources["test"])
         for name, value in zip(classes, report.intersections_over_unions, strict=True):
@@ -169,6 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         image = np.zeros((1, *options.size, 3), "float32")
         results = {
             "backbone": options.backbone,
+            "head": options.head,
             "seed": options.seed,
             "epochs": options.epochs,
             "size": options.size,

@@ -224,10 +224,12 @@ def _find_pretrained(weights: Any, variant: str | None) -> PretrainedWeights | N
     if weights is None or (isinstance(weights, (str, os.PathLike)) and weights not in known and os.path.isfile(weights)):
         return None
     if not isinstance(weights, str) or weights not in known:
+        is_path = isinstance(weights, (str, os.PathLike)) and (os.path.dirname(weights) or os.path.splitext(weights)[1])
+        missing = f"There is no file {weights}. " if is_path and not os.path.exists(weights) else ""
         names = "".join(f"{name!r} ({'shipped' if entry.path else 'published'}), " for name, entry in known.items())
         raise ValueError(
-            f"The `weights` argument should be either `None` (random initialization), {names}or the path to the weights file "
-            f"to be loaded. Received: weights={weights}{did_you_mean(weights, known) or did_you_mean_file(str(weights))}"
+            f"{missing}The `weights` argument should be either `None` (random initialization), {names}or the path to the weights "
+            f"file to be loaded. Received: weights={weights}{did_you_mean(weights, known) or did_you_mean_file(str(weights))}"
         )
     return known[weights]
 

@@ -1,7 +1,9 @@
 """Batches for training and evaluation with `tf.data`, prepared in parallel and fully determined by the seed and the epoch."""
 
 import math
+import warnings
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -14,6 +16,9 @@ from keras_t2t.data.sources import ImageSource, IndexedSource, Source
 from keras_t2t.errors import DataError, counted
 from keras_t2t.preprocessing import Preprocessing
 
+MIXING_LAYERS = ("CutMix", "MixUp")
+"""Names of Keras layers that also change the targets. Old versions of Keras do not have them."""
+
 
 def training_batches(
     source: ImageSource,
@@ -24,12 +29,15 @@ def training_batches(
     seed: int = 0,
     first_epoch: int = 0,
     shard: tuple[int, int] = (0, 1),
+    augment: keras.Layer | None = None,
 ) -> tf.data.Dataset:
     """Returns an infinite dataset of augmented training batches, one epoch after another.
 
-    The contents of an epoch depend only on the seed and the index of the epoch, so training can resume where it stopped. Each
-    epoch is divided among the shards. Images of an `IndexedSource` are augmented as they would be without shards, except that
-    Mixup and CutMix only mix images within a shard.
+    Without `augment`, the contents of an epoch depend only on the seed and the index of the epoch, so training can resume where
+    it stopped.
+
+    Each epoch is divided among the shards. Images of an `IndexedSource` are augmented as they would be without shards, except
+    that Mixup and CutMix only mix images within a shard.
 
     Args:
         source: Source of the images.
@@ -39,6 +47,9 @@ def training_batches(
         seed: Seed for all random numbers.
         first_epoch: Index of the epoch to start with.
         shard: `(index of this shard, number of shards)`, for training on several hosts.
+        augment: A Keras preprocessing layer that is applied to each batch at the end, such as
+            `keras.layers.RandomBrightness(0.2)`. Layers such as `keras.layers.CutMix` change the targets, too. If it draws
+            random numbers, a warning says that epochs cannot be repeated.
 
     Returns:
         Dataset of images `(B, H, W, 3)`, float32 in [0, 255], and targets `(B, classes)`, float32.
@@ -70,7 +81,31 @@ def training_batches(
     dataset = seeded_elements(source, batch_size, seed, first_epoch, shard)
     dataset = dataset.map(augmented, tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.batch(batch_size, drop_remainder=True).enumerate()
-    return dataset.map(mixed).prefetch(1).with_options(parallel_over_images())
+    dataset = dataset.map(mixed)
+    if augment is not None:
+        dataset = _augmented(dataset, augment)
+    return dataset.prefetch(1).with_options(parallel_over_images())
+
+
+def _augmented(dataset, layer):
+    """Applies a Keras preprocessing layer to batches of images and targets, one batch after the other."""
+
+    mixes = isinstance(layer, tuple(getattr(keras.layers, name) for name in MIXING_LAYERS if hasattr(keras.layers, name)))
+
+    def apply(images, targets):
+        if not mixes:
+            return layer(images, training=True), targets
+        batch = layer({"images": images, "labels": targets}, training=True)
+        return batch["images"], batch["labels"]
+
+    dataset = dataset.map(apply)  # builds the layer; in parallel, the order of its random numbers would change
+    if any("seed_generator" in variable.path for variable in layer.variables):
+        warnings.warn(
+            f"{layer.name} draws its random numbers one after the other, so the epochs of a run that is resumed differ from "
+            "those of a run that is not interrupted",
+            stacklevel=3,
+        )
+    return dataset
 
 
 def steps_per_epoch(source: Source, batch_size: int, shard: tuple[int, int] = (0, 1)) -> int:

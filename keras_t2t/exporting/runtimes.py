@@ -57,7 +57,7 @@ def first_line(error: Exception) -> str:
 
 def missing_package(package: str) -> ImportError:
     """Returns the error to raise if a package of the extra `export` is not installed."""
-    return ImportError(f'This needs {package}: pip install "keras-t2t[export]"')
+    return ImportError(f'Files of this format need {package}: pip install "keras-t2t[export]"')
 
 
 def is_exported(path: str | os.PathLike) -> bool:

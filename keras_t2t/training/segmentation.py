@@ -12,6 +12,7 @@ from keras_t2t.data import MaskSource, as_input
 from keras_t2t.data.augment import resize_view
 from keras_t2t.data.decoding import decode_file
 from keras_t2t.inference import keras_runtime
+from keras_t2t.preprocessing import ModelSpec, Preprocessing
 from keras_t2t.runtime import Runtime
 
 
@@ -54,7 +55,8 @@ def evaluate_segmenter(
     Each image is resized to `image_size`, and the scores are resized to the size of the mask.
 
     Args:
-        model: A model made by `keras_t2t.segmenter`, or an exported one opened by `keras_t2t.open_exported`.
+        model: A model made by `keras_t2t.segmenter`, an exported one opened by `keras_t2t.open_exported`, or a segmenter of
+            KerasHub with a preprocessor, such as one made by `keras_t2t.hub.deeplab`.
         source: Images with masks.
         image_size: Height and width of the images for the model. Defaults to the size that the model was built for.
         batch_size: Number of images in a batch.
@@ -66,7 +68,7 @@ def evaluate_segmenter(
         ValueError: If `image_size` is `None` although the model takes images of any size, or if the number of classes of the
             model differs from that of the source.
     """
-    runtime = model if isinstance(model, Runtime) else keras_runtime(model)
+    runtime = _as_runtime(model)
     size = image_size or runtime.input_shape[1:3]
     if None in size:
         raise ValueError("Expected an image_size, because the model takes images of any size")
@@ -83,6 +85,21 @@ def evaluate_segmenter(
             valid = mask != (-1 if source.ignore is None else source.ignore)
             confusion += np.bincount(count * mask[valid] + predicted[valid], minlength=count**2).reshape(count, count)
     return SegmentationReport(source.classes, confusion)
+
+
+def _as_runtime(model):
+    if isinstance(model, Runtime):
+        return model
+    if getattr(model, "preprocessor", None) is None:
+        return keras_runtime(model)
+    preprocessing = Preprocessing(image_size=model.input_shape[1:3])  # KerasHub's `predict` normalizes the images
+    return Runtime(
+        name="KerasHub",
+        run=lambda images: model.predict(images, verbose=0),
+        input_shape=model.input_shape,
+        input_dtype="float32",
+        known_spec=ModelSpec(preprocessing=preprocessing, normalizes=True, output="logits"),
+    )
 
 
 def _views(source, size):

@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import PIL.Image
 import pytest
 
+import keras_t2t
 from keras_t2t.data import (
     Augmentation,
     DataError,
@@ -103,3 +105,27 @@ def test_cached_decodes_images_of_one_size(tmp_path):
     PIL.Image.fromarray(IMAGES[7][:9]).save(tmp_path / "a" / "9.png")
     with pytest.raises(DataError, match="Expected images of one size, as caching requires; received: 2 sizes"):
         cached(from_folder(tmp_path)["train"])
+
+
+def test_keras_layers_augment_batches():
+    pixels = np.random.default_rng(0).integers(60, 120, (4, 8, 8, 3)).astype("uint8")
+    source = keras_t2t.data.from_arrays(pixels, [0, 1, 2, 3])
+    plain = keras_t2t.data.Augmentation(
+        crop_mode="none", flip=False, rand_augment_num_ops=0, random_erase_prob=0, mixup=0, cutmix=0, label_smoothing=0
+    )
+
+    def first(layer):
+        return next(keras_t2t.data.training_batches(source, (8, 8), 4, plain, augment=layer).as_numpy_iterator())
+
+    images, targets = first(None)
+    scaled, same_targets = first(keras.layers.Rescaling(0.5))  # draws nothing, so it does not warn
+    np.testing.assert_array_equal(scaled, images * 0.5)
+    np.testing.assert_array_equal(same_targets, targets)
+    with pytest.warns(UserWarning, match="random_brightness draws its random numbers one after the other"):
+        brighter, same_targets = first(keras.layers.RandomBrightness(0.2, seed=1, name="random_brightness"))
+    shift = brighter - images
+    assert np.ptp(shift, axis=(1, 2, 3)).max() < 1e-4 and np.abs(shift).max() > 1  # one shift for each image
+    np.testing.assert_array_equal(same_targets, targets)
+    with pytest.warns(UserWarning, match="draws its random numbers"):
+        _, mixed = first(keras.layers.CutMix(seed=1))
+    assert (mixed != targets).any() and mixed.sum(-1) == pytest.approx(1)

@@ -29,17 +29,18 @@ def test_segmentation_of_drawn_shapes(tmp_path, capsys):
     assert (tmp_path / "predictions.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("backbone", ["random", "patches"])
-def test_segmentation_of_a_folder(tmp_path, backbone, monkeypatch):
+@pytest.mark.parametrize(("backbone", "head"), [("patches", "mlp"), ("random", "deeplab")])
+def test_segmentation_of_a_folder(tmp_path, backbone, head, monkeypatch):
     monkeypatch.setattr(segmentation, "SHAPES_SIZE", (96, 96))
     segmentation.write_shapes(tmp_path / "data", 5)
     options = ["--epochs", "1", "--size", "96", "96", "--batch-size", "4", "--ignore", "3", "--classes", "background,disk,bar"]
-    segmentation.main(["--data", str(tmp_path / "data"), "--backbone", backbone, "--output", str(tmp_path / "run"), *options])
+    options += ["--data", str(tmp_path / "data"), "--backbone", backbone, "--head", head]
+    segmentation.main([*options, "--output", str(tmp_path / "run")])
     assert set(json.loads((tmp_path / "run" / "results.json").read_text())["iou"]) == {"background", "disk", "bar"}
 
 
 def test_the_plain_vit_has_as_many_parameters():
-    plain, ours = (segmentation.build(backbone, 11, (72, 96)).count_params() for backbone in ("patches", "random"))
+    plain, ours = (segmentation.build(backbone, "mlp", 11, (72, 96)).count_params() for backbone in ("patches", "random"))
     assert plain == pytest.approx(ours, rel=0.02)
 
 
