@@ -228,8 +228,9 @@ def _find_pretrained(weights: Any, variant: str | None) -> PretrainedWeights | N
         missing = f"There is no file {weights}. " if is_path and not os.path.exists(weights) else ""
         names = "".join(f"{name!r} ({'shipped' if entry.path else 'published'}), " for name, entry in known.items())
         raise ValueError(
-            f"{missing}The `weights` argument should be either `None` (random initialization), {names}or the path to the weights "
-            f"file to be loaded. Received: weights={weights}{did_you_mean(weights, known) or did_you_mean_file(str(weights))}"
+            f"{missing}The `weights` argument should be either `None` (random initialization), {names}or the path to the "
+            "weights file to be loaded. "
+            f"Received: weights={weights}{did_you_mean(weights, known) or did_you_mean_file(str(weights))}"
         )
     return known[weights]
 

@@ -168,6 +168,7 @@ def test_decode_predictions_returns_the_top_classes():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"weights": "nope/model.pth"}, r"There is no file nope/model\.pth\. The `weights` argument should be either `None`"),
         (
             {"weights": "imagenet21k"},
             r"either `None` .*, or the path .* Received: weights=imagenet21k",

@@ -199,6 +199,29 @@ def test_other_backends_do_not_import_tensorflow():
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "KERAS_BACKEND": "jax"})
 
 
+def test_optional_packages_are_imported_lazily():
+    code = "import sys, keras_t2t; print(*{'keras_cv', 'keras_hub', 'pycocotools', 'tensorflow_text'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert result.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("module", "missing", "message"),
+    [
+        ("hub", "keras_hub", 'keras_t2t.hub needs KerasHub: pip install "keras-t2t[hub]"'),
+        ("cv", "keras_cv", 'keras_t2t.cv needs keras-cv: pip install "keras-t2t[cv]"'),
+    ],
+)
+def test_adapters_say_what_to_install(module, missing, message):
+    code = f"import sys; sys.modules[{missing!r}] = None; import keras_t2t; keras_t2t.{module}"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stderr.strip().endswith(f"ImportError: {message}")
+
+
+def test_extras_install_together():
+    subprocess.run([sys.executable, "-m", "pip", "check"], check=True)
+
+
 def test_all_packages_and_data_files_are_declared():
     setup = configparser.ConfigParser()
     setup.read(PACKAGE.parent / "setup.cfg")

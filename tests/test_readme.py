@@ -6,6 +6,7 @@ import re
 import pytest
 
 import keras_t2t
+from examples import detection, segmentation
 from keras_t2t.analysis import multiply_accumulates, reconcile
 from keras_t2t.weights.registry import PUBLISHED_WEIGHTS
 from tests.conftest import CONSTRUCTORS, variant_model
@@ -56,3 +57,25 @@ def test_table_of_published_weights():
         cells = f" {source.top1:.2f} | {top5} | {images} | {origin} | {source.verified_by} "
         expected.append((CONSTRUCTORS[source.variant].__name__, source.name, cells))
     assert rows == expected
+
+
+def test_code_blocks_of_the_page_on_dense_prediction_run(tmp_path, monkeypatch, capsys):
+    """On a few drawn images, for one epoch."""
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "dense-prediction.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    for old, new in {"192, 192": "64, 96", "96, 128": "48, 64", "batch_size=8": "batch_size=2", "// 8": "// 2"}.items():
+        assert old in code
+        code = code.replace(old, new)
+    code, count = re.subn(r"epochs=\d+", "epochs=1", code)
+    assert count == 2
+    monkeypatch.chdir(tmp_path)
+    segmentation.write_shapes(tmp_path / "drawn", 10)
+    (tmp_path / "street").mkdir()
+    (tmp_path / "drawn/test/images").rename(tmp_path / "street/images")
+    (tmp_path / "drawn/test/labels").rename(tmp_path / "street/masks")
+    detection.write_shapes(tmp_path / "VOCdevkit/VOC2007", 2)
+    code = code.replace('["road", "sky", "tree"]', '["background", "road", "sky", "tree"]')
+    exec(compile(code, "dense-prediction.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert any(re.fullmatch(r"0\.\d+", line) for line in lines)
+    assert keras_t2t.hub.T2TViTImageClassifier.from_preset("t2t_tiny", num_classes=5).output_shape == (None, 5)

@@ -2,6 +2,7 @@
 
 import pathlib
 import shutil
+import sys
 
 import huggingface_hub
 import keras
@@ -70,8 +71,11 @@ def test_cards_of_other_tasks(model):
     assert "pipeline_tag: image-feature-extraction" in hub_card(keras_t2t.feature_pyramid(model, levels=["P2"]), "user/x")
 
 
-def test_invalid_arguments_raise(model):
+def test_invalid_arguments_raise(model, monkeypatch):
     with pytest.raises(ValueError, match="Expected the name of the dataset that the metrics were measured on"):
         keras_t2t.push_to_hub(model, "user/tiny", metrics={"accuracy": 0.8})
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match=r'Uploading models needs huggingface_hub: pip install "keras-t2t\[huggingface\]"'):
+        keras_t2t.push_to_hub(model, "user/tiny")
     with pytest.raises(ValueError, match="Expected a model built by keras_t2t"):
         keras_t2t.push_to_hub(keras.Sequential([keras.Input((4, 4, 3))]), "user/tiny")

@@ -1,5 +1,7 @@
 """The average precision: values that are known by construction, and detectors on files."""
 
+import sys
+
 import keras
 import numpy as np
 import PIL.Image
@@ -54,6 +56,12 @@ def test_classes_without_boxes_do_not_count():
     assert report.average_precision == pytest.approx(1)
     with pytest.raises(ValueError, match="Expected detections for each of 1 images; received: 0"):
         coco_average_precision([], source)
+
+
+def test_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    with pytest.raises(ImportError, match=r'precision needs pycocotools: pip install "keras-t2t\[detect\]"'):
+        coco_average_precision(TRUTH, SOURCE)
 
 
 class KnowsTheTruth(keras.Model):
