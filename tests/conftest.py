@@ -37,7 +37,7 @@ CONSTRUCTORS = {
 
 _SMALL = {
     "token_dim": 10,
-    "soft_splits": ((5, 2, 2), (3, 2, 1), (3, 2, 0)),
+    "soft_splits": ((5, 3, 2), (3, 2, 1), (3, 1, 0)),
     "embed_dim": 18,
     "depth": 2,
     "num_heads": 3,
@@ -45,7 +45,7 @@ _SMALL = {
 }
 SMALL_CONFIGS = {
     "performer": _SMALL,
-    "transformer": {**_SMALL, "token_attention": "transformer", "soft_splits": ((5, 4, 1), (3, 2, 0))},
+    "transformer": {**_SMALL, "token_attention": "transformer", "soft_splits": ((4, 3, 1), (3, 2, 0))},
     "convolution": {**_SMALL, "token_attention": "convolution", "qkv_bias": True, "mlp_ratio": 1.5},
     "patches": {**_SMALL, "token_attention": "convolution", "soft_splits": ((5, 4, 0),), "learned_positions": True},
     "squeeze_excite": {**_SMALL, "embed_dim": 36, "block": "squeeze_excite"},
@@ -53,6 +53,13 @@ SMALL_CONFIGS = {
     "dense": {**_SMALL, "block": "dense", "depth": (2, 1, 3), "growth": 8, "embed_dim": 16, "num_heads": 2},
 }
 """One small configuration of each kind, with different values for all dimensions, for images of about 30 pixels."""
+
+PYRAMID_CONFIGS = {
+    kind: {**config, "soft_splits": ((5, 4, 1), (3, 2, 0)) if kind == "transformer" else ((5, 2, 2), (3, 2, 1), (3, 2, 0))}
+    for kind, config in SMALL_CONFIGS.items()
+    if kind != "patches"
+} | {"patches": SMALL_CONFIGS["patches"]}
+"""The same with strides that are powers of two, as the levels of a feature pyramid are."""
 
 
 @functools.cache

@@ -7,9 +7,9 @@ import pytest
 
 import keras_t2t
 from keras_t2t import cv
-from tests.conftest import SMALL_CONFIGS
+from tests.conftest import PYRAMID_CONFIGS
 
-CONFIG = keras_t2t.T2TConfig(**{**SMALL_CONFIGS["performer"], "soft_splits": ((5, 4, 2), (3, 2, 1), (3, 2, 1))})
+CONFIG = keras_t2t.T2TConfig(**{**PYRAMID_CONFIGS["performer"], "soft_splits": ((5, 4, 2), (3, 2, 1), (3, 2, 1))})
 X = np.random.default_rng(0).uniform(0, 255, (1, 64, 96, 3)).astype("float32")
 
 

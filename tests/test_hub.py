@@ -7,11 +7,11 @@ import pytest
 
 import keras_t2t
 from keras_t2t import hub
-from tests.conftest import SMALL_CONFIGS
+from tests.conftest import PYRAMID_CONFIGS
 
 SIZE = (40, 64)
 X = np.random.default_rng(0).uniform(0, 255, (2, *SIZE, 3)).astype("float32")
-CONFIG = keras_t2t.T2TConfig(**{**SMALL_CONFIGS["performer"], "soft_splits": ((5, 4, 2), (3, 2, 1), (3, 2, 1))})
+CONFIG = keras_t2t.T2TConfig(**{**PYRAMID_CONFIGS["performer"], "soft_splits": ((5, 4, 2), (3, 2, 1), (3, 2, 1))})
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def classifier(model):
 
 @pytest.mark.parametrize("kind", ["performer", "dense", "patches"])
 def test_logits_are_those_of_the_model(kind):
-    config = keras_t2t.T2TConfig(**SMALL_CONFIGS[kind])
+    config = keras_t2t.T2TConfig(**PYRAMID_CONFIGS[kind])
     model = keras_t2t.T2TViT(config, input_shape=(*SIZE, 3), classes=4, classifier_activation=None)
     np.testing.assert_allclose(hub.classifier(model).predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-5, atol=1e-6)
 

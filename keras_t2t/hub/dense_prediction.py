@@ -87,10 +87,10 @@ def initialize_heads(model: keras.Model) -> None:
     for head, bias in ((model.classification_head, prior), (model.box_head, 0.0)):
         for layer in head.conv_layers:
             layer.kernel.assign(keras.initializers.HeNormal()(layer.kernel.shape))
-            layer.bias.assign(keras.ops.zeros_like(layer.bias))
+            layer.bias.assign(keras.ops.zeros(layer.bias.shape))
         last = head.prediction_layer
         last.kernel.assign(keras.initializers.RandomNormal(stddev=0.01)(last.kernel.shape))
-        last.bias.assign(keras.ops.full_like(last.bias, bias))
+        last.bias.assign(keras.ops.full(last.bias.shape, bias))
 
 
 def deeplab(model: keras.Model, classes: int, *, image_size: tuple[int, int]) -> keras.Model:

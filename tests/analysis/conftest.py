@@ -16,9 +16,9 @@ def pair(request):
     return (*model_and_numpy(request.param), request.param)
 
 
-def model_and_numpy(kind, size=SIZE, **kwargs):
+def model_and_numpy(kind, size=SIZE, configs=SMALL_CONFIGS, **kwargs):
     """Builds a model and its NumPy counterpart with the same parameters."""
-    config = keras_t2t.T2TConfig(**SMALL_CONFIGS[kind])
+    config = keras_t2t.T2TConfig(**configs[kind])
     parameters = seeded_parameters(config, size, classes=5)
     arguments = {"input_shape": (*size, 3), "classes": 5, "include_preprocessing": False, **kwargs}
     model = keras_t2t.T2TViT(config, name=kind, **arguments)

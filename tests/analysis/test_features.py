@@ -5,12 +5,18 @@ import pytest
 import keras_t2t
 from keras_t2t.analysis import feature_maps, feature_pyramid
 from keras_t2t.models import pyramid_levels
-from tests.analysis.conftest import SIZE, model_and_numpy
-from tests.conftest import relative_error
+from tests.analysis import conftest
+from tests.analysis.conftest import SIZE
+from tests.conftest import PYRAMID_CONFIGS, relative_error
 
 
-def test_maps_match_numpy(pair, images):
-    model, numpy_model, _ = pair
+def model_and_numpy(kind, **kwargs):
+    return conftest.model_and_numpy(kind, configs=PYRAMID_CONFIGS, **kwargs)
+
+
+@pytest.mark.parametrize("kind", PYRAMID_CONFIGS)
+def test_maps_match_numpy(kind, images):
+    model, numpy_model = model_and_numpy(kind)
     *stages, final = pyramid_levels(numpy_model.config.soft_splits)
     maps = feature_maps(model, images, blocks=["block1"], batch_size=2)
     assert list(maps) == [*stages, final, "block1"]

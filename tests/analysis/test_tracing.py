@@ -12,7 +12,7 @@ from keras_t2t import analysis
 from keras_t2t.analysis.evidence import attention_gradients
 from keras_t2t.analysis.tracing import run_with_attention
 from tests.analysis.conftest import model_and_numpy
-from tests.conftest import relative_error
+from tests.conftest import PYRAMID_CONFIGS, relative_error
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -114,8 +114,8 @@ def test_cost_of_adapters(images):
 
 def transfer_models():
     """Models that contain one of ours, as tutorials build them."""
-    backbone, _ = model_and_numpy("transformer", include_top=False, pooling="token")
-    average, _ = model_and_numpy("transformer", include_top=False, pooling="avg")
+    backbone, _ = model_and_numpy("transformer", configs=PYRAMID_CONFIGS, include_top=False, pooling="token")
+    average, _ = model_and_numpy("transformer", configs=PYRAMID_CONFIGS, include_top=False, pooling="avg")
     images = keras.Input((31, 46, 3))
     head = keras.layers.Dense(4, activation="softmax", name="norm_head")
     given = keras.Input((31, 46, 3), name="given")

@@ -70,7 +70,7 @@ def test_invalid_classes(classes):
 
 
 def test_a_feature_map_is_refused():
-    with pytest.raises(ValueError, match=r"pooling='token'`; received a model with the output shape \(None, 3, 2, 18\)"):
+    with pytest.raises(ValueError, match=r"pooling='token'`; received a model with the output shape \(None, 4, 2, 18\)"):
         keras_t2t.replace_head(build(include_top=False), 3)
 
 

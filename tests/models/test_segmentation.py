@@ -6,7 +6,7 @@ import pytest
 
 import keras_t2t
 from keras_t2t.models import spec_of
-from tests.conftest import SMALL_CONFIGS
+from tests.conftest import PYRAMID_CONFIGS
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 SIZE = (31, 46)
@@ -15,7 +15,7 @@ X = np.random.default_rng(5).uniform(0, 255, (2, *SIZE, 3)).astype("float32")
 
 def build(kind="performer", classes=5, randomize=True, **kwargs):
     """Returns a segmenter in which the biases, the scales of norms and the statistics are random as well."""
-    config = keras_t2t.T2TConfig(**SMALL_CONFIGS[kind])
+    config = keras_t2t.T2TConfig(**PYRAMID_CONFIGS[kind])
     keras.utils.set_random_seed(3)
     model = keras_t2t.segmenter(keras_t2t.T2TViT(config, input_shape=(*SIZE, 3)), classes, width=12, **kwargs)
     rng = np.random.default_rng(1)
@@ -59,7 +59,7 @@ def numpy_scores(model, pyramid, images):
 @pytest.mark.parametrize("kind", ["performer", "transformer", "patches", "dense"])
 def test_scores_match_numpy(kind):
     model = build(kind)
-    backbone = keras_t2t.T2TViT(keras_t2t.T2TConfig(**SMALL_CONFIGS[kind]), input_shape=(*SIZE, 3))
+    backbone = keras_t2t.T2TViT(keras_t2t.T2TConfig(**PYRAMID_CONFIGS[kind]), input_shape=(*SIZE, 3))
     for layer in backbone.layers:
         if layer.weights and layer.name not in ("head", "predictions"):
             layer.set_weights(model.get_layer(layer.name).get_weights())
@@ -83,7 +83,7 @@ def test_saving_keeps_every_bit_and_the_labels(tmp_path):
 
 
 def test_training_lowers_the_loss_and_leaves_the_model_alone():
-    backbone = keras_t2t.T2TViT(keras_t2t.T2TConfig(**SMALL_CONFIGS["convolution"]), input_shape=(*SIZE, 3))
+    backbone = keras_t2t.T2TViT(keras_t2t.T2TConfig(**PYRAMID_CONFIGS["convolution"]), input_shape=(*SIZE, 3))
     before = backbone.get_weights()
     model = keras_t2t.segmenter(backbone, 3, image_size=SIZE)
     masks = np.where(X.mean(-1) > 128, 1, 0)
@@ -96,7 +96,7 @@ def test_training_lowers_the_loss_and_leaves_the_model_alone():
 
 
 def test_mixed_precision_returns_float32_scores():
-    config = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
+    config = keras_t2t.T2TConfig(**PYRAMID_CONFIGS["performer"])
     model = keras_t2t.segmenter(keras_t2t.T2TViT(config, input_shape=(*SIZE, 3), dtype="mixed_bfloat16"), 4)
     assert model.output.dtype == "float32"
     assert model.get_layer("head").compute_dtype == "bfloat16"
@@ -136,7 +136,7 @@ def test_segmenters_are_not_classifiers():
 
 
 def test_invalid_arguments_raise():
-    model = keras_t2t.T2TViT(keras_t2t.T2TConfig(**SMALL_CONFIGS["patches"]), input_shape=(*SIZE, 3))
+    model = keras_t2t.T2TViT(keras_t2t.T2TConfig(**PYRAMID_CONFIGS["patches"]), input_shape=(*SIZE, 3))
     for classes in (0, 2.0, "road", ["road", "road"], []):
         with pytest.raises(ValueError, match="`classes` should be a positive integer or a list of distinct class names"):
             keras_t2t.segmenter(model, classes)
