@@ -24,6 +24,7 @@ from keras_t2t.analysis import (
 from keras_t2t.analysis.geometry import to_pixels, token_centers
 from keras_t2t.variants import VARIANTS
 from tests.analysis.conftest import SIZE, model_and_numpy
+from tests.conftest import PYRAMID_CONFIGS
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_long_titles_are_wrapped(saved):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_features(channels, saved, images):
-    maps = feature_maps(model_and_numpy("dense")[0], images[:1])
+    maps = feature_maps(model_and_numpy("dense", configs=PYRAMID_CONFIGS)[0], images[:1])
     block = {"block0": maps["block0"][0]}
     draw_features(np.full((*SIZE, channels), 90), block, saved, "title")
     highest = np.argsort(-block["block0"].var((0, 1)))[:6]
