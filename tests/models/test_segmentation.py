@@ -1,4 +1,4 @@
-"""Segmenters: the head against NumPy, sizes, saving, training, and export."""
+"""Segmenters: the head against NumPy, sizes, saving, and training."""
 
 import keras
 import numpy as np
@@ -101,28 +101,6 @@ def test_mixed_precision_returns_float32_scores():
     assert model.output.dtype == "float32"
     assert model.get_layer("head").compute_dtype == "bfloat16"
     assert np.asarray(model(X)).sum(-1) == pytest.approx(1, abs=1e-5)
-
-
-@pytest.mark.skipif(not ON_TENSORFLOW, reason="export needs TensorFlow")
-@pytest.mark.parametrize("file", ["model.tflite", "model.onnx", "saved_model"])
-def test_export(tmp_path, file):
-    model = build(image_size=SIZE, classes=("road", "sky", "tree"))
-    report = keras_t2t.export(model, tmp_path / file, samples=X)
-    assert report.agreement == 1 and report.difference < 1e-4
-    assert "100% of the pixels have the same top class" in str(report)
-    runtime = keras_t2t.open_exported(tmp_path / file)
-    assert runtime.spec.labels == ("road", "sky", "tree")
-    np.testing.assert_allclose(runtime.run(X[:1]), model.predict(X[:1], verbose=0), atol=1e-5)
-
-
-@pytest.mark.skipif(not ON_TENSORFLOW, reason="TFLite needs TensorFlow")
-def test_eight_bits_agree_pixel_by_pixel(tmp_path):
-    model = build(image_size=SIZE, randomize=False)
-    report = keras_t2t.export(model, tmp_path / "model.tflite", quantize="int8", samples=X, tolerance=0.5)
-    received = keras_t2t.open_exported(tmp_path / "model.tflite").run(X[:1]).argmax(-1)
-    expected = model.predict(X[:1], verbose=0).argmax(-1)
-    assert report.per_pixel and report.images == 2
-    assert (received == expected).mean() == pytest.approx(report.agreement, abs=0.1)
 
 
 def test_segmenters_are_not_classifiers():
