@@ -7,7 +7,7 @@ The folder has the subfolders `JPEGImages`, `Annotations` and `ImageSets/Main` w
 backbone is `T2TViTTiny32(weights="cifar10")`, whose weights are part of the package. Needs the extras `hub`, `detect` and
 `plots`.
 
-The drawn shapes take four minutes on 2 cores. An interrupted run continues where it stopped if it has an `--output` folder.
+An interrupted run continues where it stopped if it has an `--output` folder.
 """
 
 import argparse

@@ -9,7 +9,7 @@ pixel. The backbone is `T2TViTTiny32(weights="cifar10")`, whose weights are part
 random weights, and `--backbone patches` is a plain ViT of the same size from random weights. `--head deeplab` trains KerasHub's
 DeepLabV3+ instead, which needs the extra `hub`.
 
-The drawn shapes take three minutes on 2 cores. An interrupted run continues where it stopped if it has an `--output` folder.
+An interrupted run continues where it stopped if it has an `--output` folder.
 """
 
 import argparse

@@ -143,6 +143,9 @@ def test_models_that_do_not_fit_are_refused(model):
         hub.detector(plain, 3, image_size=(64, 64))
     with pytest.raises(ValueError, match="Expected a classifier with at most one activation"):
         hub.classifier(keras_t2t.T2TViT(CONFIG, include_top=False))
+    pooled = keras_t2t.replace_head(keras_t2t.T2TViT(CONFIG, include_top=False, pooling="avg", input_shape=(*SIZE, 3)), 4)
+    with pytest.raises(ValueError, match="Expected a classifier on the class token"):
+        hub.classifier(pooled)
     tokens = keras.layers.Dense(18)(model.get_layer("block0").output)
     adapted = keras.Model(model.input, model.get_layer("block1")(tokens))
     with pytest.raises(ValueError, match="Expected a model with the backbone of a T2T-ViT"):

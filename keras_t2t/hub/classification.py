@@ -4,9 +4,11 @@ from typing import Any
 
 import keras
 import keras_hub
+import numpy as np
 
 from keras_t2t.hub.pyramid_backbone import T2TViTBackbone, backbone
-from keras_t2t.models import parts, preprocessing_of
+from keras_t2t.layers import ImageNormalization
+from keras_t2t.models import normalizes, parts, preprocessing_of
 from keras_t2t.models.graph import find_head
 from keras_t2t.preprocessing import Preprocessing
 
@@ -122,6 +124,20 @@ def classifier(model: keras.Model) -> T2TViTImageClassifier:
         activation=head.activations[0] if head.activations else None,
         name=model.name,
     )
-    kernel, bias = head.dense.kernel, head.dense.bias
-    result.output_dense.set_weights([keras.ops.convert_to_numpy(weight) for weight in (kernel, bias)])
+    result.output_dense.kernel.assign(head.dense.kernel)
+    if head.dense.use_bias:  # otherwise, it stays zero
+        result.output_dense.bias.assign(head.dense.bias)
+    _check_outputs(model, result)
     return result
+
+
+def _check_outputs(model, result):
+    """Raises `ValueError` if the outputs differ because `model` pools its tokens or has other layers before its classifier."""
+    images = np.random.default_rng(0).uniform(0, 255, (1, *model.input_shape[1:])).astype("float32")
+    normalized = ImageNormalization(preprocessing_of(model))(images)
+    expected = model(images if normalizes(model) else normalized, training=False)
+    expected, received = (keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")) for x in (expected, result(normalized)))
+    if not np.allclose(received, expected, rtol=1e-2, atol=1e-2 * np.abs(expected).max()):
+        raise ValueError(
+            f"Expected a classifier on the class token, as built by keras_t2t, without layers in between; received: {model!r}"
+        )

@@ -49,8 +49,8 @@ def feature_pyramid(
     stages of the T2T module and the output of the backbone, so the published variants have exactly these. `T2TViTTiny32` has
     `"P1"` and `"P2"`. A plain ViT has a single soft split, so it only has `"P4"`. Higher levels are made by max pooling.
 
-    The attention of a token transformer takes memory and time that grow with the fourth power of the image size. Use a variant
-    with token performers for large images.
+    Token transformers need time and memory that grow with the fourth power of the image's side. For large images, use a variant
+    with token performers.
 
     Args:
         model: A model built by `keras_t2t`. Its weights are copied: training one model does not change the other.
