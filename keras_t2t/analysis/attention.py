@@ -9,16 +9,9 @@ import numpy as np
 from keras import ops
 
 from keras_t2t.analysis.geometry import nearest_tokens, token_centers
-from keras_t2t.analysis.tracing import (
-    batches,
-    blocks_of,
-    check_output,
-    run_with_attention,
-    stage_names,
-    to_numpy,
-    tokens_to_token_of,
-)
+from keras_t2t.analysis.tracing import batches, check_output, run_with_attention, stage_names, to_numpy
 from keras_t2t.layers import TokensToToken
+from keras_t2t.models.graph import blocks_of, tokens_to_token_of
 
 
 def attention_maps(

@@ -9,11 +9,10 @@ import keras
 import numpy as np
 
 from keras_t2t.analysis.macs import Product, block_products, matrix_products, module_products
-from keras_t2t.analysis.tracing import blocks_of
 from keras_t2t.configs import T2TConfig, is_count
 from keras_t2t.keras_internals import run_graph
 from keras_t2t.layers import ClassToken, EncoderBlock, PositionEmbedding, TokensToToken
-from keras_t2t.models.graph import layers_of
+from keras_t2t.models.graph import blocks_of, layers_of
 from keras_t2t.models.parts import block_kind
 from keras_t2t.timing import median_time
 

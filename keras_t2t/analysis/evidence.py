@@ -7,9 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_t2t.analysis.tracing import batches, check_output, run_with_attention, to_numpy, tokens_to_token_of
+from keras_t2t.analysis.tracing import batches, check_output, run_with_attention, to_numpy
 from keras_t2t.configs import token_grid
-from keras_t2t.models.graph import find_head
+from keras_t2t.models.graph import find_head, tokens_to_token_of
 
 
 def class_evidence(

@@ -9,14 +9,8 @@ import numpy as np
 from keras_t2t.analysis.costs import Cost, cost
 from keras_t2t.analysis.geometry import distances, token_centers
 from keras_t2t.analysis.similarity import attention_distance, centered_gram, cka, entropy, head_cosine, head_divergence
-from keras_t2t.analysis.tracing import (
-    batches,
-    blocks_of,
-    check_output,
-    run_with_attention,
-    to_numpy,
-    tokens_to_token_of,
-)
+from keras_t2t.analysis.tracing import batches, check_output, run_with_attention, to_numpy
+from keras_t2t.models.graph import blocks_of, tokens_to_token_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 from keras_t2t.analysis.attention import attention_maps, rollout
 from keras_t2t.analysis.evidence import class_evidence
 from keras_t2t.analysis.geometry import to_pixels, token_centers
-from keras_t2t.analysis.tracing import tokens_to_token_of
+from keras_t2t.models.graph import tokens_to_token_of
 
 
 def attention_panels(model: keras.Model, images: np.ndarray, label: str = "top class", heads: int = 8) -> dict[str, np.ndarray]:

@@ -11,40 +11,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_t2t.keras_internals import is_graph, run_graph
+from keras_t2t.keras_internals import run_graph
 from keras_t2t.layers import EncoderBlock, TokensToToken
 from keras_t2t.layers.common import precise_dtype
-from keras_t2t.models.graph import find_head, layers_of
-
-
-def blocks_of(model: keras.Model) -> list[EncoderBlock]:
-    """Returns the encoder blocks of a model in the order of its graph.
-
-    Raises:
-        ValueError: If there are no blocks, if two blocks have the same name, or if the model has no graph.
-    """
-    blocks = [layer for layer in layers_of(model) if isinstance(layer, EncoderBlock)] if is_graph(model) else []
-    if not blocks:
-        raise ValueError(
-            "Expected a model built by keras_t2t, functional or Sequential, with EncoderBlock layers. If this model was made "
-            f"by optimize_for_inference, pass the original model instead. Received: {model!r}"
-        )
-    names = [block.name for block in blocks]
-    if len(set(names)) < len(names):
-        raise ValueError(f"Expected blocks with different names; received: {names}. Pass one of the nested models instead")
-    return blocks
-
-
-def tokens_to_token_of(model: keras.Model) -> TokensToToken:
-    """Returns the T2T module of a model.
-
-    Raises:
-        ValueError: If the model does not have exactly one T2T module.
-    """
-    modules = [layer for layer in layers_of(model) if isinstance(layer, TokensToToken)]
-    if len(modules) != 1:
-        raise ValueError(f"Expected a model with one TokensToToken layer; received: {model.name!r}, which has {len(modules)}")
-    return modules[0]
+from keras_t2t.models.graph import blocks_of, find_head
 
 
 def stage_names(module: TokensToToken) -> list[str]:

@@ -74,11 +74,9 @@ def class_count_and_labels(classes: int | Sequence[str]) -> tuple[int, Sequence[
     Raises:
         ValueError: If `classes` is neither a positive integer nor a list of distinct names.
     """
-    if not isinstance(classes, Sequence) and is_count(classes):
+    if isinstance(classes, (list, tuple)):
+        if classes and all(isinstance(name, str) for name in classes) and len(set(classes)) == len(classes):
+            return len(classes), classes
+    elif not isinstance(classes, Sequence) and is_count(classes):
         return int(classes), None
-    valid = isinstance(classes, (list, tuple)) and classes and all(isinstance(name, str) for name in classes)
-    if isinstance(classes, int) or not valid or len(set(classes)) != len(classes):
-        raise ValueError(
-            f"`classes` should be a positive integer or a list of distinct class names. Received: classes={classes!r}"
-        )
-    return len(classes), classes
+    raise ValueError(f"`classes` should be a positive integer or a list of distinct class names. Received: classes={classes!r}")

@@ -8,11 +8,11 @@ from typing import Any
 import keras
 
 from keras_t2t.configs import SoftSplits, T2TConfig
-from keras_t2t.keras_internals import is_graph, run_graph
+from keras_t2t.keras_internals import run_graph
 from keras_t2t.layers import ClassToken, EncoderBlock, FastLayerNorm, FeatureMap, PositionEmbedding, TokensToToken
 from keras_t2t.models import parts
 from keras_t2t.models.encoding import encode
-from keras_t2t.models.graph import layers_of
+from keras_t2t.models.graph import blocks_of, layers_of, tokens_to_token_of
 
 
 def pyramid_levels(soft_splits: SoftSplits) -> tuple[str, ...]:
@@ -29,8 +29,8 @@ def pyramid_levels(soft_splits: SoftSplits) -> tuple[str, ...]:
     strides = list(itertools.accumulate((stride for _, stride, _ in soft_splits), lambda a, b: a * b))
     if any(stride & (stride - 1) for stride in strides):
         raise ValueError(
-            f"Expected soft splits with strides that are powers of two, since the levels of a feature pyramid are; received: "
-            f"feature maps with the strides {strides}"
+            "Expected feature maps with strides that are powers of two, which the levels are named after; received: "
+            f"the strides {strides}"
         )
     return tuple(f"P{stride.bit_length() - 1}" for stride in strides)
 
@@ -81,8 +81,8 @@ def feature_pyramid(
     >>> {name: tuple(values.shape) for name, values in maps.items()}
     {'P2': (2, 16, 24, 64), 'P4': (2, 4, 6, 256), 'P5': (2, 2, 3, 256)}
     """
-    soft_splits, names = _soft_splits_and_blocks(model)
-    computed = pyramid_levels(soft_splits)
+    names = [block.name for block in blocks_of(model)]
+    computed = pyramid_levels(tokens_to_token_of(model).soft_splits)
     wanted = list(dict.fromkeys(computed if levels is None else levels))
     _check(model, names, blocks, computed, wanted)
     images = keras.Input((*image_size, model.inputs[0].shape[-1]), dtype=model.inputs[0].dtype, name=parts.IMAGES)
@@ -150,20 +150,6 @@ def copy_backbone(model: keras.Model, copy: keras.Model) -> None:
         raise ValueError(f"Expected a model with the backbone of a T2T-ViT; received: {model!r}")
     for source, target in zip(old, new, strict=True):
         target.set_weights(source.get_weights())
-
-
-def _soft_splits_and_blocks(model):
-    """Returns the soft splits of a model and the names of its encoder blocks."""
-    layers = list(layers_of(model)) if is_graph(model) else []
-    modules = [layer for layer in layers if isinstance(layer, TokensToToken)]
-    blocks = [layer.name for layer in layers if isinstance(layer, EncoderBlock)]
-    if len(modules) != 1 or not blocks or len(set(blocks)) < len(blocks):
-        raise ValueError(
-            "Expected a model built by keras_t2t, functional or Sequential, with one TokensToToken layer and EncoderBlock "
-            "layers of different names. If this model was made by optimize_for_inference, pass the original model instead. "
-            f"Received: {model!r}"
-        )
-    return modules[0].soft_splits, blocks
 
 
 def _check(model, names, blocks, computed, wanted):

@@ -5,7 +5,8 @@ import pytest
 import keras_t2t
 from keras_t2t.analysis import attention_maps, attention_rollout
 from keras_t2t.analysis.attention import rollout, stage_weights
-from keras_t2t.analysis.tracing import run_with_attention, tokens_to_token_of
+from keras_t2t.analysis.tracing import run_with_attention
+from keras_t2t.models.graph import tokens_to_token_of
 from tests.analysis.conftest import model_and_numpy, random_attention
 from tests.conftest import SMALL_CONFIGS, relative_error
 

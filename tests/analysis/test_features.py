@@ -84,7 +84,7 @@ def test_levels_that_a_model_does_not_have_are_named():
         with pytest.raises(ValueError, match=f"has no level {level}"):
             feature_pyramid(plain, levels=[level])
     config = keras_t2t.T2TConfig(soft_splits=((7, 3, 2), (3, 2, 1)), embed_dim=18, depth=1, num_heads=3)
-    with pytest.raises(ValueError, match=r"strides that are powers of two.*received: feature maps with the strides \[3, 6\]"):
+    with pytest.raises(ValueError, match=r"strides that are powers of two.*received: the strides \[3, 6\]"):
         feature_pyramid(keras_t2t.T2TViT(config, input_shape=(32, 32, 3)))
 
 
