@@ -126,11 +126,11 @@ def draw_predictions(model: keras.Model, source: MaskSource, path: pathlib.Path,
     figure = new_figure(7, 1.5 * count + 0.7)
     for row, index in enumerate(chosen):
         view = read_view(source.images[index], preprocessing)
-        mask = np.ma.masked_equal(source.read_mask(index), -1 if source.ignore is None else source.ignore)
+        mask = source.read_mask(index)
         panels = {
             "image": view,
             "prediction": model.predict(view[None].astype("float32"), verbose=0)[0].argmax(-1),
-            "truth": mask,
+            "truth": np.ma.masked_where(~source.has_class(mask), mask),
         }
         for column, (title, pixels) in enumerate(panels.items()):
             axes = figure.add_subplot(count, 3, 3 * row + column + 1)

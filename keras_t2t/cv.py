@@ -13,17 +13,13 @@ import keras
 
 from keras_t2t.configs import T2TConfig
 from keras_t2t.extras import import_extra
-from keras_t2t.layers import PositionEmbedding
-from keras_t2t.models import config_of, normalize, normalizes, parts, preprocessing_of
-from keras_t2t.models.pyramid import backbone_layers, copy_backbone, encode_pyramid
+from keras_t2t.models import normalize, normalizes, parts, preprocessing_of
+from keras_t2t.models.pyramid import backbone_arguments, copy_backbone, encode_pyramid
 from keras_t2t.preprocessing import Preprocessing
 
 import_extra("keras_cv", "keras_t2t.cv needs keras-cv", "cv")
 
 import keras_cv  # noqa: E402
-
-MAX_LEVEL = 5
-"""keras-cv's models need feature maps up to P5."""
 
 
 @keras.saving.register_keras_serializable("keras_t2t.cv")
@@ -57,7 +53,7 @@ class T2TViTBackbone(keras_cv.models.Backbone):
     ):
         images = keras.Input(tuple(image_shape), name=parts.IMAGES)
         x = normalize(images, Preprocessing(**preprocessing), include_preprocessing, dtype)
-        _, levels = encode_pyramid(x, T2TConfig(**config), position_grid, MAX_LEVEL, dtype)
+        _, levels = encode_pyramid(x, T2TConfig(**config), position_grid, dtype)
         outputs = {name: keras.layers.Identity(name=f"{name}_output", dtype=dtype)(values) for name, values in levels.items()}
         super().__init__(inputs=images, outputs=outputs, **kwargs)
         self.pyramid_level_inputs = {name: f"{name}_output" for name in levels}
@@ -90,15 +86,10 @@ def backbone(model: keras.Model, image_shape: tuple[int | None, int | None, int]
     >>> sorted(backbone.pyramid_level_inputs)
     ['P2', 'P3', 'P4', 'P5']
     """
-    layers = backbone_layers(model)
     result = T2TViTBackbone(
-        config=dataclasses.asdict(config_of(model)),
-        image_shape=tuple(model.inputs[0].shape[1:]) if image_shape is None else image_shape,
-        position_grid=next(layer.grid_size for layer in layers if isinstance(layer, PositionEmbedding)),
         preprocessing=dataclasses.asdict(preprocessing_of(model)),
         include_preprocessing=normalizes(model),
-        dtype=layers[0].dtype_policy.name,
-        name=f"{model.name}_backbone",
+        **backbone_arguments(model, image_shape),
     )
     copy_backbone(model, result)
     return result

@@ -68,6 +68,11 @@ def producer(tensor: Any) -> tuple[Any, list[Any]]:
     return operation, operation._inbound_nodes[node_index].input_tensors
 
 
+def draws_random_numbers(layer: keras.Layer) -> bool:
+    """Returns whether a built layer, or a layer inside it, has the state of a `keras.random.SeedGenerator`."""
+    return any("seed_generator" in variable.path for variable in layer.variables)
+
+
 def moving_averages(optimizer: keras.optimizers.Optimizer) -> list[tuple[keras.Variable, keras.Variable]]:
     """Returns the (weight, moving average) pairs of an optimizer, or an empty list if it does not keep any."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)

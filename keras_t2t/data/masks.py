@@ -47,13 +47,17 @@ class MaskSource:
             DataError: If the mask has an index that is neither a class nor `ignore`.
         """
         mask = read_indices(self.masks[index])
-        wrong = mask[(mask >= len(self.classes)) & (mask != (-1 if self.ignore is None else self.ignore))]
+        wrong = mask[(mask >= len(self.classes)) & self.has_class(mask)]
         if wrong.size:
             ignored = "" if self.ignore is None else f", or {self.ignore} for no class"
             raise DataError(
                 f"Expected class indices from 0 to {len(self.classes) - 1}{ignored}; {self.masks[index]} has {wrong[0]}"
             )
         return mask
+
+    def has_class(self, mask: np.ndarray) -> np.ndarray:
+        """Returns which pixels of a mask `(H, W)` are not to be ignored, as a boolean array."""
+        return np.ones(mask.shape, bool) if self.ignore is None else mask != self.ignore
 
     def elements(self, epoch_seed: tf.Tensor | None, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
         """Returns pairs of the bytes of an image file and its mask `(H, W)`; see `Source.elements`."""

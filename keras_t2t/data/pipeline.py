@@ -14,6 +14,7 @@ from keras_t2t.data.preparation import center_view
 from keras_t2t.data.randaugment import rand_augment
 from keras_t2t.data.sources import ImageSource, IndexedSource, Source
 from keras_t2t.errors import DataError, counted
+from keras_t2t.keras_internals import draws_random_numbers
 from keras_t2t.preprocessing import Preprocessing
 
 MIXING_LAYERS = ("CutMix", "MixUp")
@@ -99,7 +100,7 @@ def _augmented(dataset, layer):
         return batch["images"], batch["labels"]
 
     dataset = dataset.map(apply)  # builds the layer; in parallel, the order of its random numbers would change
-    if any("seed_generator" in variable.path for variable in layer.variables):
+    if draws_random_numbers(layer):
         warnings.warn(
             f"{layer.name} draws its random numbers one after the other, so the epochs of a run that is resumed differ from "
             "those of a run that is not interrupted",

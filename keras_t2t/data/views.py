@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_t2t.data.augment import random_window, resize_view
+from keras_t2t.data.augment import random_window, resize_view, to_uint8
 from keras_t2t.data.boxes import NO_BOX, BoxSource
 from keras_t2t.data.decoding import decode_file
 from keras_t2t.data.masks import MaskSource
@@ -97,6 +97,11 @@ def detection_batches(
     return dataset.batch(batch_size, drop_remainder=True).prefetch(1).with_options(parallel_over_images())
 
 
+def resized(pixels: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Resizes an image `(H, W, 3)` to `(*size, 3)`, float32 with whole numbers in [0, 255]."""
+    return tf.cast(to_uint8(resize_view(pixels, size)), "float32")
+
+
 def _random_view(image, size, crop_scale, flip, seed):
     """Returns a random view `(*size, 3)` of an image, its window, and whether it is flipped."""
     window_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
@@ -104,8 +109,7 @@ def _random_view(image, size, crop_scale, flip, seed):
     ratio = tuple(factor * size[1] / size[0] for factor in CROP_RATIO)
     window = random_window(tf.shape(pixels), crop_scale, ratio, window_seed)
     flipped = flip & (tf.random.stateless_uniform((), flip_seed) < 0.5)
-    view = resize_view(_cut(pixels, window), size)
-    view = tf.clip_by_value(tf.round(view), 0, 255)
+    view = resized(_cut(pixels, window), size)
     return tf.where(flipped, tf.reverse(view, [1]), view), window, flipped
 
 

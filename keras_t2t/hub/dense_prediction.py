@@ -6,8 +6,9 @@ import keras
 import keras_hub
 
 from keras_t2t.hub.classification import converter_arguments
-from keras_t2t.hub.pyramid_backbone import MAX_LEVEL, backbone
+from keras_t2t.hub.pyramid_backbone import backbone
 from keras_t2t.models import preprocessing_of, pyramid_levels
+from keras_t2t.models.pyramid import DETECTOR_LEVEL
 
 BOX_FORMAT = "xyxy"
 PRIOR_PROBABILITY = 0.01
@@ -40,18 +41,16 @@ def detector(
         confidence_threshold: Minimum confidence of the boxes that `predict` returns. The average precision needs a low one.
 
     Returns:
-        A `keras_hub.models.RetinaNetObjectDetector`, compiled with KerasHub's losses. It takes images `(B, H, W, 3)` with
+        A `keras_hub.models.RetinaNetObjectDetector`, compiled with KerasHub's losses. It takes images `(B, H, W, C)` with
         values in [0, 255].
 
     Raises:
         ValueError: If `image_size` is not divisible by 32, if the model has no feature map of `min_level` (a plain ViT has none
             below P4), or if it was not built by this package.
     """
-    if any(side % 2**MAX_LEVEL for side in image_size):
-        raise ValueError(f"Expected an image_size with sides divisible by {2**MAX_LEVEL}; received: image_size={image_size}")
-    encoder = backbone(model, (*image_size, 3))
-    levels = [level for level in encoder.pyramid_outputs if int(level[1:]) >= min_level]
-    if f"P{min_level}" not in levels:
+    _check_sides(image_size, 2**DETECTOR_LEVEL)
+    encoder = backbone(model, (*image_size, model.inputs[0].shape[-1]))
+    if f"P{min_level}" not in encoder.pyramid_outputs:
         raise ValueError(
             f"{model.name} has no feature map P{min_level}. It has {', '.join(encoder.pyramid_outputs)}; "
             f"received: min_level={min_level}"
@@ -93,6 +92,11 @@ def initialize_heads(model: keras.Model) -> None:
         last.bias.assign(keras.ops.full(last.bias.shape, bias))
 
 
+def _check_sides(image_size, stride):
+    if any(side % stride for side in image_size):
+        raise ValueError(f"Expected an image_size with sides divisible by {stride}; received: image_size={image_size}")
+
+
 def deeplab(model: keras.Model, classes: int, *, image_size: tuple[int, int]) -> keras.Model:
     """Returns KerasHub's DeepLabV3+ on the backbone of a model. Only the backbone has trained weights.
 
@@ -103,19 +107,17 @@ def deeplab(model: keras.Model, classes: int, *, image_size: tuple[int, int]) ->
             resizes images to this size, but it does not resize masks.
 
     Returns:
-        A `keras_hub.models.DeepLabV3ImageSegmenter` that takes images `(B, H, W, 3)` with values in [0, 255] and returns logits
+        A `keras_hub.models.DeepLabV3ImageSegmenter` that takes images `(B, H, W, C)` with values in [0, 255] and returns logits
         `(B, H, W, classes)`. It is compiled for masks `(B, H, W)` of class indices, unlike KerasHub's default, which wants
         one-hot masks. Compile it again to ignore an index.
 
     Raises:
         ValueError: If `image_size` is not divisible by the stride, or if the model was not built by this package.
     """
-    encoder = backbone(model, (*image_size, 3))
+    encoder = backbone(model, (*image_size, model.inputs[0].shape[-1]))
     levels = pyramid_levels(encoder.config["soft_splits"])
     first, last = levels[0], levels[-1]
-    stride = 2 ** int(last[1:])
-    if any(side % stride for side in image_size):
-        raise ValueError(f"Expected an image_size with sides divisible by {stride}; received: image_size={image_size}")
+    _check_sides(image_size, 2 ** int(last[1:]))
     features = keras_hub.models.DeepLabV3Backbone(
         encoder,
         spatial_pyramid_pooling_key=last,

@@ -8,13 +8,9 @@ import keras
 import keras_hub
 
 from keras_t2t.configs import T2TConfig, token_grid
-from keras_t2t.layers import PositionEmbedding
-from keras_t2t.models import config_of, parts
-from keras_t2t.models.pyramid import backbone_layers, copy_backbone, encode_pyramid
+from keras_t2t.models import parts
+from keras_t2t.models.pyramid import backbone_arguments, copy_backbone, encode_pyramid
 from keras_t2t.variants import find_variant
-
-MAX_LEVEL = 5
-"""KerasHub's detectors need feature maps up to P5, which T2T-ViT makes by max pooling."""
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
@@ -54,7 +50,7 @@ class T2TViTBackbone(keras_hub.models.FeaturePyramidBackbone):
         if position_grid is None:
             position_grid = token_grid(architecture.soft_splits, image_shape[0] or 224, image_shape[1] or 224)
         images = keras.Input(tuple(image_shape), name=parts.IMAGES)
-        tokens, levels = encode_pyramid(images, architecture, position_grid, MAX_LEVEL, dtype)
+        tokens, levels = encode_pyramid(images, architecture, position_grid, dtype)
         super().__init__(inputs=images, outputs=tokens, dtype=dtype, **kwargs)
         self.pyramid_outputs = levels
         self.config = dataclasses.asdict(architecture)
@@ -90,11 +86,6 @@ def backbone(model: keras.Model, image_shape: tuple[int | None, int | None, int]
     Raises:
         ValueError: If the model was not built by this package, or if it has other layers in between.
     """
-    layers = backbone_layers(model)
-    config = config_of(model)
-    position_grid = next(layer.grid_size for layer in layers if isinstance(layer, PositionEmbedding))
-    shape = tuple(model.inputs[0].shape[1:]) if image_shape is None else image_shape
-    dtype = layers[0].dtype_policy
-    result = T2TViTBackbone(config, shape, position_grid, dtype=dtype, name=f"{model.name}_backbone")
+    result = T2TViTBackbone(**backbone_arguments(model, image_shape))
     copy_backbone(model, result)
     return result

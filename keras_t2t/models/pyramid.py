@@ -1,6 +1,7 @@
 """Feature maps at every scale, for detection and segmentation."""
 
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,9 @@ from keras_t2t.layers import ClassToken, EncoderBlock, FastLayerNorm, FeatureMap
 from keras_t2t.models import parts
 from keras_t2t.models.encoding import encode
 from keras_t2t.models.graph import blocks_of, layers_of, tokens_to_token_of
+
+DETECTOR_LEVEL = 5
+"""The detectors of KerasHub and keras-cv need feature maps up to P5."""
 
 
 def pyramid_levels(soft_splits: SoftSplits) -> tuple[str, ...]:
@@ -112,7 +116,7 @@ def pooled_levels(level: str, features: Any, up_to: int, dtype: Any = None) -> d
 
 
 def encode_pyramid(
-    images: Any, config: T2TConfig, position_grid: tuple[int, int], up_to: int, dtype: Any = None
+    images: Any, config: T2TConfig, position_grid: tuple[int, int], dtype: Any = None
 ) -> tuple[Any, dict[str, Any]]:
     """Adds the backbone of `config` to a functional model, for other libraries that need feature maps.
 
@@ -120,23 +124,40 @@ def encode_pyramid(
         images: Symbolic tensor `(B, H, W, C)` of normalized images. H and W may be unknown.
         config: Configuration of the model.
         position_grid: Token grid `(h, w)` that the position table is made for.
-        up_to: Number of the last level to add by max pooling.
         dtype: Dtype or dtype policy of every layer, or `None` for the global Keras policy.
 
     Returns:
-        The normalized tokens `(B, 1 + h * w, D)`, with the class token first; and the levels by name, as in `feature_pyramid`.
+        The normalized tokens `(B, 1 + h * w, D)`, with the class token first; and the levels by name, as in `feature_pyramid`,
+        up to at least `DETECTOR_LEVEL`.
     """
     tokens, stages = encode(images, config, position_grid=position_grid, return_stages=True, dtype=dtype)
     *earlier, last = pyramid_levels(config.soft_splits)
     features = FeatureMap(name=parts.FEATURE_MAP, dtype=dtype)(tokens, stages[-1])
     levels = {**dict(zip(earlier, stages, strict=False)), last: features}
-    return tokens, levels | pooled_levels(last, features, up_to, dtype)
+    return tokens, levels | pooled_levels(last, features, DETECTOR_LEVEL, dtype)
 
 
 def backbone_layers(model: keras.Model) -> list[keras.Layer]:
     """Returns the layers of a model that `encode` adds and that have weights, in the order of the graph."""
     kinds = (TokensToToken, ClassToken, PositionEmbedding, EncoderBlock, FastLayerNorm)
     return [layer for layer in layers_of(model) if isinstance(layer, kinds) or parts.is_transition(layer)]
+
+
+def backbone_arguments(model: keras.Model, image_shape: tuple[int | None, int | None, int] | None) -> dict[str, Any]:
+    """Returns the arguments that the backbones for other libraries share, for a backbone like that of `model`.
+
+    Args:
+        model: A model built by this package.
+        image_shape: `(height, width, channels)` of the images. With `None`, it is that of `model`.
+    """
+    layers = backbone_layers(model)
+    return {
+        "config": dataclasses.asdict(parts.config_of(model)),
+        "image_shape": tuple(model.inputs[0].shape[1:]) if image_shape is None else image_shape,
+        "position_grid": next(layer.grid_size for layer in layers if isinstance(layer, PositionEmbedding)),
+        "dtype": layers[0].dtype_policy.name,
+        "name": f"{model.name}_backbone",
+    }
 
 
 def copy_backbone(model: keras.Model, copy: keras.Model) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_t2t.data import BoxSource
-from keras_t2t.data.augment import resize_view
 from keras_t2t.data.decoding import decode_file
+from keras_t2t.data.views import resized
 from keras_t2t.extras import import_extra
 
 
@@ -142,7 +142,7 @@ def detect(
 
     def view(image, *_):
         pixels = decode_file(image)
-        return tf.clip_by_value(tf.round(resize_view(pixels, size)), 0, 255), tf.shape(pixels)[:2]
+        return resized(pixels, size), tf.shape(pixels)[:2]
 
     views = source.elements(None).map(view, tf.data.AUTOTUNE, deterministic=True).as_numpy_iterator()
     detections = []

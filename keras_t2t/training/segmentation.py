@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_t2t.data import MaskSource, as_input
-from keras_t2t.data.augment import resize_view
 from keras_t2t.data.decoding import decode_file
+from keras_t2t.data.views import resized
 from keras_t2t.inference import keras_runtime
 from keras_t2t.preprocessing import ModelSpec, Preprocessing
 from keras_t2t.runtime import Runtime
@@ -82,7 +82,7 @@ def evaluate_segmenter(
             raise ValueError(f"Expected scores (batch, height, width, {count}) from the model; received: {scores.shape}")
         for row, mask in zip(scores, masks, strict=True):
             predicted = tf.argmax(tf.image.resize(row, mask.shape), -1).numpy()
-            valid = mask != (-1 if source.ignore is None else source.ignore)
+            valid = source.has_class(mask)
             confusion += np.bincount(count * mask[valid] + predicted[valid], minlength=count**2).reshape(count, count)
     return SegmentationReport(source.classes, confusion)
 
@@ -106,7 +106,7 @@ def _views(source, size):
     """Yields each image, resized to `size`, and its mask."""
 
     def view(image, mask):
-        return tf.clip_by_value(tf.round(resize_view(decode_file(image), size)), 0, 255), mask
+        return resized(decode_file(image), size), mask
 
     return source.elements(None).map(view, tf.data.AUTOTUNE, deterministic=True).as_numpy_iterator()
 
