@@ -168,6 +168,12 @@ class TestFaultsOfKerasHub:
         with pytest.raises(ValueError, match="User metrics not yet supported"):
             detector.compile(metrics=["accuracy"])
 
+    def test_detectors_predict_batches_of_one_size_only(self, model):
+        detector = hub.detector(model, 3, image_size=(64, 64), max_level=5)
+        detector.predict(np.zeros((2, 64, 64, 3), "float32"), verbose=0)
+        with pytest.raises(TypeError, match="NonMaxSuppression"):
+            detector.predict(np.zeros((1, 64, 64, 3), "float32"), verbose=0)
+
     def test_the_default_loss_of_segmenters_wants_one_hot_masks(self, model):
         deeplab = hub.deeplab(model, 3, image_size=(32, 32))
         deeplab.compile()

@@ -76,7 +76,7 @@ def coco_average_precision(detections: Sequence[Detections], source: BoxSource) 
     >>> boxes = np.array([[[2, 3, 20, 30]]], "float32")
     >>> source = keras_t2t.data.BoxSource(np.array(["cat.jpg"]), boxes, np.array([[0]]), ("cat",))
     >>> found = keras_t2t.training.Detections(boxes[0], np.array([0]), np.array([0.9]))
-    >>> keras_t2t.training.coco_average_precision([found], source).average_precision
+    >>> round(keras_t2t.training.coco_average_precision([found], source).average_precision, 3)
     1.0
     """
     if len(detections) != len(source):
