@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import keras
 
 from keras_t2t.extras import import_extra
-from keras_t2t.models import labels_of, preprocessing_of, spec_of
+from keras_t2t.models import spec_of
 
 CITATION = """@inproceedings{yuan2021tokens,
   title = {Tokens-to-Token ViT: Training Vision Transformers from Scratch on ImageNet},
@@ -77,9 +77,11 @@ def hub_card(
     """Returns the model card of a model in the form of the Hugging Face Hub; see `push_to_hub`."""
     if metrics and not dataset:
         raise ValueError(f"Expected the name of the dataset that the metrics were measured on; received: metrics={metrics}")
-    preprocessing, labels, per_pixel = preprocessing_of(model), labels_of(model), len(model.output_shape) == 4
-    is_features = spec_of(model).output == "features"
-    task = "image-feature-extraction" if is_features else "image-segmentation" if per_pixel else "image-classification"
+    spec = spec_of(model)
+    preprocessing, labels = spec.preprocessing, spec.labels
+    task = "image-segmentation" if len(model.output_shape) == 4 else "image-classification"
+    if spec.output == "features":
+        task = "image-feature-extraction"
     height, width = (side or "any" for side in model.input_shape[1:3])
     size = "any size" if "any" in (height, width) else f"{height}x{width} pixels"
     results = [f"| {name} | {value:.4g} |" for name, value in (metrics or {}).items()]
@@ -103,7 +105,7 @@ def hub_card(
         f'model = keras.saving.load_model("hf://{repo_id}")',
         "```",
         "",
-        f"- Images: {size}, {'values in [0, 255]' if spec_of(model).normalizes else 'normalized'}.",
+        f"- Images: {size}, {'values in [0, 255]' if spec.normalizes else 'normalized'}.",
         f"- Normalization: mean {preprocessing.mean}, std {preprocessing.std}, for values in [0, 1].",
         *([f"- Classes: {', '.join(labels)}."] if labels else []),
         "",

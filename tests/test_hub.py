@@ -7,6 +7,7 @@ import pytest
 
 import keras_t2t
 from keras_t2t import hub
+from keras_t2t.keras_internals import run_graph
 from tests.conftest import PYRAMID_CONFIGS
 
 SIZE = (40, 64)
@@ -79,11 +80,13 @@ def test_the_preprocessor_resizes_and_normalizes(classifier, model):
     pixels = np.random.default_rng(3).integers(0, 256, (1, *SIZE, 3)).astype("uint8")
     expected = keras_t2t.normalize_images(pixels, keras_t2t.preprocessing_of(model))
     np.testing.assert_allclose(np.asarray(classifier.preprocessor(pixels)), expected, atol=1e-5)
-    wide = np.tile(pixels, (1, 2, 4, 1))  # 80x256: the sides of its center crop are 80 and 128
-    crop = np.asarray(classifier.preprocessor(wide))
-    assert crop.shape == (1, *SIZE, 3)
-    whole = np.asarray(hub.T2TViTImageConverter(SIZE)(wide.astype("float32")))
-    assert abs(whole - (crop - expected.min())).max() > 1
+    wide = np.tile(np.linspace(0, 255, 256, dtype="float32")[:, None], (1, 80, 1, 3))  # dark on the left, bright on the right
+    whole = np.asarray(hub.T2TViTImageConverter(SIZE)(wide))[0, 0, :, 0]
+    assert whole.min() < 5 and whole.max() > 250
+    crop = np.asarray(classifier.preprocessor(wide))[0, 0, :, 0]
+    preprocessing = keras_t2t.preprocessing_of(model)
+    crop = (crop - preprocessing.offset[0]) / preprocessing.scale[0]
+    assert crop.min() == pytest.approx(64, abs=4) and crop.max() == pytest.approx(191, abs=4)  # the half in the middle
 
 
 def test_lora_finds_the_dense_layers(model):
@@ -146,9 +149,17 @@ def test_models_that_do_not_fit_are_refused(model):
     pooled = keras_t2t.replace_head(keras_t2t.T2TViT(CONFIG, include_top=False, pooling="avg", input_shape=(*SIZE, 3)), 4)
     with pytest.raises(ValueError, match="Expected a classifier on the class token"):
         hub.classifier(pooled)
-    tokens = keras.layers.Dense(18)(model.get_layer("block0").output)
-    adapted = keras.Model(model.input, model.get_layer("block1")(tokens))
-    with pytest.raises(ValueError, match="Expected a model with the backbone of a T2T-ViT"):
+    cut_off = keras.Model(model.input, model.get_layer("block1").output)
+    with pytest.raises(ValueError, match=r"backbone of a T2T-ViT; received: .*, which ends early"):
+        hub.backbone(cut_off)
+    adapter = keras.layers.Dense(18, name="adapter")
+
+    def call(operation, *args, **kwargs):
+        output = operation(*args, **kwargs)
+        return adapter(output) if operation.name == "block0" else output
+
+    adapted = keras.Model(model.input, run_graph(model, model.input, call), name="adapted")
+    with pytest.raises(ValueError, match="backbone of a T2T-ViT; received: 'adapted', which has 'adapter' in between"):
         hub.backbone(adapted)
 
 

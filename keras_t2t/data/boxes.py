@@ -112,13 +112,18 @@ def _read_voc(path, with_difficult):
         for entry in root.iter("object"):
             if entry.findtext("difficult") == "1" and not with_difficult:
                 continue
-            x_min, y_min, x_max, y_max = (
-                float(entry.findtext(f"bndbox/{side}") or "missing") for side in ("xmin", "ymin", "xmax", "ymax")
-            )
+            x_min, y_min, x_max, y_max = (_coordinate(entry, side) for side in ("xmin", "ymin", "xmax", "ymax"))
             objects.append((entry.findtext("name") or "", (x_min - 1, y_min - 1, x_max, y_max)))
     except (OSError, ValueError, xml.etree.ElementTree.ParseError) as error:
         raise DataError(f"Cannot read {path}: {error}") from error
     return [(name, checked_box(box, size, path)) for name, box in objects]
+
+
+def _coordinate(entry, side):
+    text = entry.findtext(f"bndbox/{side}")
+    if not text:
+        raise ValueError(f"an object has no {side}")
+    return float(text)
 
 
 def checked_box(box: Sequence[float], size: tuple[int, int], path: str | os.PathLike) -> tuple[float, ...]:

@@ -48,7 +48,7 @@ def training_batches(
         seed: Seed for all random numbers.
         first_epoch: Index of the epoch to start with.
         shard: `(index of this shard, number of shards)`, for training on several hosts.
-        augment: A Keras preprocessing layer that is applied to each batch at the end, such as
+        augment: A Keras preprocessing layer that is applied to each batch last, such as
             `keras.layers.RandomBrightness(0.2)`. Layers such as `keras.layers.CutMix` change the targets, too. If it draws
             random numbers, a warning says that epochs cannot be repeated.
 
@@ -90,7 +90,6 @@ def training_batches(
 
 def _augmented(dataset, layer):
     """Applies a Keras preprocessing layer to batches of images and targets, one batch after the other."""
-
     mixes = isinstance(layer, tuple(getattr(keras.layers, name) for name in MIXING_LAYERS if hasattr(keras.layers, name)))
 
     def apply(images, targets):

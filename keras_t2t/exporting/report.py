@@ -30,8 +30,8 @@ class ExportReport:
         images: Number of images in the comparison.
         difference: Maximum difference of a logit, relative to the largest logit. Probabilities are compared as logarithms minus
             their mean; features are compared as they are.
-        agreement: Fraction of images, or for a segmenter of pixels, with the same decision: the same top class, or for
-            independent scores, such as those of a sigmoid, the same classes above 0.5.
+        agreement: Fraction of images with the same decision: the same top class, or for independent scores, such as those of a
+            sigmoid, the same classes above 0.5. For a segmenter, the fraction of pixels.
         per_pixel: Whether the model is a segmenter.
         latency: Median time in seconds of one batch in the runtime of the file on this machine. The batch size is that of a
             TFLite file, and 1 for the other formats.

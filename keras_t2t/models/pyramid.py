@@ -10,7 +10,15 @@ import keras
 
 from keras_t2t.configs import SoftSplits, T2TConfig
 from keras_t2t.keras_internals import run_graph
-from keras_t2t.layers import ClassToken, EncoderBlock, FastLayerNorm, FeatureMap, PositionEmbedding, TokensToToken
+from keras_t2t.layers import (
+    ClassToken,
+    EncoderBlock,
+    FastLayerNorm,
+    FeatureMap,
+    ImageNormalization,
+    PositionEmbedding,
+    TokensToToken,
+)
 from keras_t2t.models import parts
 from keras_t2t.models.encoding import encode
 from keras_t2t.models.graph import blocks_of, layers_of, tokens_to_token_of
@@ -95,14 +103,13 @@ def feature_pyramid(
     return keras.Model(images, {key: maps[key] for key in [*wanted, *blocks]}, name=name)
 
 
-def pooled_levels(level: str, features: Any, up_to: int, dtype: Any = None) -> dict[str, Any]:
+def pooled_levels(level: str, features: Any, up_to: int) -> dict[str, Any]:
     """Adds max pooling to a functional model.
 
     Args:
         level: Name of the level of `features`, such as `"P4"`.
         features: Symbolic tensor `(B, h, w, D)`.
         up_to: Number of the last level to add.
-        dtype: Dtype or dtype policy of the layers, or `None` for the global Keras policy.
 
     Returns:
         The levels above `level` by name, which is empty if `up_to` is not above it.
@@ -110,7 +117,8 @@ def pooled_levels(level: str, features: Any, up_to: int, dtype: Any = None) -> d
     pooled = {}
     for number in range(int(level[1:]) + 1, up_to + 1):
         name = f"P{number}"
-        features = keras.layers.MaxPooling2D(2, padding="same", data_format="channels_last", name=name, dtype=dtype)(features)
+        pool = keras.layers.MaxPooling2D(2, padding="same", data_format="channels_last", name=name, dtype=features.dtype)
+        features = pool(features)
         pooled[name] = features
     return pooled
 
@@ -134,7 +142,7 @@ def encode_pyramid(
     *earlier, last = pyramid_levels(config.soft_splits)
     features = FeatureMap(name=parts.FEATURE_MAP, dtype=dtype)(tokens, stages[-1])
     levels = {**dict(zip(earlier, stages, strict=False)), last: features}
-    return tokens, levels | pooled_levels(last, features, DETECTOR_LEVEL, dtype)
+    return tokens, levels | pooled_levels(last, features, DETECTOR_LEVEL)
 
 
 def backbone_layers(model: keras.Model) -> list[keras.Layer]:
@@ -164,13 +172,33 @@ def copy_backbone(model: keras.Model, copy: keras.Model) -> None:
     """Copies the weights of a backbone to another one with the same configuration.
 
     Raises:
-        ValueError: If `model` has other layers in its backbone.
+        ValueError: If the backbone of `model` is cut off, or has other operations in between.
     """
     old, new = backbone_layers(model), backbone_layers(copy)
-    if [type(layer) for layer in old] != [type(layer) for layer in new]:
-        raise ValueError(f"Expected a model with the backbone of a T2T-ViT; received: {model!r}")
+    expected = (keras.layers.InputLayer, ImageNormalization, keras.layers.Dropout, *map(type, old))
+    others = [operation.name for operation in _backbone_operations(model) if not isinstance(operation, expected)]
+    if others or [type(layer) for layer in old] != [type(layer) for layer in new]:
+        received = f"which has {others[0]!r} in between" if others else "which ends early"
+        raise ValueError(f"Expected a model with the backbone of a T2T-ViT; received: {model.name!r}, {received}")
     for source, target in zip(old, new, strict=True):
         target.set_weights(source.get_weights())
+
+
+def _backbone_operations(model):
+    """Returns the operations of a model from the images up to the norm after its last block, in the order of the graph."""
+    operations: list[Any] = []
+    remaining = {block.name for block in blocks_of(model)}
+
+    def call(operation, *args, **kwargs):
+        operations.append(operation)
+        remaining.discard(operation.name)
+        if isinstance(operation, FastLayerNorm) and not remaining:
+            raise _Finished
+        return 0
+
+    with contextlib.suppress(_Finished):
+        run_graph(model, 0, call)
+    return operations
 
 
 def _check(model, names, blocks, computed, wanted):

@@ -30,8 +30,8 @@ def segmenter(
     concatenated, another dense layer with batch normalization mixes them, and a last one computes the logits, which are resized
     to the size of the image.
 
-    Train it with `keras.losses.SparseCategoricalCrossentropy(ignore_class=...)` on masks `(B, H, W)` of class indices. Variants
-    with token performers are the right choice for images of more than 224 pixels; see `keras_t2t.feature_pyramid`.
+    Train it with `keras.losses.SparseCategoricalCrossentropy(ignore_class=...)` on masks `(B, H, W)` of class indices. For
+    large images, use a variant with token performers; see `keras_t2t.feature_pyramid`.
 
     Args:
         model: A model built by `keras_t2t`. Its weights are copied: training one model does not change the other.
