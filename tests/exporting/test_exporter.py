@@ -274,7 +274,7 @@ def test_rejects_other_models_and_models_without_an_image_size(tmp_path):
 
 def test_error_says_how_to_install_missing_packages(shipped, tmp_path, monkeypatch):
     monkeypatch.setitem(exporter.PACKAGES, "onnx", ("onnx", "no_such_package"))
-    with pytest.raises(ImportError, match=r'needs no-such-package: pip install "keras-t2t\[export\]"'):
+    with pytest.raises(ImportError, match=r'Files of this format need no-such-package: pip install "keras-t2t\[export\]"'):
         keras_t2t.export(shipped, tmp_path / "model.onnx")
 
 
