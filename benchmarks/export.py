@@ -1,17 +1,22 @@
 """Speed and memory of T2TViT14 in each runtime, compared with naive exports, and accuracy after quantization.
 
-    python -m benchmarks.export --folder exports                        speed in every runtime, about 15 minutes on 2 cores
+    python -m benchmarks.export --folder exports                        speed in every runtime, about 25 minutes on 2 cores
     python -m benchmarks.export --folder exports --row tflite --batch 1
+    python -m benchmarks.export --row tflite --against other.onnx       beside any other TFLite, ONNX or OpenVINO file
     python -m benchmarks.export --task memory                           peak memory of a batch of 32 in TensorFlow
     python -m benchmarks.export --task accuracy --data cifar10          the shipped checkpoint on CIFAR-10's test images
 
 For speed and memory, weights and images are random. Every row runs in a fresh process, where a 2048 x 2048 matrix product in
 NumPy and the model take turns; each timed call follows a pause and an untimed call. The fraction is the model's rate divided by
 that of the matrix product (the median over all turns). It counts the operations of the authors' full forward pass, including
-attention products. The column "of naive" is that fraction divided by the fraction of the naive row of the same runtime.
+attention products, even for files of `--against`: a model that is twice as fast has twice the fraction. The column "of naive"
+is that fraction divided by the fraction of the naive float32 row of the same runtime. Files of `--against` must take float32
+images in any layout, in batches of any size or of the size that is measured; TFLite files may have any fixed batch size.
 
-Naive exports do not use `optimize_for_inference` and have a fixed batch size: ONNX as tf2onnx converts it, TFLite from the
-frozen graph. In the TFLite file, windows are cut by concatenated strided slices.
+Naive exports do not use `optimize_for_inference` and have a fixed batch size: ONNX and OpenVINO as tf2onnx converts the model,
+TFLite from the frozen graph. In the TFLite file, windows are cut by concatenated strided slices.
+
+OpenVINO and oneDNN compute the bfloat16 rows in bfloat16 only on processors that have instructions for it.
 """
 
 import argparse
@@ -26,11 +31,18 @@ from benchmarks.harness import matrix_rate, process_memory, run_child
 NAIVE_ROWS = {
     "keras": "keras",
     "keras-xla": "keras-xla",
+    "keras-bfloat16": "keras",
     "optimized": "keras",
     "optimized-xla": "keras-xla",
+    "optimized-bfloat16": "keras",
     "saved_model": "keras",
+    "saved_model-bfloat16": "keras",
     "onnx-naive": "onnx-naive",
     "onnx": "onnx-naive",
+    "onnx-int8": "onnx-naive",
+    "openvino-naive": "openvino-naive",
+    "openvino": "openvino-naive",
+    "openvino-bfloat16": "openvino-naive",
     "tflite-naive": "tflite-naive",
     "tflite": "tflite-naive",
     "tflite-float16": "tflite-naive",
@@ -45,10 +57,14 @@ FORMATS = (
     ("tflite", "full_int8"),
     ("onnx", None),
     ("onnx", "int8"),
+    ("openvino", None),
+    ("openvino", "bfloat16"),
+    ("saved_model", "bfloat16"),
 )
+SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "openvino": ".xml", "saved_model": ""}
 
 
-def random_model() -> Any:
+def random_model(dtype: str = "float32") -> Any:
     """Returns T2TViT14 with random weights, including biases and norms: zeros and ones would be folded away."""
     import keras
     import numpy as np
@@ -56,7 +72,7 @@ def random_model() -> Any:
     import keras_t2t
 
     keras.utils.set_random_seed(0)
-    model = keras_t2t.T2TViT14(weights=None)
+    model = keras_t2t.T2TViT14(weights=None, dtype=dtype)
     rng = np.random.default_rng(0)
     for weight in model.weights:
         if "random_features" not in weight.path:
@@ -78,8 +94,9 @@ def is_exported(row: str) -> bool:
 
 def export_path(folder: str | pathlib.Path, row: str, batch_size: int) -> pathlib.Path:
     """Returns the path of a row's export."""
-    suffix = {"saved_model": "", "onnx": ".onnx", "onnx-naive": f"-{batch_size}.onnx"}.get(row, f"-{batch_size}.tflite")
-    return pathlib.Path(folder) / f"{row}{suffix}"
+    format_, _, kind = row.partition("-")
+    size = f"-{batch_size}" if format_ == "tflite" or kind == "naive" else ""
+    return pathlib.Path(folder) / f"{row}{size}{SUFFIXES[format_]}"
 
 
 def write_export(row: str, batch_size: int, folder: str) -> None:
@@ -106,6 +123,7 @@ def write_export(row: str, batch_size: int, folder: str) -> None:
 def write_naive_export(model: Any, batch_size: int, path: pathlib.Path) -> None:
     """Exports a model as it is; see the top of this file."""
     import onnx
+    import openvino
     import tensorflow as tf
     import tf2onnx
 
@@ -113,10 +131,12 @@ def write_naive_export(model: Any, batch_size: int, path: pathlib.Path) -> None:
     from keras_t2t.layers import soft_split
     from keras_t2t.models import spec_of
 
-    if path.suffix == ".onnx":
+    if path.suffix != ".tflite":
         signature = tf.TensorSpec((batch_size, 224, 224, 3), name="images")
         function = tf.function(lambda images: model(images, training=False), autograph=False)
-        onnx.save(tf2onnx.convert.from_function(function, [signature], opset=18)[0], path)
+        onnx.save(tf2onnx.convert.from_function(function, [signature], opset=18)[0], path.with_suffix(".onnx"))
+        if path.suffix == ".xml":
+            openvino.save_model(openvino.Core().read_model(path.with_suffix(".onnx")), path, compress_to_fp16=False)
     else:
         soft_split.extract_patches = strided_slices
         to_tflite(model, path, spec_of(model), batch_size=batch_size)
@@ -138,25 +158,35 @@ def keras_forward(row: str, batch_size: int) -> Callable[[], Any]:
 
     from keras_t2t import optimize_for_inference
 
-    model = random_model()
+    in_bfloat16 = row.endswith("bfloat16")
     if row.startswith("optimized"):
-        model = optimize_for_inference(model)
+        model = optimize_for_inference(random_model(), "bfloat16" if in_bfloat16 else None)
+    else:
+        model = random_model("mixed_bfloat16" if in_bfloat16 else "float32")
     images = tf.constant(random_images(batch_size))
     function = tf.function(lambda: model(images, training=False), autograph=False, jit_compile=row.endswith("xla"))
     return lambda: function().numpy()
 
 
 def speed(row: str, batch_size: int, folder: str, seconds: float) -> dict[str, float]:
-    """Returns the figures of `matrix_rate` for a row, measured in this process, and the `"size"` of its export in bytes."""
+    """Returns the figures of `matrix_rate` for a row, measured in this process, and the `"size"` of its export in bytes.
+
+    Args:
+        row: A row, or the path of another file.
+        batch_size: Number of images in a batch.
+        folder: Folder with the export of the row.
+        seconds: Minimum time to spend.
+    """
     import numpy as np
 
     import keras_t2t
     from keras_t2t.analysis import multiply_accumulates
     from keras_t2t.exporting.report import size_of
 
-    if is_exported(row):
-        path = export_path(folder, row, batch_size)
-        size, runtime, images = size_of(path), keras_t2t.open_exported(path), random_images(batch_size)
+    if row not in NAIVE_ROWS or is_exported(row):
+        path = export_path(folder, row, batch_size) if row in NAIVE_ROWS else row
+        size, runtime = size_of(path), keras_t2t.open_exported(path)
+        images = np.random.default_rng(0).uniform(0, 255, (batch_size, *runtime.input_shape[1:])).astype("float32")
 
         def forward():
             return runtime.run(images)
@@ -180,22 +210,23 @@ def peak_memory(row: str, batch_size: int) -> tuple[int, int]:
     return peaks[0], max(peaks[1:])
 
 
-def print_speed(rows: list[str] | None, batch_sizes: list[int] | None, folder: pathlib.Path, seconds: float) -> None:
-    """Prints the speed of each row at each batch size. Files that are missing in `folder` are written first."""
+def print_speed(rows: list[str], batch_sizes: list[int] | None, folder: pathlib.Path, seconds: float) -> None:
+    """Prints the speed of each row, or other file, at each batch size. Files that are missing in `folder` are written first."""
     fractions = {}
     print(
-        f"{'row':18}{'batch':>6}{'ms/image':>10}{'fraction of matmul rate':>25}{'matmul GFLOP/s':>16}{'of naive':>10}{'MB':>8}"
+        f"{'row':22}{'batch':>6}{'ms/image':>10}{'fraction of matmul rate':>25}{'matmul GFLOP/s':>16}{'of naive':>10}{'MB':>8}"
     )
-    for batch_size, row in itertools.product(batch_sizes or (1, 8), rows or NAIVE_ROWS):
-        if is_exported(row) and not export_path(folder, row, batch_size).exists():
+    for batch_size, row in itertools.product(batch_sizes or (1, 8), rows):
+        if row in NAIVE_ROWS and is_exported(row) and not export_path(folder, row, batch_size).exists():
             run_child(write_export, row, batch_size, str(folder))
         figures = run_child(speed, row, batch_size, str(folder), seconds)
         fraction, size = figures["fraction"], figures["size"]
         fractions[row, batch_size] = fraction
-        naive = fractions.get((NAIVE_ROWS[row], batch_size))
+        naive = fractions.get((NAIVE_ROWS.get(row), batch_size))
+        speedup = format(fraction / naive, ".2f") if naive else ""
         print(
-            f"{row:18}{batch_size:6}{1e3 * figures['seconds'] / batch_size:10.1f}{fraction:25.2f}{figures['gflops']:16.0f}"
-            f"{format(fraction / naive, '.2f') if naive else '':>10}{format(size / 1e6, '.1f') if size else '':>8}",
+            f"{pathlib.Path(row).name:22}{batch_size:6}{1e3 * figures['seconds'] / batch_size:10.1f}{fraction:25.2f}"
+            f"{figures['gflops']:16.0f}{speedup:>10}{format(size / 1e6, '.1f') if size else '':>8}",
             flush=True,
         )
 
@@ -223,11 +254,11 @@ def print_accuracy(data: str, folder: pathlib.Path) -> None:
     expected = model.predict(images, batch_size=100, verbose=0).argmax(-1)
     keras_top1 = (expected == source.labels).mean()
     print(f"{len(images)} images; the Keras model: top-1 {keras_top1:.2%}\n")
-    print(f"{'':20}{'MB':>8}{'top-1 %':>10}{'loss, points':>14}{'agreement %':>13}")
+    print(f"{'':22}{'MB':>8}{'top-1 %':>10}{'loss, points':>14}{'agreement %':>13}")
     for format_, quantize in FORMATS:
         report = keras_t2t.export(
             model,
-            folder / f"tiny-{quantize}.{format_}",
+            folder / f"tiny-{quantize}{SUFFIXES[format_]}",
             quantize=quantize,
             calibration=pathlib.Path(data) / "train" if quantize == "full_int8" else None,
             tolerance=0.0 if quantize in ("int8", "full_int8") else None,
@@ -237,7 +268,7 @@ def print_accuracy(data: str, folder: pathlib.Path) -> None:
         predicted = np.concatenate([runtime.run(part).argmax(-1) for part in np.split(images, 100)])
         top1 = (predicted == source.labels).mean()
         print(
-            f"{format_ + ' ' + (quantize or 'float32'):20}{report.size / 1e6:8.2f}{100 * top1:10.2f}"
+            f"{format_ + ' ' + (quantize or 'float32'):22}{report.size / 1e6:8.2f}{100 * top1:10.2f}"
             f"{100 * (keras_top1 - top1):14.2f}{100 * (predicted == expected).mean():13.2f}",
             flush=True,
         )
@@ -247,7 +278,8 @@ def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=("speed", "memory", "accuracy"), default="speed")
-    parser.add_argument("--row", choices=NAIVE_ROWS, nargs="*", help="rows for speed; by default all")
+    parser.add_argument("--row", choices=NAIVE_ROWS, nargs="*", default=list(NAIVE_ROWS), help="rows for speed; by default all")
+    parser.add_argument("--against", metavar="FILE", nargs="*", default=[], help="other files to measure the speed of")
     parser.add_argument("--batch", type=int, nargs="*", help="batch sizes; by default 1 and 8, for memory 32")
     parser.add_argument("--seconds", type=float, default=10, help="for each row of speed")
     parser.add_argument("--folder", type=pathlib.Path, help="folder that keeps exported files and provides existing ones")
@@ -261,7 +293,7 @@ def main() -> None:
         elif arguments.task == "memory":
             print_memory((arguments.batch or [32])[0])
         else:
-            print_speed(arguments.row, arguments.batch, folder, arguments.seconds)
+            print_speed(arguments.row + arguments.against, arguments.batch, folder, arguments.seconds)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def test_predict_normalizes_images_for_a_model_that_does_not(run, photo):
     [
         (
             ("--output", "x.pb"),
-            "Expected --format to be one of saved_model, tflite, onnx; received: no --format and the path x.pb",
+            "Expected --format to be one of saved_model, tflite, onnx, openvino; received: no --format and the path x.pb",
         ),
         (("--output", "x.tflite", "--format", "coreml"), "Expected --format to be one of .*; received: --format 'coreml'"),
         (("--output", "taken.onnx"), "taken.onnx already exists; replace it with --force"),

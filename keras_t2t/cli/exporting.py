@@ -18,12 +18,16 @@ DEFAULT_BATCH_SIZES = [8]
 @command("export", EXPORT)
 def export_command(
     model: Model,
-    output: Annotated[pathlib.Path, typer.Option(help=".tflite or .onnx file, or folder of a SavedModel, to write.")],
+    output: Annotated[pathlib.Path, typer.Option(help=".tflite, .onnx or .xml file, or folder of a SavedModel, to write.")],
     format: Annotated[
-        str | None, typer.Option(help="tflite, onnx or saved_model. Defaults to the extension of --output.")
+        str | None, typer.Option(help="tflite, onnx, openvino or saved_model. Defaults to the extension of --output.")
     ] = None,
     quantize: Annotated[
-        str | None, typer.Option(help="For tflite: float16, int8 or full_int8 (needs --calibration). For onnx: int8.")
+        str | None,
+        typer.Option(
+            help="For tflite: float16, int8 or full_int8 (needs --calibration). For onnx: int8. For openvino: float16 or "
+            "bfloat16. For saved_model: bfloat16."
+        ),
     ] = None,
     calibration: Annotated[
         pathlib.Path | None, typer.Option(help="Folder of real images to measure the ranges of full_int8.")
@@ -42,14 +46,14 @@ def export_command(
     tolerance: Annotated[
         float | None,
         typer.Option(
-            help="For float32 and float16, the maximum difference relative to the largest logit (default 1e-4 and 1e-2). For 8 "
-            "bits, the minimum fraction of images with the same top class (default 0.9)."
+            help="For float32, float16 and bfloat16, the maximum difference relative to the largest logit (default 1e-4, 1e-2 "
+            "and 1e-1). For 8 bits, the minimum fraction of images with the same top class (default 0.9)."
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file or SavedModel.")] = False,
     operators: Annotated[bool, typer.Option("--operators", help="List the operators in the file.")] = False,
 ) -> None:
-    """Export a model to TFLite, ONNX or a SavedModel, and check the file in its own runtime.
+    """Export a model to TFLite, ONNX, OpenVINO or a SavedModel, and check the file in its own runtime.
 
     Example: keras-t2t export t2t_vit_tiny_32:cifar10 --output model.tflite --quantize int8
     """
@@ -121,8 +125,10 @@ def benchmark_command(
 
 def _measurable_file(name, folder):
     """Returns a file of the model that can be measured. If it has none, the model is saved into `folder`."""
+    from keras_t2t.exporting.runtimes import is_exported
+
     path = model_file(name)
-    if path is not None and (path.suffix in (".keras", ".tflite", ".onnx") or path.is_dir()):
+    if path is not None and (path.suffix == ".keras" or is_exported(path)):
         return path
     saved = folder / f"{name.replace(':', '-').replace('/', '-')}.keras"
     open_model(name).save(saved)

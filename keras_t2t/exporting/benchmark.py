@@ -44,7 +44,7 @@ def measure(
     """Measures a model in a separate process, on random pixels.
 
     Args:
-        path: A `.tflite`, `.onnx` or `.keras` file, or the folder of a SavedModel.
+        path: An exported file, the folder of a SavedModel, or a `.keras` file.
         batches: Batch sizes for the throughput.
         seconds: Time to spend on each batch size. At least three batches are measured.
         threads: Number of threads. Defaults to all cores available to this process.

@@ -12,26 +12,28 @@ import numpy as np
 from keras_t2t.configs import is_count
 from keras_t2t.errors import ExportError, did_you_mean
 from keras_t2t.exporting.onnx import DEFAULT_OPSET, MIN_OPSET, to_onnx
+from keras_t2t.exporting.openvino import to_openvino
 from keras_t2t.exporting.report import IMAGES_AT_ONCE, OP_COUNTERS, ExportReport, examine
-from keras_t2t.exporting.runtimes import first_line, missing_package, open_exported
+from keras_t2t.exporting.runtimes import EXTENSIONS, files_of, first_line, missing_package, open_exported
 from keras_t2t.exporting.samples import images_for
 from keras_t2t.exporting.saved_model import to_saved_model
 from keras_t2t.exporting.tflite import to_tflite
-from keras_t2t.inference.folded import FoldedLayer
 from keras_t2t.inference.optimize import optimize_for_inference
 from keras_t2t.models import normalizes, spec_of
 
 QUANTIZATIONS = {
-    "saved_model": (None,),
+    "saved_model": (None, "bfloat16"),
     "tflite": (None, "float16", "int8", "full_int8"),
     "onnx": (None, "int8"),
+    "openvino": (None, "float16", "bfloat16"),
 }
 PACKAGES = {
     "tflite": ("ai_edge_litert", "ai_edge_quantizer"),
     "onnx": ("onnx", "onnxruntime", "onnxscript", "tf2onnx"),
+    "openvino": ("openvino", "onnx", "onnxscript", "tf2onnx"),
     "saved_model": (),
 }
-MAX_DIFFERENCE = {None: 1e-4, "float16": 1e-2}
+MAX_DIFFERENCE = {None: 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
 MIN_AGREEMENT = 0.9
 MAX_SCORE_DIFFERENCE = 0.1  # for thresholded decisions in 8 bits, where equal decisions can hide large differences
 
@@ -59,10 +61,12 @@ def export(
     Args:
         model: Any model of this package with a fixed image size, whether pretrained, fine-tuned or loaded from a file.
         path: The file, or the folder of a SavedModel.
-        format: `"saved_model"`, `"tflite"` or `"onnx"`. By default, the format is chosen by the extension of `path`.
-        quantize: `None` for float32. For TFLite: `"float16"`, `"int8"` (weights in 8 bits; the inputs of matrix products are
-            quantized at run time) or `"full_int8"` (with ranges measured on `calibration`). For ONNX: `"int8"`. See `to_tflite`
-            and `to_onnx`.
+        format: `"saved_model"`, `"tflite"`, `"onnx"` or `"openvino"`. By default, the format is chosen by the extension of
+            `path`: `.tflite`, `.onnx`, `.xml` (OpenVINO, which puts the weights in a `.bin` file next to it), or none.
+        quantize: `None` for float32. For SavedModels: `"bfloat16"`. For TFLite: `"float16"`, `"int8"` (weights in 8 bits; the
+            inputs of matrix products are quantized at run time) or `"full_int8"` (with ranges measured on `calibration`). For
+            ONNX: `"int8"`. For OpenVINO: `"float16"` or `"bfloat16"`. See `optimize_for_inference`, `to_tflite`, `to_onnx` and
+            `to_openvino`.
         batch_size: Batch size of a TFLite file, or `None` for any size: call `resize_tensor_input` before each batch of another
             size. The other formats always accept batches of any size.
         opset: Version of the operations in an ONNX file, from 13 to the newest one of ONNX Runtime. Some runtimes, such as
@@ -72,8 +76,8 @@ def export(
         samples: Images for the comparison: an array `(n, H, W, C)` of what the model takes, or a folder with images, of which
             up to 100 are used. Defaults to `calibration` if given, otherwise to the ten sample photos that come with the
             package.
-        tolerance: For float32 and float16, the maximum difference of a logit, relative to the largest logit. Defaults to 1e-4
-            and 1e-2, respectively. For 8 bits, the minimum fraction of `samples` with the same top class or
+        tolerance: For float32, float16 and bfloat16, the maximum difference of a logit, relative to the largest logit. Defaults
+            to 1e-4, 1e-2 and 1e-1, respectively. For 8 bits, the minimum fraction of `samples` with the same top class or
             decision. Defaults to 0.9.
         force: Whether to replace a file or a SavedModel that exists at `path`.
 
@@ -105,10 +109,7 @@ def export(
     _check_arguments(model, format, quantize, batch_size, opset, input_dtype, calibration)
     _check_destination(path, force)
     model = _in_float32(keras.Model(model.inputs[0], model.outputs[0], name=model.name))
-    if not any(isinstance(layer, FoldedLayer) for layer in model.layers):
-        inference_model = optimize_for_inference(model)
-    else:
-        inference_model = model
+    inference_model = optimize_for_inference(model, "bfloat16" if (format, quantize) == ("saved_model", "bfloat16") else None)
     calibration = None if calibration is None else images_for(model, calibration)
     images = calibration if samples is None and calibration is not None else images_for(model, samples)
     if input_dtype == "uint8":
@@ -121,11 +122,13 @@ def export(
                 to_tflite(inference_model, staged, spec, quantize, batch_size, input_dtype, calibration)
             elif format == "onnx":
                 to_onnx(inference_model, staged, spec, quantize, input_dtype, opset)
+            elif format == "openvino":
+                to_openvino(inference_model, staged, spec, quantize, input_dtype)
             else:
                 to_saved_model(inference_model, staged, spec, input_dtype)
         except (ImportError, OSError):
             raise
-        except Exception as error:  # each of the four converters has its own errors
+        except Exception as error:  # each of the converters has its own errors
             raise ExportError(f"The model cannot be converted to {format}: {first_line(error)}") from error
         return _checked_report(staged, path, format, quantize, spec, images, expected, tolerance)
 
@@ -186,15 +189,15 @@ def _checked_report(staged, path, format, quantize, spec, images, expected, tole
 
 
 def _resolve_format(path, format):
-    extensions = {".tflite": "tflite", ".onnx": "onnx"}
-    resolved = format or {**extensions, "": "saved_model"}.get(path.suffix.lower())
+    resolved = format or {**EXTENSIONS, "": "saved_model"}.get(path.suffix.lower())
     if resolved not in QUANTIZATIONS:
         raise ValueError(
             f"Expected format to be one of {', '.join(QUANTIZATIONS)}; received: format={format!r} and the path {path}"
             f"{did_you_mean(format, QUANTIZATIONS)}"
         )
-    if not path.name or extensions.get(path.suffix.lower(), "saved_model") != resolved:
-        expected = "the name of a folder" if resolved == "saved_model" else f"a file name ending in .{resolved}"
+    if not path.name or EXTENSIONS.get(path.suffix.lower(), "saved_model") != resolved:
+        extensions = {name: extension for extension, name in EXTENSIONS.items()}
+        expected = f"a file name ending in {extensions[resolved]}" if resolved in extensions else "the name of a folder"
         raise ValueError(f"Expected {expected} for the format {resolved}; received: {path}")
     return resolved
 
@@ -241,8 +244,9 @@ def _check_arguments(model, format, quantize, batch_size, opset, input_dtype, ca
 
 
 def _check_destination(path, force):
-    if path.exists() and not force:
-        raise FileExistsError(f"{path} already exists; replace it with force=True")
+    for file in files_of(path):
+        if file.exists() and not force:
+            raise FileExistsError(f"{file} already exists; replace it with force=True")
     if path.is_dir() and not (path / "saved_model.pb").is_file():
         raise FileExistsError(f"The folder {path} is not a SavedModel, so it will not be replaced")
     if not path.parent.is_dir():
@@ -253,15 +257,17 @@ def _check_destination(path, force):
 
 @contextlib.contextmanager
 def _staging(path):
-    """Yields a path of the same name in a hidden folder, and moves what is there to `path` unless an error is raised."""
+    """Yields a path of the same name in a hidden folder, and moves the files there next to `path` unless an error is raised."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        staged, replaced = pathlib.Path(folder) / path.name, pathlib.Path(folder) / "replaced"
-        yield staged
-        if path.exists():
-            os.replace(path, replaced)
+        replaced = pathlib.Path(folder) / "replaced"
+        replaced.mkdir()
+        yield pathlib.Path(folder) / path.name
         try:
-            os.replace(staged, path)
+            for file in files_of(path):
+                if file.exists():
+                    os.replace(file, replaced / file.name)
+                os.replace(pathlib.Path(folder) / file.name, file)
         except BaseException:
-            if replaced.exists():
-                os.replace(replaced, path)
+            for file in replaced.iterdir():
+                os.replace(file, path.parent / file.name)
             raise

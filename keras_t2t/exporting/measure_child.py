@@ -21,7 +21,7 @@ def main(path: str, threads: int, seconds: float, batch_sizes: list[int]) -> Non
     """Prints the measurements of a model, or an error message, as one line of JSON.
 
     Args:
-        path: A `.tflite`, `.onnx` or `.keras` file, or the folder of a SavedModel.
+        path: An exported file, the folder of a SavedModel, or a `.keras` file.
         threads: Number of threads.
         seconds: Time to spend on each batch size.
         batch_sizes: Batch sizes for the throughput.
@@ -29,10 +29,10 @@ def main(path: str, threads: int, seconds: float, batch_sizes: list[int]) -> Non
     for name, folder in STUBS.items():
         sys.modules[name] = types.ModuleType(name)
         sys.modules[name].__path__ = [str(folder)]
-    from keras_t2t.exporting.runtimes import open_exported
+    from keras_t2t.exporting.runtimes import EXTENSIONS, open_exported
 
     try:
-        if not path.endswith((".tflite", ".onnx")):
+        if not path.endswith(tuple(EXTENSIONS)):
             _set_tensorflow_threads(threads)
         runtime = _open_keras(path) if path.endswith(".keras") else open_exported(path, threads)
         print(json.dumps(_measured(runtime, seconds, batch_sizes)))

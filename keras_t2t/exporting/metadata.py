@@ -4,12 +4,14 @@
   files in the same way (https://ai.google.dev/edge/litert/models/metadata): runtimes ignore it, and `unzip -p` prints it.
 - ONNX: the entry `keras_t2t` of `metadata_props`.
 - SavedModel: a file `keras_t2t.json` in the folder.
+- OpenVINO: the entry `keras_t2t/spec` of `rt_info`, next to `keras_t2t/precision`.
 """
 
 import os
 import pathlib
 import zipfile
 from collections.abc import Mapping
+from typing import Any
 
 from keras_t2t.preprocessing import ModelSpec
 
@@ -45,3 +47,17 @@ def read_from_saved_model(path: pathlib.Path) -> ModelSpec | None:
     """Returns the spec in the folder of a SavedModel, or `None` if it has none."""
     file = path / FILE
     return ModelSpec.from_json(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def write_to_openvino(model: Any, spec: ModelSpec, precision: str) -> None:
+    """Writes the spec into an `openvino.Model`, and the precision in which to compute, as OpenVINO calls it."""
+    model.set_rt_info(spec.to_json(), [KEY, "spec"])
+    model.set_rt_info(precision, [KEY, "precision"])
+
+
+def read_from_openvino(model: Any) -> tuple[ModelSpec | None, str]:
+    """Returns the spec in an `openvino.Model`, or `None` if it has none, and the precision in which to compute."""
+    if not model.has_rt_info([KEY, "spec"]):
+        return None, "f32"
+    spec, precision = (model.get_rt_info([KEY, name]).astype(str) for name in ("spec", "precision"))
+    return ModelSpec.from_json(spec), precision

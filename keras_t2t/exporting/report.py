@@ -8,13 +8,15 @@ import numpy as np
 
 from keras_t2t.errors import counted
 from keras_t2t.exporting.onnx import onnx_ops
+from keras_t2t.exporting.openvino import openvino_ops
+from keras_t2t.exporting.runtimes import files_of
 from keras_t2t.exporting.saved_model import saved_model_ops
 from keras_t2t.exporting.tflite import tflite_ops
 from keras_t2t.runtime import Runtime
 from keras_t2t.timing import median_time
 
 IMAGES_AT_ONCE = 8
-OP_COUNTERS = {"saved_model": saved_model_ops, "tflite": tflite_ops, "onnx": onnx_ops}
+OP_COUNTERS = {"saved_model": saved_model_ops, "tflite": tflite_ops, "onnx": onnx_ops, "openvino": openvino_ops}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +25,9 @@ class ExportReport:
 
     Attributes:
         path: The file or folder.
-        format: `"saved_model"`, `"tflite"` or `"onnx"`.
+        format: `"saved_model"`, `"tflite"`, `"onnx"` or `"openvino"`.
         quantize: How the model was quantized, or `None`.
-        size: Size in bytes of the file, or of all files in the folder.
+        size: Size in bytes of all files of the export.
         ops: Number of operations of each kind.
         images: Number of images in the comparison.
         difference: Maximum difference of a logit, relative to the largest logit. Probabilities are compared as logarithms minus
@@ -79,7 +81,7 @@ def examine(
     Args:
         path: The file, or the folder of a SavedModel.
         final_path: Where it will be moved.
-        format: `"saved_model"`, `"tflite"` or `"onnx"`.
+        format: `"saved_model"`, `"tflite"`, `"onnx"` or `"openvino"`.
         quantize: How the model was quantized, or `None`.
         ops: Number of operations of each kind.
         runtime: The opened file.
@@ -110,9 +112,9 @@ def examine(
 
 
 def size_of(path: str | os.PathLike) -> int:
-    """Returns the size in bytes of a file, or of all files in a folder and its subfolders."""
-    path = pathlib.Path(path)
-    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+    """Returns the size in bytes of all files of an export, including those in subfolders."""
+    entries = [entry for top in files_of(path) for entry in (top, *top.rglob("*"))]
+    return sum(entry.stat().st_size for entry in entries if entry.is_file())
 
 
 def measure_latency(runtime: Runtime, images: np.ndarray) -> float:

@@ -5,17 +5,21 @@ import pathlib
 
 import numpy as np
 
-from keras_t2t.exporting.metadata import read_from_onnx, read_from_saved_model, read_from_tflite
+from keras_t2t.exporting.metadata import read_from_onnx, read_from_openvino, read_from_saved_model, read_from_tflite
 from keras_t2t.runtime import Runtime, available_cores
+
+EXTENSIONS = {".tflite": "tflite", ".onnx": "onnx", ".xml": "openvino"}
+"""The format of a file with this extension. A SavedModel is a folder."""
 
 
 def open_exported(path: str | os.PathLike, threads: int | None = None) -> Runtime:
     """Opens an exported model in its own runtime.
 
     Args:
-        path: A `.tflite` or `.onnx` file, or the folder of a SavedModel, as written by `keras_t2t.export`.
-        threads: Number of threads for TFLite and ONNX. Defaults to all cores available to this process. It does not affect
-            TensorFlow, which has its own setting.
+        path: A `.tflite` or `.onnx` file, the `.xml` file of an OpenVINO model, or the folder of a SavedModel, as written by
+            `keras_t2t.export`.
+        threads: Number of threads for TFLite, ONNX and OpenVINO. Defaults to all cores available to this process. It does not
+            affect TensorFlow, which has its own setting.
 
     Returns:
         A `Runtime`.
@@ -39,14 +43,14 @@ def open_exported(path: str | os.PathLike, threads: int | None = None) -> Runtim
     if not path.exists():
         raise FileNotFoundError(f"There is no file or folder {path}")
     threads = threads or available_cores()
-    opener = {".tflite": _open_tflite, ".onnx": _open_onnx}.get(path.suffix.lower())
-    if opener is None and not (path / "saved_model.pb").is_file():
-        raise ValueError(f"Expected a .tflite or .onnx file, or the folder of a SavedModel; received: {path}")
+    if not is_exported(path):
+        raise ValueError(f"Expected a .tflite, .onnx or .xml file, or the folder of a SavedModel; received: {path}")
+    openers = {".tflite": _open_tflite, ".onnx": _open_onnx, ".xml": _open_openvino}
     try:
-        return (opener or _open_saved_model)(path, threads)
+        return openers.get(path.suffix.lower(), _open_saved_model)(path, threads)
     except (ImportError, OSError):
         raise
-    except Exception as error:  # each of the three runtimes has its own errors
+    except Exception as error:  # each of the runtimes has its own errors
         raise ValueError(f"Cannot load {path}: {first_line(error)}") from error
 
 
@@ -56,14 +60,21 @@ def first_line(error: Exception) -> str:
 
 
 def missing_package(package: str) -> ImportError:
-    """Returns the error to raise if a package of the extra `export` is not installed."""
-    return ImportError(f'Files of this format need {package}: pip install "keras-t2t[export]"')
+    """Returns the error to raise if a package of the extras for export is not installed."""
+    extra = "openvino" if package == "openvino" else "export"
+    return ImportError(f'Files of this format need {package}: pip install "keras-t2t[{extra}]"')
 
 
 def is_exported(path: str | os.PathLike) -> bool:
-    """Returns whether a path has the name of a TFLite or ONNX file, or is the folder of a SavedModel."""
+    """Returns whether a path has the extension of an exported file, or is the folder of a SavedModel."""
     path = pathlib.Path(path)
-    return path.suffix.lower() in (".tflite", ".onnx") or (path / "saved_model.pb").is_file()
+    return path.suffix.lower() in EXTENSIONS or (path / "saved_model.pb").is_file()
+
+
+def files_of(path: str | os.PathLike) -> list[pathlib.Path]:
+    """Returns the files of an exported model, or its folder. OpenVINO keeps the weights in a file of their own."""
+    path = pathlib.Path(path)
+    return [path, path.with_suffix(".bin")] if path.suffix.lower() == ".xml" else [path]
 
 
 def _open_tflite(path, threads):
@@ -112,6 +123,25 @@ def _open_onnx(path, threads):
 
     spec = read_from_onnx(session.get_modelmeta().custom_metadata_map)
     return Runtime(name="ONNX Runtime", run=run, input_shape=shape, input_dtype=dtype, known_spec=spec)
+
+
+def _open_openvino(path, threads):
+    try:
+        import openvino
+    except ImportError as error:
+        raise missing_package("openvino") from error
+    core = openvino.Core()
+    model = core.read_model(path)
+    spec, precision = read_from_openvino(model)
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
+    compiled = core.compile_model(model, "CPU", settings)
+    return Runtime(
+        name="OpenVINO",
+        run=lambda images: compiled(images)[0],
+        input_shape=tuple(None if size.is_dynamic else size.get_length() for size in model.input().partial_shape),
+        input_dtype=model.input().element_type.to_dtype().name,
+        known_spec=spec,
+    )
 
 
 def _open_saved_model(path, threads):

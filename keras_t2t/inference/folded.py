@@ -7,7 +7,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_t2t.layers.common import precise_dtype
 from keras_t2t.layers.fast_dense import add_bias, exact_gelu
+
+RANDOM_FEATURES, FIRST_KERNEL = "random_features", "split1_kernel"
+NEVER_ROUNDED = (RANDOM_FEATURES, FIRST_KERNEL)
+"""Ends of the names of the weights that are not stored in 16 bits. The exponential would magnify the rounding errors of random
+features. The first kernel subtracts the mean of each window, which can be much larger than what is left of it.
+"""
 
 
 class FoldedLayer(keras.Layer):
@@ -22,7 +29,13 @@ class FoldedLayer(keras.Layer):
         super().__init__(**kwargs)
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
         self.folded = {
-            name: self.add_weight(name=name, shape=shape, initializer="zeros", trainable=False)
+            name: self.add_weight(
+                name=name,
+                shape=shape,
+                initializer="zeros",
+                trainable=False,
+                **({"dtype": precise_dtype(self.variable_dtype), "autocast": False} if name.endswith(NEVER_ROUNDED) else {}),
+            )
             for name, shape in self.shapes.items()
         }
 
@@ -59,8 +72,9 @@ class FoldedLayer(keras.Layer):
 
 def standardize(x: Any, epsilon: float) -> Any:
     """Returns `x` `(n, D)` with zero mean and unit variance over the channels: a LayerNorm without scale and shift."""
+    dtype, x = x.dtype, ops.cast(x, precise_dtype(x.dtype))
     x = x - ops.mean(x, axis=-1, keepdims=True)
-    return x * ops.rsqrt(ops.mean(x * x, axis=-1, keepdims=True) + epsilon)
+    return ops.cast(x * ops.rsqrt(ops.mean(x * x, axis=-1, keepdims=True) + epsilon), dtype)
 
 
 def attend(queries: Any, keys: Any, values: Any) -> Any:
@@ -75,4 +89,5 @@ def attend(queries: Any, keys: Any, values: Any) -> Any:
         Tensor of shape `(..., n, d)`.
     """
     scores = ops.matmul(queries, ops.swapaxes(keys, -1, -2))  # (..., n, N)
-    return ops.matmul(ops.softmax(scores, axis=-1), values)
+    weights = ops.softmax(ops.cast(scores, precise_dtype(scores.dtype)), axis=-1)
+    return ops.matmul(ops.cast(weights, values.dtype), values)

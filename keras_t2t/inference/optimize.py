@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_t2t.inference.block import InferenceBlock
+from keras_t2t.inference.folded import FoldedLayer
 from keras_t2t.inference.tokens import InferenceTokensToToken
 from keras_t2t.keras_internals import is_graph
 from keras_t2t.layers import EncoderBlock, GhostBlock, SqueezeExciteBlock, TokensToToken
@@ -14,24 +15,31 @@ from keras_t2t.layers.fast_dense import exact_gelu
 from keras_t2t.models.graph import layers_of
 
 
-def optimize_for_inference(model: keras.Model) -> keras.Model:
+def optimize_for_inference(model: keras.Model, dtype: str | None = None) -> keras.Model:
     """Returns a model that computes the same outputs as `model`, faster and in less memory, but cannot be trained.
 
     - Each soft split, with its LayerNorm and the dense layer after it, becomes a convolution. No windows are stored in memory.
     - The scale and shift of the blocks' LayerNorms, and the scale of the attention, are folded into the weights after them.
     - Dropout and drop path are removed.
 
-    Other layers, such as your own head, are copied. Layers that replace 16-bit layers compute in float32.
+    Other layers, such as your own head, are copied.
+
+    With `dtype="bfloat16"`, the encoder blocks and the T2T module compute in bfloat16 and are stored in half the size. The
+    statistics of norms, the softmax and the performer's features are still computed in float32. This is faster on GPUs, TPUs,
+    and processors with instructions for bfloat16 (AVX-512 BF16 or AMX), and slower on others.
 
     Args:
-        model: A functional model with the layers of this package, such as `keras_t2t.T2TViT14()` or a model built on top of it.
+        model: A functional model with the layers of this package, such as `keras_t2t.T2TViT14()` or a model built on top of it,
+            or what this function returned.
+        dtype: `None` or `"bfloat16"`. With `None`, layers that replace 16-bit layers compute in float32.
 
     Returns:
         A functional `keras.Model` with its own weights. It takes the same inputs as `model` and returns the same outputs, up to
         rounding. It can be saved as a `.keras` file, which can be loaded after `import keras_t2t`.
 
     Raises:
-        ValueError: If the model is neither functional nor Sequential, or if it does not have the layers of a T2T-ViT.
+        ValueError: If the model is neither functional nor Sequential, if it does not have the layers of a T2T-ViT, or if
+            `dtype` is invalid.
 
     Example:
 
@@ -41,7 +49,10 @@ def optimize_for_inference(model: keras.Model) -> keras.Model:
     >>> bool(np.allclose(fast.predict(images, verbose=0), model.predict(images, verbose=0), atol=1e-4))
     True
     """
-    if not is_graph(model) or not any(isinstance(layer, (EncoderBlock, TokensToToken)) for layer in layers_of(model)):
+    if dtype not in (None, "bfloat16"):
+        raise ValueError(f"Expected dtype to be None or 'bfloat16'; received: dtype={dtype!r}")
+    replaceable = (EncoderBlock, TokensToToken, FoldedLayer)
+    if not is_graph(model) or not any(isinstance(layer, replaceable) for layer in layers_of(model)):
         raise ValueError(
             "Expected a model built by keras_t2t, functional or Sequential, with TokensToToken or EncoderBlock layers; "
             f"received: {model!r}"
@@ -51,7 +62,7 @@ def optimize_for_inference(model: keras.Model) -> keras.Model:
     def replace(layer):
         if is_graph(layer):  # a nested model
             return keras.models.clone_model(layer, clone_function=replace)
-        new = _replacement(layer)
+        new = _replacement(layer, dtype)
         replaced.append((layer, new))
         return new
 
@@ -62,7 +73,7 @@ def optimize_for_inference(model: keras.Model) -> keras.Model:
     return optimized
 
 
-def _replacement(layer):
+def _replacement(layer, dtype):
     if isinstance(layer, TokensToToken):
         return InferenceTokensToToken.from_arrays(
             fold_tokens(layer),
@@ -71,7 +82,7 @@ def _replacement(layer):
             epsilon=layer.attentions[0].norm1.epsilon if _has_norms(layer) else 0.0,
             return_stages=layer.return_stages,
             name=layer.name,
-            dtype=precise_dtype(layer.variable_dtype),
+            dtype=dtype or precise_dtype(layer.variable_dtype),
         )
     if isinstance(layer, EncoderBlock):
         return InferenceBlock.from_arrays(
@@ -80,11 +91,12 @@ def _replacement(layer):
             epsilon=layer.norm1.epsilon,
             class_token_only=layer.class_token_only,
             name=layer.name,
-            dtype=precise_dtype(layer.variable_dtype),
+            dtype=dtype or precise_dtype(layer.variable_dtype),
         )
     if isinstance(layer, keras.layers.Dropout):
         return keras.layers.Identity(name=layer.name, dtype=layer.dtype_policy.name)
-    copy = layer.__class__.from_config(layer.get_config())
+    changed = {"dtype": dtype or precise_dtype(layer.variable_dtype)} if isinstance(layer, FoldedLayer) else {}
+    copy = layer.__class__.from_config({**layer.get_config(), **changed})
     if getattr(copy, "activation", None) is keras.activations.gelu:
         copy.activation = exact_gelu
     return copy

@@ -8,8 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_t2t.configs import check_soft_splits
-from keras_t2t.inference.folded import FoldedLayer, attend, standardize
-from keras_t2t.layers.common import NOT_QUANTIZED
+from keras_t2t.inference.folded import RANDOM_FEATURES, FoldedLayer, attend, standardize
+from keras_t2t.layers.common import NOT_QUANTIZED, precise_dtype
 from keras_t2t.layers.tokens_to_token import stage_shapes
 
 
@@ -20,6 +20,9 @@ class InferenceTokensToToken(FoldedLayer):
     A soft split followed by a dense layer is a convolution. A LayerNorm between the two subtracts the mean of each window and
     divides by its std. A kernel with columns that sum to zero subtracts the mean. The std is one number for each window, the
     same for all channels, so the result of the convolution can be divided by it.
+
+    In bfloat16, the first soft split of the images is still computed in float32. Otherwise, rounding would leave nothing of
+    areas with little contrast.
 
     Args:
         token_attention: See `keras_t2t.layers.TokensToToken`.
@@ -54,14 +57,14 @@ class InferenceTokensToToken(FoldedLayer):
         return_stages: bool = False,
         **kwargs: Any,
     ):
-        super().__init__(shapes, **kwargs)
+        super().__init__(shapes, autocast=False, **kwargs)
         self.token_attention = token_attention
         self.soft_splits = check_soft_splits(soft_splits)
         self.epsilon = epsilon
         self.return_stages = return_stages
 
     def call(self, images: Any) -> Any:
-        maps, x = [], images
+        maps, x = [], ops.cast(images, precise_dtype(self.compute_dtype))
         for i, split in enumerate(self.soft_splits[:-1], 1):
             if self.token_attention == "convolution":
                 x = self.project(x, f"split{i}", split)
@@ -73,21 +76,24 @@ class InferenceTokensToToken(FoldedLayer):
 
     def project(self, x: Any, name: str, split: tuple) -> Any:
         """Returns a soft split of `x` `(B, H, W, C)` followed by a dense layer: `(B, h, w, units)`."""
-        return convolve(pad(x, split), self.folded[f"{name}_kernel"], split) + self.folded[f"{name}_bias"]
+        x = convolve(pad(x, split), self.folded[f"{name}_kernel"], split)
+        return ops.cast(x, self.compute_dtype) + self.folded[f"{name}_bias"]
 
     def stage(self, x: Any, name: str, split: tuple) -> Any:
         """Returns a soft split of `x` `(B, H, W, C)` followed by attention between its tokens: `(B, h, w, D)`."""
         x = pad(x, split)
         with keras.name_scope(NOT_QUANTIZED):
-            scale = ops.rsqrt(window_variance(x, split) + self.epsilon)  # (B, h, w, 1)
+            variance = window_variance(ops.cast(x, precise_dtype(x.dtype)), split)
+            scale = ops.cast(ops.rsqrt(variance + self.epsilon), x.dtype)  # (B, h, w, 1)
             parts = [convolve(x, part, split) * scale for part in ops.split(self.folded[f"{name}_kernel"], 3, axis=-1)]
+            parts = [ops.cast(part, self.compute_dtype) for part in parts]
         _, rows, columns, width = ops.shape(parts[0])
         biases = ops.split(self.folded[f"{name}_bias"], 3)
         queries, keys, values = (
             ops.reshape(part + bias, (-1, rows * columns, width)) for part, bias in zip(parts, biases, strict=True)
         )
         if self.token_attention == "performer":
-            mixed = performer(queries, keys, values, self.folded[f"{name}_random_features"])
+            mixed = performer(queries, keys, values, self.folded[f"{name}_{RANDOM_FEATURES}"])
         else:
             mixed = attend(queries, keys, values)
         mixed, values = (ops.reshape(part, (-1, width)) for part in (mixed, values))
@@ -119,7 +125,7 @@ def pad(x: Any, split: tuple) -> Any:
 
 def convolve(x: Any, kernel: Any, split: tuple) -> Any:
     """Returns the convolution `(B, h, w, units)` of a padded `x` with a kernel `(k, k, C, units)` and a soft split's stride."""
-    return ops.conv(x, kernel, split[1], "valid", "channels_last")
+    return ops.conv(x, ops.cast(kernel, x.dtype), split[1], "valid", "channels_last")
 
 
 def window_variance(x: Any, split: tuple) -> Any:
@@ -140,7 +146,7 @@ def window_variance(x: Any, split: tuple) -> Any:
 
 
 def performer(queries: Any, keys: Any, values: Any, random_features: Any) -> Any:
-    """Computes the same result as `keras_t2t.layers.token_performer.performer_attention`.
+    """Computes the same result as `keras_t2t.layers.token_performer.performer_attention`, in at least float32.
 
     Args:
         queries: Tensor of shape `(B, N, D)`.
@@ -151,10 +157,13 @@ def performer(queries: Any, keys: Any, values: Any, random_features: Any) -> Any
     Returns:
         Tensor of shape `(B, N, D)`.
     """
+    dtype = queries.dtype
+    queries, keys, values = (ops.cast(x, precise_dtype(dtype)) for x in (queries, keys, values))
     queries, keys = (positive_features(x, random_features) for x in (queries, keys))  # (B, N, m)
     total = ops.sum(keys, axis=1, keepdims=True)  # (B, 1, m)
     summary = ops.matmul(ops.swapaxes(keys, 1, 2), values)  # (B, m, D)
-    return ops.matmul(queries, summary) / (ops.sum(queries * total, axis=-1, keepdims=True) + 1e-8)
+    mixed = ops.matmul(queries, summary) / (ops.sum(queries * total, axis=-1, keepdims=True) + 1e-8)
+    return ops.cast(mixed, dtype)
 
 
 def positive_features(x: Any, random_features: Any) -> Any:

@@ -20,26 +20,33 @@ def files(tmp_path_factory):
     model = keras_t2t.T2TViT(keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"]), input_shape=(31, 23, 3), classes=5)
     folder = tmp_path_factory.mktemp("models")
     model.save(folder / "small.keras")
-    for name in ("small.tflite", "small.onnx", "saved"):
+    for name in ("small.tflite", "small.onnx", "small.xml", "saved"):
         keras_t2t.export(model, folder / name)
     return folder
 
 
 @pytest.mark.parametrize(
     ("name", "runtime"),
-    [("small.tflite", "LiteRT"), ("small.onnx", "ONNX Runtime"), ("saved", "TensorFlow"), ("small.keras", "TensorFlow")],
+    [
+        ("small.tflite", "LiteRT"),
+        ("small.onnx", "ONNX Runtime"),
+        ("small.xml", "OpenVINO"),
+        ("saved", "TensorFlow"),
+        ("small.keras", "TensorFlow"),
+    ],
 )
 def test_measure(files, name, runtime):
     measured = benchmark.measure(files / name, batches=(3, 5), seconds=0.01, threads=1)
     assert (measured.path, measured.runtime, list(measured.throughput)) == (files / name, runtime, [3, 5])
-    written = [file for file in ((files / name).rglob("*") if name == "saved" else [files / name]) if file.is_file()]
+    pattern = {"saved": "saved/**/*", "small.xml": "small.[xb]*"}.get(name, name)
+    written = [file for file in files.glob(pattern) if file.is_file()]
     assert measured.size == sum(len(file.read_bytes()) for file in written) > 0
     assert 0 < measured.latency < 10
     # TensorFlow alone takes more memory than another runtime together with this model.
     assert (measured.memory > 300 * 2**20) == (runtime == "TensorFlow")
 
 
-@pytest.mark.parametrize("name", ["small.tflite", "small.onnx"])
+@pytest.mark.parametrize("name", ["small.tflite", "small.onnx", "small.xml"])
 def test_memory_does_not_include_tensorflow(files, name):
     """The process imports nothing but numpy and the runtime."""
     program = f"{benchmark.START}; import json; print(json.dumps(list(sys.modules)))"
@@ -59,6 +66,7 @@ def test_latency_and_throughput(tmp_path):
     (tmp_path / "timing.py").write_bytes((benchmark.PROGRAM.parents[1] / "timing.py").read_bytes())
     (tmp_path / "exporting" / "runtimes.py").write_text(
         "import time\n"
+        "EXTENSIONS = {'.onnx': 'onnx'}\n"
         "class Slow:\n"
         "    name, input_shape, input_dtype = 'slow', (None, 3, 4, 3), 'uint8'\n"
         "    def run(self, images):\n"

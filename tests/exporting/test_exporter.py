@@ -24,7 +24,7 @@ from keras_t2t.variants import VARIANTS
 from tests.conftest import SMALL_CONFIGS, relative_error
 from tests.inference.test_optimize import difficult_images, small_model
 
-FORMATS = {"tflite": "model.tflite", "onnx": "model.onnx", "saved_model": "model"}
+FORMATS = {"tflite": "model.tflite", "onnx": "model.onnx", "openvino": "model.xml", "saved_model": "model"}
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,37 @@ def test_onnx_int8(shipped, tmp_path):
     assert report.agreement >= 0.9
     assert report.ops["MatMulInteger"] == 25
     assert not any(":" in op for op in report.ops)
+
+
+@pytest.mark.parametrize(("name", "least", "most"), [("model", 1e-3, 0.1), ("model.xml", 1e-5, 0.1)])
+def test_bfloat16(name, least, most, shipped, tmp_path):
+    """Processors without bfloat16 read such an OpenVINO file as one in float16."""
+    report = keras_t2t.export(shipped, tmp_path / name, quantize="bfloat16")
+    weights = tmp_path / (f"{name}/variables/variables.data-00000-of-00001" if name == "model" else "model.bin")
+    assert weights.stat().st_size < 0.52 * 4 * shipped.count_params()
+    assert least < report.difference < most
+    assert report.agreement == 1.0
+    runtime = open_exported(report.path)
+    assert runtime.spec == spec_of(shipped)
+    images = images_for(shipped)
+    np.testing.assert_allclose(runtime.run(images), shipped.predict(images, verbose=0), atol=0.1)
+
+
+def test_openvino_precisions(shipped, tmp_path):
+    import openvino
+
+    for quantize, fraction, precision in ((None, 1.02, "f32"), ("float16", 0.51, "f32"), ("bfloat16", 0.51, "bf16")):
+        report = keras_t2t.export(shipped, tmp_path / "model.xml", quantize=quantize, force=True)
+        assert (tmp_path / "model.bin").stat().st_size < fraction * 4 * shipped.count_params()
+        assert report.size == sum((tmp_path / name).stat().st_size for name in ("model.bin", "model.xml"))
+        assert report.difference < {None: 1e-5, "float16": 1e-2, "bfloat16": 0.1}[quantize]
+        model = openvino.Core().read_model(tmp_path / "model.xml")
+        assert model.get_rt_info(["keras_t2t", "precision"]).astype(str) == precision
+        assert (report.ops["Gelu"], report.ops["MVN"], report.ops["SoftMax"]) == (6, 11, 6)
+    assert sorted(os.listdir(tmp_path)) == ["model.bin", "model.xml"]
+    (tmp_path / "model.xml").unlink()
+    with pytest.raises(FileExistsError, match=r"model\.bin already exists; replace it with force=True"):
+        keras_t2t.export(shipped, tmp_path / "model.xml")
 
 
 def test_onnx_has_fused_operations_of_opset_20(shipped, tmp_path):
@@ -214,15 +245,24 @@ def test_fine_tuned_model_loaded_from_a_file(shipped, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"path": "model.pb"}, ValueError, "Expected format to be one of saved_model, tflite, onnx; received: format=None"),
+        (
+            {"path": "model.pb"},
+            ValueError,
+            "Expected format to be one of saved_model, tflite, onnx, openvino; received: format=None",
+        ),
         ({"path": "model.tflite", "format": "coreml"}, ValueError, "received: format='coreml'"),
         ({"path": "model.bin", "format": "onnx"}, ValueError, "Expected a file name ending in .onnx for the format onnx"),
+        (
+            {"path": "model.bin", "format": "openvino"},
+            ValueError,
+            "Expected a file name ending in .xml for the format openvino",
+        ),
         (
             {"path": "model.tflite", "quantize": "int4"},
             ValueError,
             "None, float16, int8, full_int8 for tflite; received: quantize='int4'",
         ),
-        ({"path": "model", "quantize": "int8"}, ValueError, "Expected quantize to be one of None for saved_model"),
+        ({"path": "model", "quantize": "int8"}, ValueError, "Expected quantize to be one of None, bfloat16 for saved_model"),
         (
             {"path": "model.tflite", "quantize": "full_int8"},
             ValueError,
@@ -363,12 +403,12 @@ def test_gelu_of_a_custom_head_is_fused(tmp_path):
     assert keras_t2t.export(model, tmp_path / "model.onnx").ops["Gelu"] == 5
 
 
-@pytest.mark.parametrize("name", ["model.tflite", "model.onnx"])
+@pytest.mark.parametrize("name", ["model.tflite", "model.onnx", "model.xml"])
 def test_rejects_damaged_files(name, tmp_path):
     (tmp_path / name).write_bytes(b"not a model" * 100)
     with pytest.raises(ValueError, match=f"Cannot load .*{name}"):
         open_exported(tmp_path / name)
-    with pytest.raises(ValueError, match=r"Expected a \.tflite or \.onnx file, or the folder of a SavedModel"):
+    with pytest.raises(ValueError, match=r"Expected a \.tflite, \.onnx or \.xml file, or the folder of a SavedModel"):
         open_exported(tmp_path)
     with pytest.raises(FileNotFoundError, match="There is no file or folder"):
         open_exported(tmp_path / "absent.onnx")

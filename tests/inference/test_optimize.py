@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import keras_t2t
-from keras_t2t.inference.folded import FoldedLayer
-from keras_t2t.inference.tokens import window_variance
+from keras_t2t.inference.folded import FoldedLayer, attend, standardize
+from keras_t2t.inference.tokens import performer, window_variance
 from keras_t2t.models.graph import layers_of
 from keras_t2t.variants import VARIANTS
 from tests.conftest import CONSTRUCTORS, SMALL_CONFIGS, relative_error, seeded_parameters
@@ -127,6 +127,77 @@ def test_layers_in_16_bits_become_float32():
     assert {layer.compute_dtype for layer in folded} == {"float32"}
     assert optimized.output.dtype == half.output.dtype
     np.testing.assert_allclose(optimized.predict(images, verbose=0), exact.predict(images, verbose=0), atol=0.02)
+
+
+@pytest.mark.parametrize("kind", SMALL_CONFIGS)
+def test_bfloat16(kind):
+    """For the original model, and for one that is already optimized."""
+    model = small_model(kind, classes=7, classifier_activation=None)
+    images = difficult_images(31, 23, 3)
+    expected = model.predict(images, verbose=0)
+    for source in (model, keras_t2t.optimize_for_inference(model)):
+        optimized = keras_t2t.optimize_for_inference(source, "bfloat16")
+        folded = [weight for layer in optimized.layers if isinstance(layer, FoldedLayer) for weight in layer.weights]
+        in_float32 = {weight.name for weight in folded if weight.dtype != "bfloat16"}
+        features = (
+            set() if kind in ("transformer", "convolution", "patches") else {"split1_random_features", "split2_random_features"}
+        )
+        assert in_float32 == {"split1_kernel"} | features
+        assert optimized.output.dtype == "float32"
+        received = optimized.predict(images, verbose=0)
+        assert 1e-5 < relative_error(received, expected) < (0.06 if kind == "dense" else 0.03)  # as in mixed precision
+    back = keras_t2t.optimize_for_inference(optimized)
+    assert {layer.compute_dtype for layer in back.layers if isinstance(layer, FoldedLayer)} == {"float32"}
+    assert relative_error(back.predict(images, verbose=0), expected) < (0.06 if kind == "dense" else 0.03)
+
+
+@pytest.mark.parametrize("kind", ["performer", "transformer", "convolution"])
+def test_bfloat16_keeps_areas_with_little_contrast(kind):
+    """These pixels differ by less than bfloat16 can represent at their brightness."""
+    images = 2.2 + np.random.default_rng(0).uniform(-0.002, 0.002, (3, 31, 23, 3)).astype("float32")
+    model = small_model(kind, classes=7)
+    exact, fast = (
+        keras_t2t.optimize_for_inference(model, dtype).get_layer("tokens_to_token")(images) for dtype in (None, "bfloat16")
+    )
+    assert relative_error(keras.ops.cast(fast, "float32"), exact) < 0.02
+
+
+def test_bfloat16_is_rounded_at_the_end_only():
+    """Norms, softmax and the performer, against numpy in float64 for the same inputs. Bfloat16 has eight significant bits."""
+    rng = np.random.default_rng(2)
+
+    def rounded(x):
+        return keras.ops.cast(keras.ops.convert_to_tensor(x.astype("float32")), "bfloat16")
+
+    def exact(x):
+        return keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")).astype("float64")
+
+    def check(received, expected, tolerance):
+        assert keras.backend.standardize_dtype(received.dtype) == "bfloat16"
+        np.testing.assert_allclose(exact(received), expected, rtol=tolerance, atol=tolerance * np.abs(expected).mean())
+
+    x = rounded(100 + rng.normal(size=(5, 300)))
+    expected = exact(x) - exact(x).mean(axis=-1, keepdims=True)
+    check(standardize(x, 1e-5), expected / expected.std(axis=-1, keepdims=True), 2**-8)
+
+    keys, values = (rounded(rng.normal(size=(3, 700, 8))) for _ in range(2))
+    queries = keras.ops.zeros((3, 2, 8), "bfloat16")  # all weights are 1 / 700, so a running sum in bfloat16 would be far off
+    check(attend(queries, keys, 0 * values + 1), np.ones((3, 2, 8)), 2**-7)
+
+    random_features = rng.normal(size=(8, 5)).astype("float32")
+    queries, keys = (rounded(rng.normal(size=(3, 70, 8))) for _ in range(2))
+    values = rounded(rng.normal(size=(3, 70, 8)) + 3)
+    q, k = (
+        np.exp(exact(x) @ random_features - 0.5 * (exact(x) ** 2).sum(axis=-1, keepdims=True)) / 5**0.5 for x in (queries, keys)
+    )
+    weights = q @ np.swapaxes(k, 1, 2)
+    expected = weights @ exact(values) / (weights.sum(axis=-1, keepdims=True) + 1e-8)
+    check(performer(queries, keys, values, keras.ops.convert_to_tensor(random_features)), expected, 2**-8)
+
+
+def test_rejects_other_dtypes():
+    with pytest.raises(ValueError, match="Expected dtype to be None or 'bfloat16'; received: dtype='float16'"):
+        keras_t2t.optimize_for_inference(small_model("performer", classes=7), "float16")
 
 
 def test_graph_contains_neither_weights_nor_windows():
