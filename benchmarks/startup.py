@@ -1,10 +1,12 @@
-"""Start-up times: of the command line, and until T2TViT14 is ready (importing, reading the file, creating, loading weights).
+"""Start-up times: of the command line, until T2TViT14 is ready (importing, reading the file, creating, loading weights), and
+until its exports have classified their first image.
 
     python -m benchmarks.startup
 
 Figures are medians over five fresh processes. The first ones are wall-clock times of whole processes, with the start of Python.
 The file has the same format, names and shapes as the published one, but random values. Its size and digest replace the
-published ones in the registry, so the file is verified as usual.
+published ones in the registry, so the file is verified as usual. The time to a first answer begins when the package has been
+imported, and includes the import of the runtime.
 """
 
 import dataclasses
@@ -18,6 +20,7 @@ import tempfile
 import time
 import tracemalloc
 
+from benchmarks.export import export_path, random_images, write_export
 from benchmarks.harness import run_child
 
 PROCESSES = {
@@ -35,6 +38,8 @@ LINES = (
     "T2TViT14(weights=None):                       {:.2f} s",
     'T2TViT14(weights="imagenet"), cached file:    {:.2f} s',
 )
+EXPORTS = ("saved_model", "tflite", "onnx", "openvino")
+"""Rows of `benchmarks.export`."""
 
 
 def time_process(arguments: tuple[str, ...]) -> float:
@@ -78,6 +83,16 @@ def measure(path: str, digest: str) -> list[float]:
     return [imported, read, peak / size, created, time.perf_counter() - start]
 
 
+def first_answer(row: str, folder: str) -> float:
+    """Returns the seconds from opening an export to its first output."""
+    import keras_t2t
+
+    images = random_images(1)
+    start = time.perf_counter()
+    keras_t2t.open_exported(export_path(folder, row, 1)).run(images)
+    return time.perf_counter() - start
+
+
 def write_cache(home: pathlib.Path) -> tuple[pathlib.Path, str]:
     """Writes a file like the published one to the cache in `home`. Returns its path and its digest."""
     from keras_t2t.variants import VARIANTS
@@ -102,6 +117,11 @@ def main(runs: int = 5) -> None:
         figures = [run_child(measure, str(path), digest, environment={"KERAS_HOME": home}) for _ in range(runs)]
     for line, values in zip(LINES, zip(*figures, strict=True), strict=True):
         print(line.format(statistics.median(values)))
+    with tempfile.TemporaryDirectory() as folder:
+        for row in EXPORTS:
+            run_child(write_export, row, 1, folder)
+            times = [run_child(first_answer, row, folder) for _ in range(runs)]
+            print(f"{f'{row} to a first answer:':46} {statistics.median(times):.2f} s")
 
 
 if __name__ == "__main__":

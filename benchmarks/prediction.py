@@ -1,0 +1,38 @@
+"""Time of one image by the ways of calling a model, beside its compiled graph: what is beyond the graph is overhead.
+
+    python -m benchmarks.prediction
+
+The model is T2TViTTiny32. The ways take turns; figures are medians. `model.predict` sets up an input pipeline in every call.
+"""
+
+import statistics
+
+import keras
+import tensorflow as tf
+
+import keras_t2t
+from benchmarks.harness import in_turns
+from keras_t2t import assets
+
+
+def main(turns: int = 30) -> None:
+    """Prints the median time of each way, and the difference from the compiled graph."""
+    model = keras_t2t.T2TViTTiny32(weights="cifar10")
+    photo = assets.folder("images") / "frog.jpg"
+    images = keras_t2t.load_image(photo, model)
+    graph = tf.function(lambda images: model(images, training=False), autograph=False)
+    ways = {
+        "compiled graph": lambda: graph(images).numpy(),
+        "model.predict_on_batch": lambda: model.predict_on_batch(images),
+        "model.predict": lambda: model.predict(images, verbose=0),
+        "model(images), eager": lambda: keras.ops.convert_to_numpy(model(images, training=False)),
+        "keras_t2t.load_image": lambda: keras_t2t.load_image(photo, model),
+        "keras_t2t.predict_images": lambda: keras_t2t.predict_images(model, [photo]),
+    }
+    medians = [statistics.median(times) for times in zip(*in_turns(*ways.values(), turns=turns), strict=True)]
+    for name, seconds in zip(ways, medians, strict=True):
+        print(f"{name:26}{1e3 * seconds:8.1f} ms{1e3 * (seconds - medians[0]):+9.1f} ms")
+
+
+if __name__ == "__main__":
+    main()
