@@ -1,6 +1,7 @@
 """Shared by several tests: constructors by variant, seeded parameters, reference outputs and small configurations."""
 
 import functools
+import gc
 import json
 import pathlib
 
@@ -62,18 +63,41 @@ PYRAMID_CONFIGS = {
 """The same with strides that are powers of two, as the levels of a feature pyramid are."""
 
 
+gc.set_threshold(100_000, 50, 50)  # TensorFlow creates so many objects that collecting garbage takes an eighth of the time
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory():
+    """Frees what the models of a test file leave behind."""
+    yield
+    keras.backend.clear_session()
+    gc.collect()
+
+
+def mostly_slow(values, *fast):
+    """Returns parameters of which only those in `fast` are tested by `./scripts/test` without `--all`."""
+
+    def slow(value):
+        return pytest.param(*(value if isinstance(value, tuple) else [value]), marks=pytest.mark.slow)
+
+    return [value if value in fast else slow(value) for value in values]
+
+
 @functools.cache
 def variant_model(variant):
     """Returns the classifier of a variant with random weights, shared by all tests that do not modify it."""
     return CONSTRUCTORS[variant](weights=None)
 
 
-@pytest.fixture(params=SMALL_CONFIGS)
+@pytest.fixture(params=mostly_slow(SMALL_CONFIGS, "performer", "ghost"))
 def small_config(request):
     return keras_t2t.T2TConfig(**SMALL_CONFIGS[request.param])
 
 
-@pytest.fixture(params=[name for name in VARIANTS if (DATA / "reference" / f"{name}.npz").exists()])
+REFERENCES = [name for name in VARIANTS if (DATA / "reference" / f"{name}.npz").exists()]
+
+
+@pytest.fixture(params=REFERENCES)
 def reference(request):
     """Returns the name, images, parameters and outputs of a variant of the authors' model."""
     data = np.load(DATA / "reference" / f"{request.param}.npz")
@@ -88,6 +112,11 @@ def seeded_parameters(config, image_size, channels=3, classes=1000, seed=11):
     rows, columns = token_grid(config.soft_splits, *image_size)
     entries = name_map(config, 1 + rows * columns, channels, classes)
     return {row.source: reference_parameter(row.source, row.shape, seed) for row in entries}
+
+
+def outputs_of(model, images):
+    """Returns the outputs of a model as arrays. Unlike `predict`, it does not trace a graph, which takes seconds."""
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, model(images, training=False))
 
 
 def relative_error(value, expected):

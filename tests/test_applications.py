@@ -8,7 +8,7 @@ import pytest
 
 import keras_t2t
 from keras_t2t.variants import VARIANTS
-from tests.conftest import CONSTRUCTORS, SMALL_CONFIGS, relative_error, seeded_parameters, variant_model
+from tests.conftest import CONSTRUCTORS, SMALL_CONFIGS, outputs_of, relative_error, seeded_parameters, variant_model
 from tests.reference_parameters import reference_images
 
 PARAMETERS = {
@@ -42,8 +42,9 @@ def test_every_variant_has_a_constructor():
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_parameter_counts(variant):
+def test_parameter_counts_and_configurations(variant):
     model = variant_model(variant)
+    assert keras_t2t.config_of(model) == VARIANTS[variant].config
     assert model.count_params() == PARAMETERS[variant]
     assert model.name == variant
     assert model.output_shape == (None, 1000)
@@ -72,7 +73,7 @@ def test_top_applies_head_and_softmax_to_the_class_token():
     ]
     for model in models:
         keras_t2t.load_checkpoint(model, parameters)
-    probabilities, logits, features = (model.predict(x, verbose=0) for model in models)
+    probabilities, logits, features = (outputs_of(model, x) for model in models)
     exponentials = np.exp(logits)
     np.testing.assert_allclose(probabilities, exponentials / exponentials.sum(-1, keepdims=True), rtol=1e-5)
     np.testing.assert_allclose(features @ parameters["head.weight"].T + parameters["head.bias"], logits, rtol=1e-4, atol=1e-5)
@@ -101,7 +102,7 @@ def test_a_model_without_top_takes_any_image_size(pooling):
         fixed = small(include_top=False, pooling=pooling, input_shape=(*size, 3))
         keras_t2t.load_checkpoint(fixed, parameters)
         x = reference_images(2, *size, seed=7)
-        assert relative_error(any_size.predict(x, verbose=0), fixed.predict(x, verbose=0)) < 1e-5
+        assert relative_error(outputs_of(any_size, x), outputs_of(fixed, x)) < 1e-5
 
 
 def test_preprocessing_is_imagenet_normalization():
@@ -112,9 +113,9 @@ def test_preprocessing_is_imagenet_normalization():
     normalized = (images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     found = keras_t2t.normalize_images(images, keras_t2t.preprocessing_of(outside))
     np.testing.assert_allclose(found, normalized, rtol=1e-4, atol=1e-5)
-    expected = outside.predict(normalized, verbose=0)
+    expected = outputs_of(outside, normalized)
     for x in (images, images.astype("float32")):
-        np.testing.assert_allclose(inside.predict(x, verbose=0), expected, rtol=1e-4)
+        np.testing.assert_allclose(outputs_of(inside, x), expected, rtol=1e-4)
 
 
 def test_other_numbers_of_channels_are_scaled_to_minus_one_to_one():
@@ -130,7 +131,7 @@ def test_input_tensor_keeps_the_layers_before_it():
     plain = small(input_shape=(31, 23, 3), include_preprocessing=False)
     plain.set_weights(model.get_weights())
     x = reference_images(2, 31, 23, seed=1)
-    np.testing.assert_allclose(model.predict(x, verbose=0), plain.predict(2 * x, verbose=0), rtol=1e-5)
+    np.testing.assert_allclose(outputs_of(model, x), outputs_of(plain, 2 * x), rtol=1e-5)
     assert model.inputs[0] is inputs
 
 

@@ -13,7 +13,7 @@ import keras_t2t
 from keras_t2t import assets, cli
 from keras_t2t.variants import VARIANTS
 from keras_t2t.weights.registry import pretrained_weights_of
-from tests.conftest import DATA, SMALL_CONFIGS, seeded_parameters
+from tests.conftest import DATA, SMALL_CONFIGS, mostly_slow, seeded_parameters
 from tests.torch_files import Ordered, legacy_file
 from tests.weights.test_published_forms import build
 
@@ -44,7 +44,7 @@ def photo(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["t2t_tiny_ema_legacy.pth.tar", "t2t_tiny_mmpretrain.pth"])
-@pytest.mark.parametrize("out", ["model.keras", "model.weights.h5"])
+@pytest.mark.parametrize("out", mostly_slow(["model.keras", "model.weights.h5"], "model.keras"))
 def test_convert(run, file, out):
     status, output, error = run("convert", CHECKPOINTS / file, out, "--num-heads", 2)
     assert status == 0
@@ -205,6 +205,7 @@ def write_colors(folder, count=6, size=(32, 32)):
             tf.io.write_file(str(folder / name / f"{number}.png"), tf.io.encode_png(image))
 
 
+@pytest.mark.slow
 def test_data_check_names_the_files_that_cannot_be_read(run, tmp_path):
     write_colors(tmp_path / "colors")
     status, output, _ = run("data", "check", "colors")
@@ -223,6 +224,7 @@ def test_data_check_names_the_files_that_cannot_be_read(run, tmp_path):
     assert run("data", "check", "none")[2] == "Error: There is no file or folder none\n"
 
 
+@pytest.mark.slow
 def test_train_then_evaluate(run, tmp_path):
     write_colors(tmp_path / "colors")
     arguments = ("--data", "colors", "--model", "t2t_vit_tiny_32", "--set", "epochs=2", "--set", "batch_size=5")

@@ -84,6 +84,7 @@ def test_compare(run, photo, flowers, tmp_path):
     assert (tmp_path / "two.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_invalid_arguments_are_errors(run, photo, flowers, tmp_path):
     assert run("cost", "t2t_vit_15")[2].startswith("Error: Expected a file, a folder, or one of the variants t2t_vit_7,")
     for size in ("46x", "x", "1x2x3", "large"):

@@ -7,7 +7,7 @@ import pytest
 
 import keras_t2t
 from tests import test_cli
-from tests.conftest import SMALL_CONFIGS
+from tests.conftest import SMALL_CONFIGS, mostly_slow
 
 run = test_cli.run
 SIZE = (31, 46)
@@ -18,7 +18,7 @@ def color_model():
     return keras_t2t.replace_head(model, ["blue", "red"])
 
 
-@pytest.mark.parametrize("file", ["model.keras", "model.tflite", "model.onnx", "saved_model"])
+@pytest.mark.parametrize("file", mostly_slow(["model.keras", "model.tflite", "model.onnx", "saved_model"], "model.onnx"))
 def test_models_and_exported_files(run, tmp_path, file):
     test_cli.write_colors(tmp_path / "colors", size=SIZE)
     model = color_model()

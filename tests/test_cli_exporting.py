@@ -10,7 +10,7 @@ import pytest
 import keras_t2t
 from keras_t2t import assets
 from tests import test_cli
-from tests.conftest import DATA, SMALL_CONFIGS
+from tests.conftest import DATA, SMALL_CONFIGS, mostly_slow
 
 run, photo = test_cli.run, test_cli.photo
 SHIPPED = "t2t_vit_tiny_32:cifar10"
@@ -24,9 +24,14 @@ def rows(output):
     ("path", "arguments", "description"),
     [
         ("tiny.tflite", (), "tflite, "),
-        ("tiny.onnx", ("--format", "onnx"), "onnx, "),
-        ("tiny", ("--format", "saved_model"), "saved_model, "),
-        ("tiny.tflite", ("--batch-size", 3, "--input-dtype", "uint8"), "tflite, "),
+        *mostly_slow(
+            [
+                ("tiny.onnx", ("--format", "onnx"), "onnx, "),
+                ("tiny.xml", (), "openvino, "),
+                ("tiny", ("--format", "saved_model"), "saved_model, "),
+                ("tiny.tflite", ("--batch-size", 3, "--input-dtype", "uint8"), "tflite, "),
+            ]
+        ),
     ],
 )
 def test_export_then_predict(run, photo, path, arguments, description):
@@ -47,6 +52,7 @@ def test_export_then_predict(run, photo, path, arguments, description):
     )
 
 
+@pytest.mark.slow
 def test_quantized_export(run, photo):
     calibration = ("--calibration", assets.folder("images"))
     for quantize in ("int8", "full_int8"):  # int8 uses these images for the comparison only
@@ -56,6 +62,7 @@ def test_quantized_export(run, photo):
         assert rows(run("predict", "x.tflite", photo)[1])[0][0] == (rows(run("predict", SHIPPED, photo)[1])[0][0])
 
 
+@pytest.mark.slow
 def test_export_of_a_checkpoint_without_labels_and_of_features(run):
     file = DATA / "checkpoints" / "t2t_tiny_half_bare.pth"
     assert run("export", file, "--output", "x.onnx")[0] == 0
@@ -65,6 +72,7 @@ def test_export_of_a_checkpoint_without_labels_and_of_features(run):
     assert run("export", "features.keras", "--output", "features.onnx")[0] == 0
 
 
+@pytest.mark.slow
 def test_predict_normalizes_images_for_a_model_that_does_not(run, photo):
     """The model returns logits."""
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
@@ -124,6 +132,7 @@ def test_export_rejects_models_not_built_by_keras_t2t(run):
     assert "Error: Expected a model built by keras_t2t" in error
 
 
+@pytest.mark.slow
 def test_predict_rejects_models_that_are_not_classifiers(run, photo, tmp_path):
     small = keras_t2t.T2TViT(keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"]), include_top=False, input_shape=(31, 23, 3))
     keras_t2t.export(small, "features.onnx")
@@ -133,6 +142,7 @@ def test_predict_rejects_models_that_are_not_classifiers(run, photo, tmp_path):
     assert error == "Error: Expected a Keras model; features.onnx is an exported file\n"
 
 
+@pytest.mark.slow
 def test_benchmark(run, tmp_path):
     model = keras_t2t.T2TViT(keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"]), input_shape=(31, 23, 3), classes=5)
     model.save("small.keras")

@@ -30,6 +30,7 @@ def start(tmp_path, *arguments, **environment):
     return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
 
 
+@pytest.mark.slow
 def test_messages_of_tensorflow_are_shown_on_request_only(photo, tmp_path):
     assert start(tmp_path, "export", SHIPPED, "--output", "a/b/m.tflite").stderr == ""
     result = start(tmp_path, "predict", "a/b/m.tflite", photo)
@@ -189,6 +190,7 @@ def test_tables_fold(monkeypatch, capsys):
     assert max(map(len, output.splitlines())) <= 30
 
 
+@pytest.mark.slow
 def test_a_user_can_ask_python_for_warnings():
     code = "import warnings; from keras_t2t.cli.libraries import load_libraries; load_libraries(False); warnings.warn('seen')"
     for options, seen in (((), False), (("-W", "always"), True)):

@@ -13,7 +13,7 @@ from keras_t2t.cli.predict import _set_aside
 from keras_t2t.cli.records import write_records
 from keras_t2t.inference import stream_predictions
 from tests import test_cli
-from tests.conftest import SMALL_CONFIGS
+from tests.conftest import SMALL_CONFIGS, mostly_slow
 
 run = test_cli.run
 SIZE = (31, 46)
@@ -49,8 +49,8 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("bare", [False, True])
-@pytest.mark.parametrize("file", ["model.keras", "model.tflite", "model.onnx"])
+@pytest.mark.parametrize("bare", mostly_slow([False, True], False))
+@pytest.mark.parametrize("file", mostly_slow(["model.keras", "model.tflite", "model.onnx"], "model.tflite"))
 def test_values_are_those_of_plain_keras(run, photos, file, bare):
     pixels = np.stack(list(photos.values())).astype("float32")
     if bare:  # normalized images go in, and logits come out

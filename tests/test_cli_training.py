@@ -27,6 +27,7 @@ def colors(tmp_path, monkeypatch):
     write_colors(tmp_path / "colors")
 
 
+@pytest.mark.slow
 def test_training_from_start_to_end_and_on(run, colors, tmp_path):
     status, output, error = run(*TRAIN, "--epochs", 2, "--learning-rate", 0.002)
     assert status == 0, error
@@ -118,12 +119,14 @@ def test_contradictions(run, colors, tmp_path, arguments, message):
     assert not list(tmp_path.glob("run/checkpoints/*"))
 
 
+@pytest.mark.slow
 def test_training_on_the_cpu(run, colors):
     status, output, error = run(*TRAIN, "--epochs", 1, "--device", "cpu")
     assert status == 0, error
     assert "\nDevice         cpu:0\n" in output
 
 
+@pytest.mark.slow
 def test_interrupt_says_how_to_go_on(colors, tmp_path):
     settings = ["--set", "model=micro", "--set", "image_size=32", "--epochs", "5000", "--output", "a run"]
     process = subprocess.Popen(
@@ -157,6 +160,7 @@ def test_interrupt_says_how_to_go_on(colors, tmp_path):
     assert "Traceback" not in error and "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_interrupt_before_the_first_epoch(run, colors, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
@@ -194,6 +198,7 @@ def test_what_needs_yaml_says_so(run, colors, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("module", ["yaml", "tensorboard", "matplotlib"])
+@pytest.mark.slow
 def test_evaluation_needs_nothing_else(run, tmp_path, monkeypatch, module):
     write_colors(tmp_path / "colors")
     backbone = keras_t2t.T2TViT(micro.MICRO, include_top=False, weights=None, input_shape=(32, 32, 3), pooling="token")

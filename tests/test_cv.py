@@ -32,6 +32,7 @@ def test_levels_are_those_of_the_feature_pyramid(model):
 
 @pytest.mark.filterwarnings("ignore:`compile")
 @pytest.mark.parametrize("task", ["retinanet", "deeplab"])
+@pytest.mark.slow
 def test_models_keep_every_bit(model, task, tmp_path):
     backbone = cv.backbone(model, (64, 96, 3))
     if task == "retinanet":

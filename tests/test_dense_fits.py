@@ -8,6 +8,8 @@ import pytest
 import keras_t2t
 from keras_t2t import cv, hub
 
+pytestmark = pytest.mark.slow
+
 SIZE = (64, 96)
 CONFIG = keras_t2t.T2TConfig(soft_splits=((7, 4, 2), (3, 2, 1), (3, 2, 1)), token_dim=8, embed_dim=24, depth=1, num_heads=2)
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3)).astype("uint8")

@@ -8,7 +8,7 @@ import pytest
 import keras_t2t
 from keras_t2t import hub
 from keras_t2t.keras_internals import run_graph
-from tests.conftest import PYRAMID_CONFIGS
+from tests.conftest import PYRAMID_CONFIGS, outputs_of
 
 SIZE = (40, 64)
 X = np.random.default_rng(0).uniform(0, 255, (2, *SIZE, 3)).astype("float32")
@@ -33,15 +33,16 @@ def classifier(model):
 def test_logits_are_those_of_the_model(kind):
     config = keras_t2t.T2TConfig(**PYRAMID_CONFIGS[kind])
     model = keras_t2t.T2TViT(config, input_shape=(*SIZE, 3), classes=4, classifier_activation=None)
-    np.testing.assert_allclose(hub.classifier(model).predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(hub.classifier(model).predict(X, verbose=0), outputs_of(model, X), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_pyramid_outputs_are_those_of_the_feature_pyramid(model):
     backbone = hub.backbone(model, (56, 72, 3))
     images = np.random.default_rng(1).uniform(0, 255, (1, 56, 72, 3)).astype("float32")
-    expected = keras_t2t.feature_pyramid(model, levels=["P2", "P3", "P4", "P5"]).predict(images, verbose=0)
+    expected = outputs_of(keras_t2t.feature_pyramid(model, levels=["P2", "P3", "P4", "P5"]), images)
     normalized = keras_t2t.normalize_images(images, keras_t2t.preprocessing_of(model))
-    received = keras.Model(backbone.input, backbone.pyramid_outputs).predict(normalized, verbose=0)
+    received = outputs_of(keras.Model(backbone.input, backbone.pyramid_outputs), normalized)
     assert list(received) == list(expected)
     for level, values in expected.items():
         np.testing.assert_allclose(received[level], values, rtol=1e-4, atol=1e-5)
@@ -49,6 +50,7 @@ def test_pyramid_outputs_are_those_of_the_feature_pyramid(model):
     assert extra.count_params() == backbone.count_params()
 
 
+@pytest.mark.slow
 def test_presets_keep_every_bit(classifier, tmp_path):
     classifier.save_to_preset(tmp_path / "preset")
     loaded = keras_hub.models.ImageClassifier.from_preset(str(tmp_path / "preset"))
@@ -105,6 +107,7 @@ def test_backbones_from_a_variant_and_of_any_size():
     assert copy.get_config() == backbone.get_config() and copy.config["embed_dim"] == 128
 
 
+@pytest.mark.slow
 def test_detectors_keep_every_bit(model, tmp_path):
     detector = hub.detector(model, 3, image_size=(64, 96), max_level=5, anchor_size=2.0, confidence_threshold=0.0)
     images = np.random.default_rng(1).uniform(0, 255, (2, 64, 96, 3)).astype("float32")
@@ -119,6 +122,7 @@ def test_detectors_keep_every_bit(model, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_segmenters_keep_every_bit(model, tmp_path):
     deeplab = hub.deeplab(model, 5, image_size=(48, 64))
     images = np.random.default_rng(1).uniform(0, 255, (2, 48, 64, 3)).astype("float32")

@@ -15,6 +15,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 import keras_t2t
 from keras_t2t.exporting.samples import images_for
+from tests.conftest import mostly_slow
 
 SHAPE = (72, 56, 3)
 CONFIG = keras_t2t.T2TConfig(depth=2, embed_dim=48, num_heads=3, token_dim=12, mlp_ratio=2.0)
@@ -65,6 +66,7 @@ def run_onnx(path, images):
 
 
 @pytest.mark.parametrize("kind", ["float32", "dynamic range", "representative data set"])
+@pytest.mark.slow
 def test_tflite_converter(model, images, kind):
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     if kind != "float32":
@@ -77,6 +79,7 @@ def test_tflite_converter(model, images, kind):
     assert difference(run_tflite(content, images[:2]), model, images[:2]) < limit
 
 
+@pytest.mark.slow
 def test_a_tflite_file_quantized_by_the_converter_still_classifies():
     model = keras_t2t.T2TViTTiny32(weights="cifar10")
     photos = images_for(model)
@@ -88,6 +91,7 @@ def test_a_tflite_file_quantized_by_the_converter_still_classifies():
 
 
 @pytest.mark.parametrize("format", ["tf_saved_model", "onnx", "litert", "openvino"])
+@pytest.mark.slow
 def test_export(model, images, tmp_path, format):
     suffix = {"tf_saved_model": "", "onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}[format]
     path = tmp_path / f"model{suffix}"
@@ -107,6 +111,7 @@ def test_export(model, images, tmp_path, format):
     assert difference(received, model, images) < 1e-5
 
 
+@pytest.mark.slow
 def test_tf2onnx_command(model, images, tmp_path):
     model.export(tmp_path / "saved", verbose=False)
     paths = ["--saved-model", tmp_path / "saved", "--output", tmp_path / "model.onnx"]
@@ -114,7 +119,7 @@ def test_tf2onnx_command(model, images, tmp_path):
     assert difference(run_onnx(tmp_path / "model.onnx", images), model, images) < 1e-5
 
 
-@pytest.mark.parametrize("pooling", [None, "avg", "max", "token"])
+@pytest.mark.parametrize("pooling", mostly_slow([None, "avg", "max", "token"], "token"))
 def test_h5_files_of_features(tmp_path, pooling):
     model = keras_t2t.T2TViT(CONFIG, include_top=False, pooling=pooling, input_shape=(37, 45, 3))
     images = np.random.default_rng(7).uniform(0, 255, (2, 37, 45, 3)).astype("float32")
@@ -123,6 +128,7 @@ def test_h5_files_of_features(tmp_path, pooling):
     np.testing.assert_array_equal(loaded.predict(images, verbose=0), model.predict(images, verbose=0))
 
 
+@pytest.mark.slow
 def test_model_checkpoint_in_h5(data, tmp_path):
     model = small_model()
     model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
@@ -151,6 +157,7 @@ def test_fit_options(data):
     assert np.isfinite(history["loss"] + history["val_loss"]).all()
 
 
+@pytest.mark.slow
 def test_mirrored_strategy_with_an_empty_replica(tmp_path):
     """The last batch leaves one of two replicas empty, and Keras averages gradients over the replicas."""
     program = """
@@ -190,6 +197,7 @@ def test_zero_sample_weights_leave_the_weights_unchanged(data):
     assert all(np.array_equal(old, new) for old, new in zip(before, model.get_weights(), strict=True))
 
 
+@pytest.mark.slow
 def test_py_dataset(data):
     images, labels = data
 
@@ -206,6 +214,7 @@ def test_py_dataset(data):
     assert model.evaluate(Batches(), verbose=0) == pytest.approx(model.evaluate(images, labels, verbose=0), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_custom_train_step(data):
     class Custom(keras.Model):
         def train_step(self, data):
@@ -236,6 +245,7 @@ def test_copies_predict_the_same_and_share_no_weights(data, copy_of):
     np.testing.assert_array_equal(copied.predict(data[0], verbose=0), expected)
 
 
+@pytest.mark.slow
 def test_models_that_are_built_in_a_loop_are_freed(data):
     alive = []
     for _ in range(2):

@@ -54,6 +54,7 @@ def test_outputs_and_gradients_are_finite_and_close_to_float32(kind, dtype):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.slow
 def test_outputs_of_a_published_model_are_close_to_float32(dtype):
     models = [
         keras_t2t.T2TViT7(weights=None, include_preprocessing=False, classifier_activation=None, dtype=d)

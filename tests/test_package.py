@@ -182,6 +182,7 @@ def test_help_and_usage_errors_need_not_wait_for_tensorflow(command, arguments, 
     assert not imported & {"keras", "tensorflow", "jax", "h5py", "keras_t2t.layers"}
 
 
+@pytest.mark.slow
 def test_other_programs_register_the_layers(tmp_path):
     """A package that imports this one has the same `sys.argv` while runpy looks for it."""
     (tmp_path / "mine").mkdir()
@@ -199,6 +200,7 @@ def test_other_backends_do_not_import_tensorflow():
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "KERAS_BACKEND": "jax"})
 
 
+@pytest.mark.slow
 def test_optional_packages_are_imported_lazily():
     code = "import sys, keras_t2t; print(*{'keras_cv', 'keras_hub', 'pycocotools', 'tensorflow_text'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -212,6 +214,7 @@ def test_optional_packages_are_imported_lazily():
         ("cv", "keras_cv", 'keras_t2t.cv needs keras-cv: pip install "keras-t2t[cv]"'),
     ],
 )
+@pytest.mark.slow
 def test_adapters_say_what_to_install(module, missing, message):
     code = f"import sys; sys.modules[{missing!r}] = None; import keras_t2t; keras_t2t.{module}"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_t2t
-from tests.conftest import CONSTRUCTORS, relative_error, seeded_parameters
+from tests.conftest import CONSTRUCTORS, REFERENCES, SMALL_CONFIGS, mostly_slow, relative_error, seeded_parameters
 from tests.numpy_t2t import NumpyT2T
 from tests.reference_parameters import reference_images
 
@@ -20,6 +20,7 @@ def zero_initialization(monkeypatch):
     monkeypatch.setattr(keras.initializers.TruncatedNormal, "__call__", lambda self, shape, dtype=None: np.zeros(shape, dtype))
 
 
+@pytest.mark.parametrize("reference", mostly_slow(REFERENCES, "t2t_vit_7", "t2t_vit_14", "t2t_vit_t_14"), indirect=True)
 def test_outputs_match_the_reference(reference):
     if ON_JAX and reference["variant"] != "t2t_vit_7":
         pytest.skip(SLOW_ON_JAX)
@@ -55,6 +56,7 @@ def as_sequence(grid):
     return keras.ops.reshape(grid, (grid.shape[0], -1, grid.shape[-1]))
 
 
+@pytest.mark.parametrize("small_config", SMALL_CONFIGS, indirect=True)
 def test_small_configurations_match_numpy(small_config):
     size, channels, classes = (31, 23), 2, 7
     parameters = seeded_parameters(small_config, size, channels, classes)
@@ -88,6 +90,7 @@ def test_float64_matches_numpy(small_config):
 
 @pytest.mark.skipif(ON_JAX, reason=SLOW_ON_JAX)
 @pytest.mark.parametrize("variant", ["t2t_vit_t_19", "t2t_vit_24"])
+@pytest.mark.slow
 def test_variants_without_reference_data_match_numpy(variant):
     model = CONSTRUCTORS[variant](weights=None, include_preprocessing=False, classifier_activation=None, classes=10)
     parameters = seeded_parameters(keras_t2t.config_of(model), (224, 224), classes=10, seed=23)

@@ -14,7 +14,7 @@ from keras_t2t.training import RECIPES
 from keras_t2t.training.recipes import finetune
 from keras_t2t.training.trainer import build_model
 from keras_t2t.weights.registry import PUBLISHED_WEIGHTS, SHIPPED_WEIGHTS
-from tests.conftest import CONSTRUCTORS, SMALL_CONFIGS
+from tests.conftest import CONSTRUCTORS, SMALL_CONFIGS, mostly_slow
 
 ODD = Preprocessing(image_size=(31, 46), crop_fraction=0.8, interpolation="bilinear", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
 FILTERS = {"bilinear": PIL.Image.Resampling.BILINEAR, "bicubic": PIL.Image.Resampling.BICUBIC}
@@ -106,8 +106,8 @@ def test_without_preprocessing_inside(picture, tmp_path):
     np.testing.assert_allclose(model.predict(image, verbose=0), expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["model.tflite", "model.onnx", "model"])
-@pytest.mark.parametrize("kwargs", [{}, {"include_preprocessing": False}, {"classifier_activation": None}])
+@pytest.mark.parametrize("name", mostly_slow(["model.tflite", "model.onnx", "model"], "model.tflite"))
+@pytest.mark.parametrize("kwargs", mostly_slow([{}, {"include_preprocessing": False}, {"classifier_activation": None}], {}))
 def test_exported_files(name, kwargs, picture, tmp_path):
     model = small_model(**kwargs)
     keras_t2t.export(model, tmp_path / name)
@@ -121,6 +121,7 @@ def test_exported_files(name, kwargs, picture, tmp_path):
         assert sum(p for _, p in received) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_saved_model_classifies_encoded_images_as_they_are_prepared_here(picture, tmp_path):
     import tensorflow as tf
 

@@ -14,6 +14,7 @@ from tests.conftest import CONSTRUCTORS, variant_model
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_code_blocks_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -59,6 +60,7 @@ def test_table_of_published_weights():
     assert rows == expected
 
 
+@pytest.mark.slow
 def test_code_blocks_of_the_page_on_dense_prediction_run(tmp_path, monkeypatch, capsys):
     """On a few drawn images, for one epoch."""
     page = (pathlib.Path(__file__).parents[1] / "docs" / "dense-prediction.md").read_text()

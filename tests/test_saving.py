@@ -8,7 +8,7 @@ import pytest
 
 import keras_t2t
 from keras_t2t.variants import VARIANTS
-from tests.conftest import DATA, variant_model
+from tests.conftest import DATA, SMALL_CONFIGS, mostly_slow, outputs_of, variant_model
 
 GOLDEN = DATA / "weights.json"
 
@@ -30,29 +30,33 @@ def x():
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"include_top": False}, {"include_top": False, "pooling": "token"}])
+@pytest.mark.parametrize("small_config", mostly_slow(SMALL_CONFIGS, "performer"), indirect=True)
 def test_keras_file_round_trip_is_bit_equal(small_config, kwargs, x, tmp_path):
     model = build(small_config, **kwargs)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    np.testing.assert_array_equal(outputs_of(loaded, x), outputs_of(model, x))
     assert [w.path for w in loaded.weights] == [w.path for w in model.weights]
     assert [w.trainable for w in loaded.weights] == [w.trainable for w in model.weights]
 
 
+@pytest.mark.parametrize("small_config", mostly_slow(SMALL_CONFIGS, "ghost"), indirect=True)
 def test_weights_file_round_trip_is_bit_equal(small_config, x, tmp_path):
     model, other = build(small_config), keras_t2t.T2TViT(small_config, input_shape=(31, 23, 2), classes=5)
     model.save_weights(tmp_path / "model.weights.h5")
     other.load_weights(tmp_path / "model.weights.h5")
-    np.testing.assert_array_equal(other.predict(x, verbose=0), model.predict(x, verbose=0))
+    np.testing.assert_array_equal(outputs_of(other, x), outputs_of(model, x))
 
 
+@pytest.mark.parametrize("small_config", mostly_slow(SMALL_CONFIGS, "dense"), indirect=True)
 def test_clones_give_equal_outputs(small_config, x):
     model = build(small_config)
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
-    np.testing.assert_array_equal(clone.predict(x, verbose=0), model.predict(x, verbose=0))
+    np.testing.assert_array_equal(outputs_of(clone, x), outputs_of(model, x))
 
 
+@pytest.mark.parametrize("small_config", mostly_slow(SMALL_CONFIGS, "performer"), indirect=True)
 def test_frozen_layers_stay_frozen(small_config, tmp_path):
     model = build(small_config)
     for layer in model.layers[:-2]:
@@ -73,7 +77,7 @@ def test_saving_keeps_mixed_precision(tmp_path):
     assert loaded.get_layer("block3").dtype_policy.name == "mixed_bfloat16"
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", mostly_slow(VARIANTS, "t2t_vit_7", "t2t_vit_14_se"))
 def test_weight_names_and_shapes_do_not_change(variant):
     """Saved files depend on them. `python -m tests.test_saving` writes the golden file again."""
     assert weight_shapes(variant) == json.loads(GOLDEN.read_text())[variant], test_weight_names_and_shapes_do_not_change.__doc__

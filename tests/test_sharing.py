@@ -37,6 +37,7 @@ def model():
     return keras_t2t.T2TViTTiny32(weights="cifar10")
 
 
+@pytest.mark.slow
 def test_saves_and_loads_with_keras_alone(site, model):
     x = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3))
     model.save("hf://user/tiny", zipped=False)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 import keras_t2t
-from tests.conftest import SMALL_CONFIGS, seeded_parameters
+from tests.conftest import SMALL_CONFIGS, mostly_slow, seeded_parameters
 from tests.numpy_t2t import NumpyT2T
 
 SIZE = (31, 46)
 
 
-@pytest.fixture(params=SMALL_CONFIGS, scope="session")
+@pytest.fixture(params=mostly_slow(SMALL_CONFIGS, "performer", "dense"), scope="session")
 def pair(request):
     """A classifier with 5 classes for 31x46 images, its NumPy counterpart, and the kind of its configuration."""
     return (*model_and_numpy(request.param), request.param)

@@ -9,7 +9,7 @@ from keras_t2t.analysis import cost, growth, latency, reconcile
 from keras_t2t.analysis.macs import matrix_products
 from keras_t2t.variants import VARIANTS
 from tests.analysis.conftest import model_and_numpy
-from tests.conftest import variant_model
+from tests.conftest import mostly_slow, variant_model
 
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's own profiler")
 
@@ -32,7 +32,7 @@ def profiled(model):
 
 
 @on_tensorflow
-@pytest.mark.parametrize("variant", ["t2t_vit_7", "t2t_vit_14", "t2t_vit_24", "t2t_vit_t_14"])
+@pytest.mark.parametrize("variant", mostly_slow(["t2t_vit_7", "t2t_vit_14", "t2t_vit_24", "t2t_vit_t_14"], "t2t_vit_7"))
 def test_matches_the_tensorflow_profiler(variant):
     """The profiler counts a multiply-accumulate as two operations. All other operations are elementwise."""
     model = variant_model(variant)

@@ -88,6 +88,7 @@ def test_levels_that_a_model_does_not_have_are_named():
         feature_pyramid(keras_t2t.T2TViT(config, input_shape=(32, 32, 3)))
 
 
+@pytest.mark.slow
 def test_saving_and_training_do_not_change_the_model(tmp_path, images):
     model, _ = model_and_numpy("performer")
     before = model.predict(images, verbose=0)

@@ -9,7 +9,7 @@ import keras_t2t
 from keras_t2t.analysis import multiply_accumulates
 from keras_t2t.analysis.macs import matrix_products
 from keras_t2t.variants import VARIANTS
-from tests.conftest import SMALL_CONFIGS
+from tests.conftest import SMALL_CONFIGS, mostly_slow
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="inspects a TensorFlow graph")
 
@@ -33,7 +33,7 @@ def graph_macs(model):
     return sum(outputs * inner for outputs, inner in graph_products(model))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", mostly_slow(VARIANTS, "t2t_vit_7"))
 def test_variants(variant):
     model = keras_t2t.T2TViT(variant, include_top=False, pooling="avg", input_shape=(224, 224, 3))
     counts = multiply_accumulates(VARIANTS[variant].config)
@@ -41,7 +41,7 @@ def test_variants(variant):
     assert counts["head"] == VARIANTS[variant].config.feature_dim * 1000
 
 
-@pytest.mark.parametrize("name", SMALL_CONFIGS)
+@pytest.mark.parametrize("name", mostly_slow(SMALL_CONFIGS, "performer", "dense"))
 def test_odd_image_sizes(name):
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS[name])
     model = keras_t2t.T2TViT(config, include_top=False, pooling="avg", input_shape=(31, 46, 2))
@@ -49,7 +49,7 @@ def test_odd_image_sizes(name):
 
 
 @pytest.mark.parametrize("include_top", [True, False])
-@pytest.mark.parametrize("name", SMALL_CONFIGS)
+@pytest.mark.parametrize("name", mostly_slow(SMALL_CONFIGS, "performer", "dense"))
 def test_every_single_product(name, include_top):
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS[name])
     model = keras_t2t.T2TViT(config, include_top, input_shape=(31, 46, 2), classes=7 if include_top else None)

@@ -144,6 +144,7 @@ def test_features(channels, saved, images):
     assert pixels_of(saved).shape[1] == round(7 * 1.7 * 110)
 
 
+@pytest.mark.slow
 def test_comparison(saved, images):
     models = [model_and_numpy(kind)[0] for kind in ("performer", "dense")]
     results = compare(models, images)

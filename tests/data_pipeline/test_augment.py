@@ -85,6 +85,7 @@ def test_translations_interpolate_linearly_and_fill_with_gray(name, axis, streng
     np.testing.assert_allclose(result, before + (shift - whole) * (after - before), atol=0.51)
 
 
+@pytest.mark.slow
 def test_rand_augment_changes_about_three_quarters_of_images_and_is_reproducible():
     image = tf.constant(PHOTO)
     results = augmented(image, [(3, i) for i in range(200)], rand_augment_num_ops=2)

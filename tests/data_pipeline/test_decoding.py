@@ -257,6 +257,7 @@ def test_problems_name_the_package_to_install(data, missing, problem, tmp_path, 
     assert describe_problem(tmp_path / "x") == problem
 
 
+@pytest.mark.slow
 def test_errors_of_a_pipeline_name_the_first_file_and_its_problem(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()

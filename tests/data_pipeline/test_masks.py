@@ -68,6 +68,7 @@ def test_mask_view_by_hand():
     assert view.numpy().tolist() == [[9, 8, 7], [9, 8, 7], [14, 13, 12], [14, 13, 12]]
 
 
+@pytest.mark.slow
 def test_epochs_differ_and_can_be_repeated(folder):
     def masks_of(**kwargs):
         batches = segmentation_batches(source_of(folder), (16, 24), 3, **kwargs)
@@ -84,6 +85,7 @@ def test_epochs_differ_and_can_be_repeated(folder):
     assert {mask.tobytes() for mask in masks} == {mask.tobytes() for mask in read}
 
 
+@pytest.mark.slow
 def test_mean_iou_matches_numpy(folder):
     """At the resolution of the masks, for images of two sizes, without the pixels that have no class."""
     image = np.random.default_rng(1).integers(0, 256, (31, 21, 3)).astype("uint8")
@@ -116,6 +118,7 @@ def test_classes_that_never_occur_do_not_count():
     assert report.mean_iou == pytest.approx((3 / 4 + 4 / 5) / 2)
 
 
+@pytest.mark.slow
 def test_callback_adds_the_mean_iou(folder):
     source = source_of(folder)
     model = keras_t2t.segmenter(keras_t2t.T2TViT(MICRO, input_shape=(32, 32, 3)), 3)

@@ -42,6 +42,7 @@ def test_an_epoch_has_each_image_at_most_once_with_its_label():
     np.testing.assert_array_equal(targets.sum(1), 1)
 
 
+@pytest.mark.slow
 def test_resumed_training_sees_the_same_batches():
     uninterrupted, resumed = batches(12, Augmentation(), seed=4), batches(8, Augmentation(), seed=4, first_epoch=1)
     for (images, targets), (resumed_images, resumed_targets) in zip(uninterrupted[4:], resumed, strict=True):
@@ -63,6 +64,7 @@ def test_all_augmentations_combined():
     np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_shards_split_an_epoch_and_augment_images_like_one_process():
     unmixed = dataclasses.replace(Augmentation(), mixup=0.0, cutmix=0.0)
     whole = {image.tobytes() for images, _ in batches(4, unmixed) for image in images}

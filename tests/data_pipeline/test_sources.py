@@ -116,6 +116,7 @@ def test_every_order_has_each_image_once_and_shards_split_them():
     assert sorted(halves[0] + halves[1]) == sorted(first[:10])
 
 
+@pytest.mark.slow
 def test_bad_files_are_found_and_dropped(tmp_path):
     write_images(tmp_path)
     photo = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype="uint8"))

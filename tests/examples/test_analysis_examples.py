@@ -17,6 +17,7 @@ def test_look_inside(tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {"attention.png", "features.png", "redundancy.png", "cost.png"}
 
 
+@pytest.mark.slow
 def test_segmentation_of_drawn_shapes(tmp_path, capsys):
     segmentation.main(["--epochs", "3", "--images", "120", "--output", str(tmp_path)])
     mean = float(re.search(r"24 test images: ([\d.]+)", capsys.readouterr().out)[1])
@@ -30,6 +31,7 @@ def test_segmentation_of_drawn_shapes(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("backbone", "head"), [("patches", "mlp"), ("random", "deeplab")])
+@pytest.mark.slow
 def test_segmentation_of_a_folder(tmp_path, backbone, head, monkeypatch):
     monkeypatch.setattr(segmentation, "SHAPES_SIZE", (96, 96))
     segmentation.write_shapes(tmp_path / "data", 5)

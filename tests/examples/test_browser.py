@@ -23,6 +23,8 @@ from keras_t2t.inference import probabilities as softmaxed
 from keras_t2t.models import spec_of
 from tests.conftest import SMALL_CONFIGS
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 RUNTIME = EXAMPLES / "browser" / "node_modules"
 CHINA = pathlib.Path(sklearn.datasets.__file__).parent / "images" / "china.jpg"  # 640x427

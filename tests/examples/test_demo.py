@@ -3,9 +3,12 @@
 import re
 
 import numpy as np
+import pytest
 
 import keras_t2t
 from examples import demo
+
+pytestmark = pytest.mark.slow
 
 
 def test_demo(tmp_path, capsys):

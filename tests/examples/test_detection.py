@@ -4,9 +4,12 @@ import json
 
 import keras_hub
 import numpy as np
+import pytest
 
 from examples import detection, segmentation
 from keras_t2t.data import from_voc
+
+pytestmark = pytest.mark.slow
 
 
 def test_boxes_surround_the_drawn_shapes(tmp_path):

@@ -6,6 +6,9 @@ import subprocess
 import sys
 
 import keras
+import pytest
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "examples" / "digits.py"
 

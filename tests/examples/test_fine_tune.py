@@ -5,8 +5,11 @@ import re
 import keras
 import numpy as np
 import PIL.Image
+import pytest
 
 from examples import fine_tune
+
+pytestmark = pytest.mark.slow
 
 
 def test_fine_tune(tmp_path, capsys):

@@ -14,6 +14,8 @@ import pytest
 from examples import cifar10, imagenet
 from tests.micro import add_micro
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
 

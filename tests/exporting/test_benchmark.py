@@ -35,6 +35,7 @@ def files(tmp_path_factory):
         ("small.keras", "TensorFlow"),
     ],
 )
+@pytest.mark.slow
 def test_measure(files, name, runtime):
     measured = benchmark.measure(files / name, batches=(3, 5), seconds=0.01, threads=1)
     assert (measured.path, measured.runtime, list(measured.throughput)) == (files / name, runtime, [3, 5])
@@ -47,6 +48,7 @@ def test_measure(files, name, runtime):
 
 
 @pytest.mark.parametrize("name", ["small.tflite", "small.onnx", "small.xml"])
+@pytest.mark.slow
 def test_memory_does_not_include_tensorflow(files, name):
     """The process imports nothing but numpy and the runtime."""
     program = f"{benchmark.START}; import json; print(json.dumps(list(sys.modules)))"

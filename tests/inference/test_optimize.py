@@ -11,7 +11,7 @@ from keras_t2t.inference.folded import FoldedLayer, attend, standardize
 from keras_t2t.inference.tokens import performer, window_variance
 from keras_t2t.models.graph import layers_of
 from keras_t2t.variants import VARIANTS
-from tests.conftest import CONSTRUCTORS, SMALL_CONFIGS, relative_error, seeded_parameters
+from tests.conftest import CONSTRUCTORS, SMALL_CONFIGS, mostly_slow, outputs_of, relative_error, seeded_parameters
 from tests.numpy_t2t import NumpyT2T
 from tests.reference_parameters import reference_images
 
@@ -49,15 +49,15 @@ def test_every_configuration_agrees_with_numpy(small_config):
     )
     keras_t2t.load_checkpoint(model, parameters)
     expected = np.stack([NumpyT2T(small_config, parameters).logits(image) for image in images])
-    assert relative_error(keras_t2t.optimize_for_inference(model).predict(images, verbose=0), expected) < TOLERANCE
+    assert relative_error(outputs_of(keras_t2t.optimize_for_inference(model), images), expected) < TOLERANCE
 
 
-@pytest.mark.parametrize("kind", SMALL_CONFIGS)
+@pytest.mark.parametrize("kind", mostly_slow(SMALL_CONFIGS, "performer", "dense"))
 @pytest.mark.parametrize("arguments", [{"include_top": False}, {"include_top": False, "pooling": "token"}, {"classes": 7}])
 def test_outputs_agree_with_the_model_for_difficult_images(kind, arguments):
     model = small_model(kind, **arguments)
     images = difficult_images(31, 23, 3)
-    expected, received = (m.predict(images, verbose=0) for m in (model, keras_t2t.optimize_for_inference(model)))
+    expected, received = (outputs_of(m, images) for m in (model, keras_t2t.optimize_for_inference(model)))
     for i in range(len(images)):
         assert relative_error(received[i], expected[i]) < TOLERANCE
 
@@ -68,7 +68,7 @@ def test_reference_logits(reference):
     model = CONSTRUCTORS[reference["variant"]](weights=None, include_preprocessing=False, classifier_activation=None)
     keras_t2t.load_checkpoint(model, reference["parameters"])
     optimized = keras_t2t.optimize_for_inference(model)
-    assert relative_error(optimized.predict(reference["images"], verbose=0), reference["logits"]) < TOLERANCE
+    assert relative_error(outputs_of(optimized, reference["images"]), reference["logits"]) < TOLERANCE
 
 
 def test_image_size_can_stay_undefined():
@@ -80,6 +80,7 @@ def test_image_size_can_stay_undefined():
         assert relative_error(optimized(images), model(images, training=False)) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_every_variant_is_folded():
     for variant in VARIANTS.values():
         config = dataclasses.replace(variant.config, depth=(1, 1) if variant.config.block == "dense" else 1)
@@ -95,7 +96,7 @@ def test_saved_and_loaded(kind, tmp_path):
     optimized.save(tmp_path / "fast.keras")
     loaded = keras.saving.load_model(tmp_path / "fast.keras")
     images = difficult_images(31, 23, 3)
-    np.testing.assert_array_equal(loaded.predict(images, verbose=0), optimized.predict(images, verbose=0))
+    np.testing.assert_array_equal(outputs_of(loaded, images), outputs_of(optimized, images))
     trained = {variable.path.split("/")[0] for variable in loaded.trainable_variables} - {"transition0", "transition1"}
     assert trained == {"class_token", "norm", "head"}
 
@@ -104,9 +105,9 @@ def test_weights_are_not_shared_with_the_model():
     model = small_model("performer", classes=7)
     images = difficult_images(31, 23, 3)
     optimized = keras_t2t.optimize_for_inference(model)
-    before = optimized.predict(images, verbose=0)
+    before = outputs_of(optimized, images)
     model.set_weights([2 * weight for weight in model.get_weights()])
-    np.testing.assert_array_equal(optimized.predict(images, verbose=0), before)
+    np.testing.assert_array_equal(outputs_of(optimized, images), before)
 
 
 def test_custom_head_is_kept():
@@ -114,7 +115,7 @@ def test_custom_head_is_kept():
     hidden = keras.layers.Dense(5, activation="tanh", name="mine")(backbone.output)
     model = keras.Model(backbone.input, keras.layers.Dropout(0.5)(hidden))
     images = difficult_images(31, 23, 3)
-    expected, received = (m.predict(images, verbose=0) for m in (model, keras_t2t.optimize_for_inference(model)))
+    expected, received = (outputs_of(m, images) for m in (model, keras_t2t.optimize_for_inference(model)))
     assert relative_error(received, expected) < TOLERANCE
 
 
@@ -126,15 +127,15 @@ def test_layers_in_16_bits_become_float32():
     folded = [layer for layer in optimized.layers if isinstance(layer, FoldedLayer)]
     assert {layer.compute_dtype for layer in folded} == {"float32"}
     assert optimized.output.dtype == half.output.dtype
-    np.testing.assert_allclose(optimized.predict(images, verbose=0), exact.predict(images, verbose=0), atol=0.02)
+    np.testing.assert_allclose(outputs_of(optimized, images), outputs_of(exact, images), atol=0.02)
 
 
-@pytest.mark.parametrize("kind", SMALL_CONFIGS)
+@pytest.mark.parametrize("kind", mostly_slow(SMALL_CONFIGS, "performer"))
 def test_bfloat16(kind):
     """For the original model, and for one that is already optimized."""
     model = small_model(kind, classes=7, classifier_activation=None)
     images = difficult_images(31, 23, 3)
-    expected = model.predict(images, verbose=0)
+    expected = outputs_of(model, images)
     for source in (model, keras_t2t.optimize_for_inference(model)):
         optimized = keras_t2t.optimize_for_inference(source, "bfloat16")
         folded = [weight for layer in optimized.layers if isinstance(layer, FoldedLayer) for weight in layer.weights]
@@ -144,11 +145,11 @@ def test_bfloat16(kind):
         )
         assert in_float32 == {"split1_kernel"} | features
         assert optimized.output.dtype == "float32"
-        received = optimized.predict(images, verbose=0)
+        received = outputs_of(optimized, images)
         assert 1e-5 < relative_error(received, expected) < (0.06 if kind == "dense" else 0.03)  # as in mixed precision
     back = keras_t2t.optimize_for_inference(optimized)
     assert {layer.compute_dtype for layer in back.layers if isinstance(layer, FoldedLayer)} == {"float32"}
-    assert relative_error(back.predict(images, verbose=0), expected) < (0.06 if kind == "dense" else 0.03)
+    assert relative_error(outputs_of(back, images), expected) < (0.06 if kind == "dense" else 0.03)
 
 
 @pytest.mark.parametrize("kind", ["performer", "transformer", "convolution"])
@@ -248,4 +249,4 @@ def test_models_that_contain_ours(sequential):
     kinds = {type(layer).__name__ for layer in layers_of(optimized)}
     assert {"InferenceTokensToToken", "InferenceBlock"} <= kinds and not kinds & {"TokensToToken", "EncoderBlock"}
     images = difficult_images(31, 23, 3)
-    assert relative_error(optimized.predict(images, verbose=0), model.predict(images, verbose=0)) < TOLERANCE
+    assert relative_error(outputs_of(optimized, images), outputs_of(model, images)) < TOLERANCE

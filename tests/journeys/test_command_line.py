@@ -2,6 +2,10 @@ import csv
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def keras_t2t(*arguments):
     """Runs a command and returns what it prints."""

@@ -1,9 +1,12 @@
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 import keras_t2t
+
+pytestmark = pytest.mark.slow
 
 
 def test_from_a_folder_of_pictures_to_a_tflite_file(project):

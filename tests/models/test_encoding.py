@@ -7,13 +7,7 @@ import tensorflow as tf
 
 import keras_t2t
 from keras_t2t.configs import token_grid
-from keras_t2t.variants import VARIANTS
-from tests.conftest import SMALL_CONFIGS, variant_model
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_config_of_a_variant(variant):
-    assert keras_t2t.config_of(variant_model(variant)) == VARIANTS[variant].config
+from tests.conftest import SMALL_CONFIGS
 
 
 def test_config_of_a_cloned_model(small_config):

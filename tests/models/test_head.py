@@ -7,7 +7,7 @@ import pytest
 import keras_t2t
 from keras_t2t.models import spec_of
 from keras_t2t.models.graph import find_head
-from tests.conftest import SMALL_CONFIGS
+from tests.conftest import SMALL_CONFIGS, outputs_of
 
 CONFIG = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
 X = np.random.default_rng(5).uniform(0, 255, (2, 31, 23, 3))
@@ -21,13 +21,13 @@ def build(**kwargs):
 def test_a_new_head_on_the_same_backbone(kwargs):
     model = build(**kwargs)
     new_model = keras_t2t.replace_head(model, 3, classifier_activation=None)
-    features = model.predict(X, verbose=0) if kwargs else None
+    features = outputs_of(model, X) if kwargs else None
     if features is None:
-        features = keras.Model(model.inputs, model.get_layer("head").input).predict(X, verbose=0)
+        features = outputs_of(keras.Model(model.inputs, model.get_layer("head").input), X)
     head = new_model.get_layer("head")
     assert head is not next((layer for layer in model.layers if layer.name == "head"), None)
     expected = features @ np.asarray(head.kernel) + np.asarray(head.bias)
-    np.testing.assert_allclose(new_model.predict(X, verbose=0), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(outputs_of(new_model, X), expected, rtol=1e-4, atol=1e-5)
     assert new_model.get_layer("block0") is model.get_layer("block0")
     assert new_model.name == model.name
     assert keras_t2t.config_of(new_model) == CONFIG
@@ -58,7 +58,7 @@ def test_labels_are_saved_with_the_model(tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert keras_t2t.labels_of(loaded) == keras_t2t.labels_of(model) == labels
     assert keras_t2t.labels_of(keras.models.clone_model(model)) == labels
-    np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
+    np.testing.assert_array_equal(outputs_of(loaded, X), outputs_of(model, X))
     assert keras_t2t.labels_of(build()) is None
     assert keras_t2t.labels_of(keras_t2t.replace_head(model, 3)) is None
 
@@ -99,8 +99,8 @@ def test_heads_are_found_in_the_graph_and_not_by_name(kind):
     replaced = keras_t2t.replace_head(model, ["a", "b", "c"], None)
     kernel, bias = np.random.default_rng(2).normal(size=(18, 3)), np.arange(3.0)
     find_head(replaced).dense.set_weights([kernel, bias])
-    features = backbone_of(model).predict(X, verbose=0)
-    np.testing.assert_allclose(replaced.predict(X, verbose=0), features @ kernel + bias, rtol=1e-4, atol=1e-4)
+    features = outputs_of(backbone_of(model), X)
+    np.testing.assert_allclose(outputs_of(replaced, X), features @ kernel + bias, rtol=1e-4, atol=1e-4)
     assert keras_t2t.labels_of(replaced) == ("a", "b", "c")
     expected = {"functional": "probabilities", "activation layer": "probabilities", "function": "scores"}
     expected["nested classifier"] = "probabilities"
@@ -116,7 +116,7 @@ def backbone_of(model):
 
 @pytest.mark.filterwarnings("error:The structure of")
 def test_the_new_model_keeps_the_structure_of_the_inputs():
-    assert keras_t2t.replace_head(build(), 3).predict(X, verbose=0).shape == (2, 3)
+    assert outputs_of(keras_t2t.replace_head(build(), 3), X).shape == (2, 3)
 
 
 def test_labels_must_match_the_number_of_classes():

@@ -6,7 +6,7 @@ import pytest
 
 import keras_t2t
 from keras_t2t.models import spec_of
-from tests.conftest import PYRAMID_CONFIGS
+from tests.conftest import PYRAMID_CONFIGS, mostly_slow, outputs_of
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 SIZE = (31, 46)
@@ -45,7 +45,7 @@ def numpy_scores(model, pyramid, images):
         layer = model.get_layer(name)
         return x @ np.asarray(layer.kernel) + (np.asarray(layer.bias) if layer.use_bias else 0)
 
-    maps = {name: np.asarray(values, "float64") for name, values in pyramid.predict(images, verbose=0).items()}
+    maps = {name: np.asarray(values, "float64") for name, values in outputs_of(pyramid, images).items()}
     finest = next(iter(maps.values())).shape[1:3]
     x = np.concatenate([resize(dense(values, f"{level}_projection"), finest) for level, values in maps.items()], -1)
     norm = model.get_layer("mix_norm")
@@ -56,7 +56,7 @@ def numpy_scores(model, pyramid, images):
     return exponentials / exponentials.sum(-1, keepdims=True)
 
 
-@pytest.mark.parametrize("kind", ["performer", "transformer", "patches", "dense"])
+@pytest.mark.parametrize("kind", mostly_slow(["performer", "transformer", "patches", "dense"], "performer"))
 def test_scores_match_numpy(kind):
     model = build(kind)
     backbone = keras_t2t.T2TViT(keras_t2t.T2TConfig(**PYRAMID_CONFIGS[kind]), input_shape=(*SIZE, 3))
@@ -65,7 +65,7 @@ def test_scores_match_numpy(kind):
             layer.set_weights(model.get_layer(layer.name).get_weights())
     pyramid = keras_t2t.feature_pyramid(backbone)
     for images in (X, np.random.default_rng(6).uniform(0, 255, (1, 54, 37, 3))):
-        scores = model.predict(images, verbose=0)
+        scores = outputs_of(model, images)
         assert scores.shape == (*images.shape[:3], 5)
         np.testing.assert_allclose(scores, numpy_scores(model, pyramid, images), rtol=1e-4, atol=1e-6)
 
@@ -76,12 +76,13 @@ def test_saving_keeps_every_bit_and_the_labels(tmp_path):
     model = build(classes=labels, image_size=SIZE)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
+    np.testing.assert_array_equal(outputs_of(loaded, X), outputs_of(model, X))
     assert keras_t2t.labels_of(loaded) == labels
     assert spec_of(loaded).output == "probabilities"
     assert keras_t2t.preprocessing_of(loaded).image_size == SIZE
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_leaves_the_model_alone():
     backbone = keras_t2t.T2TViT(keras_t2t.T2TConfig(**PYRAMID_CONFIGS["convolution"]), input_shape=(*SIZE, 3))
     before = backbone.get_weights()

@@ -105,6 +105,7 @@ def test_boxes_are_scaled_to_the_image_files(tmp_path):
     assert logs == {"val_average_precision": report.average_precision, "val_average_precision_at_50": pytest.approx(1)}
 
 
+@pytest.mark.slow
 def test_detects_with_kerashub(tmp_path):
     PIL.Image.fromarray(np.zeros((50, 80, 3), "uint8")).save(tmp_path / "0.png")
     config = keras_t2t.T2TConfig(soft_splits=((7, 4, 2), (3, 2, 1), (3, 2, 1)), token_dim=8, embed_dim=24, depth=1, num_heads=2)

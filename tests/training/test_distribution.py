@@ -15,6 +15,7 @@ from keras_t2t.training.trainer import check_strategy
 from tests import micro
 
 
+@pytest.mark.slow
 def test_two_devices_match_one(tmp_path):
     rng = np.random.default_rng(0)
     for name, color in {"blue": (0, 0, 1), "red": (1, 0, 0)}.items():
@@ -82,6 +83,7 @@ def test_missing_gpu_raises(monkeypatch):
     assert str(error.value) == "Expected device to be cpu (tensorflow finds no GPU); received: device='gpu'"
 
 
+@pytest.mark.slow
 def test_one_device_on_jax():
     """JAX splits the CPU, so that there is a device which is not the default. Its name is that of where the weights are."""
     code = """

@@ -6,7 +6,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import keras_t2t
-from tests.conftest import SMALL_CONFIGS
+from tests.conftest import SMALL_CONFIGS, mostly_slow
 
 DIGITS = keras_t2t.T2TConfig(
     soft_splits=((3, 1, 1), (3, 2, 1), (3, 1, 1)), token_dim=16, embed_dim=32, depth=2, num_heads=4, mlp_ratio=2.0
@@ -30,13 +30,14 @@ def build(config=DIGITS, classes=10):
     return model
 
 
+@pytest.mark.slow
 def test_model_overfits_real_digits(digits):
     model = build()
     model.fit(*digits, epochs=300, batch_size=32, verbose=0)
     assert model.evaluate(*digits, verbose=0)[1] == 1.0
 
 
-@pytest.mark.parametrize("kind", SMALL_CONFIGS)
+@pytest.mark.parametrize("kind", mostly_slow(SMALL_CONFIGS, "performer"))
 def test_one_step_changes_trainable_weights_only(kind):
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS[kind])
     model = keras_t2t.T2TViT(config, input_shape=(31, 23, 3), classes=5)
@@ -56,6 +57,7 @@ def test_one_step_changes_trainable_weights_only(kind):
     assert frozen == expected
 
 
+@pytest.mark.slow
 def test_xla_matches_graph_mode(digits):
     losses = []
     for jit_compile in (False, True):

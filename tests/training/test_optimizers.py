@@ -9,7 +9,6 @@ import pytest
 import keras_t2t
 from keras_t2t.training.optimizers import layer_lr_multipliers, make_optimizer, make_schedule
 from keras_t2t.training.recipes import RECIPES, Recipe
-from keras_t2t.variants import VARIANTS
 from tests.conftest import SMALL_CONFIGS, variant_model
 
 
@@ -75,6 +74,7 @@ def test_sgd(decay_all):
         np.testing.assert_allclose(history[-1][i], weight, rtol=2e-4, atol=2e-6, err_msg=path)
 
 
+@pytest.mark.slow
 def test_moving_average_warms_up():
     recipe = Recipe(ema_momentum=0.7, weight_decay=0.0)
     _, _, history, _, optimizer = descend(recipe, 25)
@@ -112,10 +112,9 @@ def test_global_clipnorm_and_gradient_accumulation():
     np.testing.assert_allclose(history[2][0], before[0] - 1e-2 * mean, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_only_matrices_decay(variant):
+def test_only_matrices_decay(small_config):
     """Biases, norms, the class token, the position embedding, and the scales of ghost operations do not."""
-    model = variant_model(variant)
+    model = keras_t2t.T2TViT(small_config, input_shape=(31, 23, 3), classes=4)
     optimizer = make_optimizer(Recipe(), model, 1e-3)
     optimizer.build(model.trainable_variables)
     decayed = {weight.path for weight in model.trainable_weights if optimizer._use_weight_decay(weight)}

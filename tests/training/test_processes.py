@@ -12,6 +12,8 @@ import pytest
 
 from tests import micro
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 60
 SETTINGS = {"epochs": EPOCHS, "batch_size": 8, "drop_path_rate": 0.0, "token_drop_rate": 0.0, "evaluate_every": 20}
 SETTINGS |= {"optimizer": "sgd"}  # has fewer variables; JAX compares each new variable across processes

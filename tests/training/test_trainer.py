@@ -138,6 +138,7 @@ def test_damaged_state_is_skipped_and_the_previous_one_used(finished, tmp_path):
     assert_same_state(tmp_path / "damaged", finished[0])
 
 
+@pytest.mark.slow
 def test_killed_at_any_time(tmp_path):
     """Kills the command line at six random times of a run, from start to end."""
     for split, source in SOURCES.items():
@@ -174,6 +175,7 @@ def test_infinite_loss_raises_with_the_step(tmp_path):
         train(bad, SOURCES, tmp_path)
 
 
+@pytest.mark.slow
 def test_infinite_weights_are_not_saved(tmp_path):
     # The update overflows float32, but the loss is computed before it.
     one_step = RECIPE.replace(learning_rate=1e38, weight_decay=1e3, warmup_epochs=0, batch_size=44, ema_momentum=0)
@@ -182,6 +184,7 @@ def test_infinite_weights_are_not_saved(tmp_path):
     assert not list(tmp_path.glob("checkpoints/*.npz"))
 
 
+@pytest.mark.slow
 def test_full_disk_raises_and_the_same_command_resumes(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path / "run")
     for path in sorted((tmp_path / "run" / "checkpoints").glob("*.npz"))[-1:]:
@@ -220,12 +223,14 @@ def test_different_training_run_needs_a_different_folder(finished):
         train(RECIPE, swapped, finished[0])
 
 
+@pytest.mark.slow
 def test_folder_can_be_reused_after_an_error(tmp_path):
     with pytest.raises(DataError, match="at least one batch of 64 training images"):
         train(RECIPE.replace(batch_size=64), SOURCES, tmp_path)
     assert len(train(RECIPE.replace(epochs=1), SOURCES, tmp_path)[1]) == 1
 
 
+@pytest.mark.slow
 def test_model_card_names_the_evaluated_split(tmp_path):
     train(RECIPE.replace(epochs=1), {**SOURCES, "test": SOURCES["val"]}, tmp_path)
     card = (tmp_path / "README.md").read_text()
@@ -233,6 +238,7 @@ def test_model_card_names_the_evaluated_split(tmp_path):
     assert "The metrics are measured on the test images." in card
 
 
+@pytest.mark.slow
 def test_interrupt_restores_the_cursor(tmp_path, monkeypatch):
     console = rich.console.Console(file=io.StringIO(), force_terminal=True)
     monkeypatch.setattr("rich.progress.get_console", lambda: console)
@@ -247,6 +253,7 @@ def test_interrupt_restores_the_cursor(tmp_path, monkeypatch):
     assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l") >= 0
 
 
+@pytest.mark.slow
 def test_class_weights_need_all_labels(tmp_path):
     stream = {split: StreamSource(source.elements(None), len(source), source.classes) for split, source in SOURCES.items()}
     with pytest.raises(DataError, match="class_weights needs all labels in advance"):
@@ -261,6 +268,7 @@ def test_too_few_images(tmp_path):
         train(RECIPE.replace(batch_size=64), SOURCES, tmp_path)
 
 
+@pytest.mark.slow
 def test_unreadable_files_raise_or_are_skipped(tmp_path, capsys):
     for name in ("red", "blue"):
         (tmp_path / "data" / name).mkdir(parents=True)
@@ -278,6 +286,7 @@ def test_unreadable_files_raise_or_are_skipped(tmp_path, capsys):
     assert f"val: skipping 1 file that cannot be read: {bad}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_freeze_backbone_trains_only_the_head(tmp_path):
     recipe = RECIPE.replace(freeze_backbone=True, epochs=1, ema_momentum=0)
     keras.utils.set_random_seed(recipe.seed)
@@ -288,6 +297,7 @@ def test_freeze_backbone_trains_only_the_head(tmp_path):
 
 
 @pytest.mark.parametrize("changes", [{"dtype": "mixed_bfloat16"}, {"dtype": "mixed_float16"}, {"jit_compile": True}])
+@pytest.mark.slow
 def test_mixed_precision_and_xla(changes, tmp_path):
     few = {split: source.subset(np.arange(8)) for split, source in SOURCES.items()}  # 16-bit training is slow on a CPU
     model, history = train(RECIPE.replace(epochs=1, **changes), few, tmp_path)
@@ -295,6 +305,7 @@ def test_mixed_precision_and_xla(changes, tmp_path):
     assert {weight.dtype for weight in model.weights} == {"float32"}
 
 
+@pytest.mark.slow
 def test_resuming_in_float16_with_gradient_accumulation(tmp_path, monkeypatch):
     """The loss scale and partially accumulated gradients are part of the state."""
     few = {split: source.subset(np.arange(15)) for split, source in SOURCES.items()}  # 3 batches, 2 per update
@@ -317,6 +328,7 @@ def test_float16_scales_the_loss():
         assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer) == (dtype == "mixed_float16")
 
 
+@pytest.mark.slow
 def test_early_stopping(tmp_path):
     recipe = RECIPE.replace(
         learning_rate=0.0,
@@ -330,6 +342,7 @@ def test_early_stopping(tmp_path):
     assert len(train(recipe, SOURCES, tmp_path)[1]) == 3  # the same command does not resume
 
 
+@pytest.mark.slow
 def test_finished_run_goes_on_with_more_epochs(finished, tmp_path, capsys):
     shutil.copytree(finished[0], tmp_path / "run")
     longer = RECIPE.replace(epochs=6)
@@ -348,6 +361,7 @@ def test_finished_run_goes_on_with_more_epochs(finished, tmp_path, capsys):
     assert "\nAll 6 epochs are finished; raise epochs to go on\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_run_that_stopped_early_goes_on_without_the_patience(tmp_path, capsys):
     rates = {"learning_rate": 0.0, "warmup_learning_rate": 0.0, "final_learning_rate": 0.0}
     recipe = RECIPE.replace(**rates, epochs=4, early_stopping_patience=1, ema_momentum=0)
@@ -376,6 +390,7 @@ def test_stops_early(accuracies, patience, stops):
     assert stops_early(rows, patience) == stops
 
 
+@pytest.mark.slow
 def test_class_weights_balance_predictions(tmp_path):
     images = np.zeros((40, 32, 32, 3), "uint8")  # identical, so the best prediction is the weighted class frequency
     source = from_arrays(images, (np.arange(40) % 4 == 0).astype(int), ["common", "rare"])
@@ -393,6 +408,7 @@ def test_balanced_class_weights():
     assert weights == {0: pytest.approx(2 / 3), 1: 2.0, 2: 1.0}
 
 
+@pytest.mark.slow
 def test_training_starts_from_the_given_weights(finished, tmp_path):
     start = finished[0] / "model.keras"
     recipe = RECIPE.replace(learning_rate=0.0, warmup_learning_rate=0.0, final_learning_rate=0.0, epochs=1, ema_momentum=0)

@@ -75,6 +75,7 @@ def test_a_damaged_file_in_the_cache_is_replaced(server, cache, file, published)
 
 @pytest.mark.parametrize("digest", [True, False])
 @pytest.mark.parametrize("fault", ["truncated", "truncated without a length", "404", "stalled"])
+@pytest.mark.slow
 def test_a_broken_download_can_be_repeated(server, cache, file, published, monkeypatch, fault, digest):
     monkeypatch.setattr(pretrained, "TIMEOUT", 1)
     if digest:

@@ -8,6 +8,8 @@ import pytest
 
 from tests.torch_files import Call, Ordered, legacy_file, zip_file
 
+pytestmark = pytest.mark.slow
+
 MUTATIONS = """
 import resource, signal, sys, pathlib
 import numpy as np

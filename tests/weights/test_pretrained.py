@@ -22,6 +22,7 @@ from tests.weights.downloads import assert_loaded, files_in, publish_digest
 pytestmark = pytest.mark.usefixtures("cache")
 
 
+@pytest.mark.slow
 def test_imagenet_weights_of_full_size(server, cache, monkeypatch, capfd):
     reference = np.load(DATA / "reference" / "t2t_vit_14.npz")
     shapes = {str(name): json.loads(str(shape)) for name, shape in zip(reference["names"], reference["shapes"], strict=True)}
@@ -46,6 +47,7 @@ def test_imagenet_weights_of_full_size(server, cache, monkeypatch, capfd):
 
 
 @pytest.mark.parametrize("digits", [8, None])
+@pytest.mark.slow
 def test_openmmlab_weights(server, cache, monkeypatch, digits):
     config = VARIANTS["t2t_vit_t_14"].config
     parameters = seeded_parameters(config, (224, 224))
@@ -62,6 +64,7 @@ def test_openmmlab_weights(server, cache, monkeypatch, digits):
     assert files_in(cache) == ([file] if digits is None else [file, f"{file}.sha256"])
 
 
+@pytest.mark.slow
 def test_features_with_weights_for_384_pixels_keep_their_positions(server):
     parameters = seeded_parameters(VARIANTS["t2t_vit_14"].config, (384, 384))
     server.files["83.3_T2T_ViT_14.pth.tar"] = legacy_file({"state_dict_ema": Ordered(parameters)})
@@ -79,6 +82,7 @@ def test_features_and_other_image_sizes(file, published, kwargs):
     assert keras_t2t.labels_of(model) is None
 
 
+@pytest.mark.slow
 def test_weights_for_another_dataset_have_its_classes(server):
     config = VARIANTS["t2t_vit_14"].config
     parameters = {f"module.{k}": v.astype("float16") for k, v in seeded_parameters(config, (224, 224), classes=10).items()}
@@ -107,6 +111,7 @@ def test_a_complete_cache_can_be_read_only(cache, file, published):
         os.chmod(cache, 0o755)
 
 
+@pytest.mark.slow
 def test_two_processes_can_download_at_once(cache, file, published):
     code = "import keras_t2t; print(float(sum(abs(w).sum() for w in keras_t2t.T2TViT7().get_weights())))"
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]

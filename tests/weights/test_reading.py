@@ -12,7 +12,7 @@ import safetensors.numpy
 import keras_t2t
 from keras_t2t.weights.names import name_map
 from keras_t2t.weights.reading import read_checkpoint
-from tests.conftest import SMALL_CONFIGS, relative_error, seeded_parameters
+from tests.conftest import SMALL_CONFIGS, mostly_slow, relative_error, seeded_parameters
 from tests.reference_parameters import reference_images
 from tests.torch_files import Ordered, legacy_file, zip_file
 
@@ -37,6 +37,7 @@ def loaded(small_config):
     return model, parameters
 
 
+@pytest.mark.parametrize("small_config", mostly_slow(SMALL_CONFIGS, "performer"), indirect=True)
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth", ".pth.tar", ".weights.h5", ".h5", ".keras"])
 def test_formats(loaded, suffix, tmp_path):
     model, parameters = loaded
@@ -182,6 +183,7 @@ def test_safetensors_is_optional(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("size", [(384, 384), (320, 256)])
 @pytest.mark.parametrize("variant", ["t2t_vit_7", "vit_small_16"])
+@pytest.mark.slow
 def test_positions_are_resized_there_and_back(variant, size, tmp_path):
     """Loading at another image size, and back from a Keras file, resizes the positions as PyTorch does."""
     constructor = {"t2t_vit_7": keras_t2t.T2TViT7, "vit_small_16": keras_t2t.ViTSmall16}[variant]
@@ -221,6 +223,7 @@ def pytorch_bicubic(grid, size):
     return grid
 
 
+@pytest.mark.slow
 def test_skip_head(tmp_path):
     config = keras_t2t.T2TConfig(**SMALL_CONFIGS["dense"])
     parameters = seeded_parameters(config, SIZE, classes=7)
