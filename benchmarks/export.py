@@ -80,11 +80,11 @@ def random_model(dtype: str = "float32") -> Any:
     return model
 
 
-def random_images(batch_size: int) -> Any:
-    """Returns random pixels `(B, 224, 224, 3)`, float32."""
+def random_images(batch_size: int, shape: tuple[int, ...] = (224, 224, 3)) -> Any:
+    """Returns random pixels `(B, *shape)`, float32."""
     import numpy as np
 
-    return np.random.default_rng(0).uniform(0, 255, (batch_size, 224, 224, 3)).astype("float32")
+    return np.random.default_rng(0).uniform(0, 255, (batch_size, *shape)).astype("float32")
 
 
 def is_exported(row: str) -> bool:
@@ -186,7 +186,7 @@ def speed(row: str, batch_size: int, folder: str, seconds: float) -> dict[str, f
     if row not in NAIVE_ROWS or is_exported(row):
         path = export_path(folder, row, batch_size) if row in NAIVE_ROWS else row
         size, runtime = size_of(path), keras_t2t.open_exported(path)
-        images = np.random.default_rng(0).uniform(0, 255, (batch_size, *runtime.input_shape[1:])).astype("float32")
+        images = random_images(batch_size, runtime.input_shape[1:])
 
         def forward():
             return runtime.run(images)

@@ -1,8 +1,8 @@
-"""Time of one image by the ways of calling a model, beside its compiled graph: what is beyond the graph is overhead.
+"""Overhead of each way to call a model on one image, compared with the model's compiled graph.
 
     python -m benchmarks.prediction
 
-The model is T2TViTTiny32. The ways take turns; figures are medians. `model.predict` sets up an input pipeline in every call.
+The model is T2TViTTiny32. The calls take turns, and the figures are medians.
 """
 
 import statistics

@@ -1,4 +1,4 @@
-"""A common interface for running models with Keras, TensorFlow, LiteRT or ONNX Runtime."""
+"""A common interface for running models with Keras, TensorFlow, LiteRT, ONNX Runtime or OpenVINO."""
 
 import dataclasses
 import os

@@ -63,7 +63,7 @@ PYRAMID_CONFIGS = {
 """The same with strides that are powers of two, as the levels of a feature pyramid are."""
 
 
-gc.set_threshold(100_000, 50, 50)  # TensorFlow creates so many objects that collecting garbage takes an eighth of the time
+gc.set_threshold(100_000, 50, 50)  # TensorFlow creates so many objects that the default would collect garbage all the time
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -24,13 +24,13 @@ def optimize_for_inference(model: keras.Model, dtype: str | None = None) -> kera
 
     Other layers, such as your own head, are copied.
 
-    With `dtype="bfloat16"`, the encoder blocks and the T2T module compute in bfloat16 and are stored in half the size. The
-    statistics of norms, the softmax and the performer's features are still computed in float32. This is faster on GPUs, TPUs,
-    and processors with instructions for bfloat16 (AVX-512 BF16 or AMX), and slower on others.
+    With `dtype="bfloat16"`, the encoder blocks and the T2T module compute in bfloat16 and take about half the space. The
+    statistics of norms, the softmax, the performer's features and the first soft split are still computed in float32. Use it
+    on GPUs, TPUs, and processors with instructions for bfloat16 (AVX-512 BF16 or AMX). On others, it can be slower.
 
     Args:
         model: A functional model with the layers of this package, such as `keras_t2t.T2TViT14()` or a model built on top of it,
-            or what this function returned.
+            or a model that this function returned.
         dtype: `None` or `"bfloat16"`. With `None`, layers that replace 16-bit layers compute in float32.
 
     Returns:

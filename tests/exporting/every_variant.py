@@ -17,7 +17,7 @@ from keras_t2t.variants import VARIANTS
 from tests.conftest import seeded_parameters
 
 SIZES = ((224, 224), (160, 256), (384, 384))
-FILES = ("model.tflite", "model.onnx", "model")
+FILES = ("model.tflite", "model.onnx", "model.xml", "model")
 
 
 def main():

@@ -339,6 +339,13 @@ def test_error_says_how_to_install_missing_packages(shipped, tmp_path, monkeypat
     monkeypatch.setitem(exporter.PACKAGES, "onnx", ("onnx", "no_such_package"))
     with pytest.raises(ImportError, match=r'Files of this format need no-such-package: pip install "keras-t2t\[export\]"'):
         keras_t2t.export(shipped, tmp_path / "model.onnx")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    (tmp_path / "taken.xml").touch()
+    message = r'Files of this format need openvino: pip install "keras-t2t\[openvino\]"'
+    with pytest.raises(ImportError, match=message):
+        keras_t2t.export(shipped, tmp_path / "model.xml")
+    with pytest.raises(ImportError, match=message):
+        open_exported(tmp_path / "taken.xml")
 
 
 def test_rejects_tflite_operations_that_are_not_built_in(shipped, tmp_path, monkeypatch):
