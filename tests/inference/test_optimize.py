@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_t2t
+from keras_t2t.inference import folded
 from keras_t2t.inference.folded import FoldedLayer, attend, standardize
 from keras_t2t.inference.tokens import performer, window_variance
 from keras_t2t.models.graph import layers_of
@@ -194,6 +195,19 @@ def test_bfloat16_is_rounded_at_the_end_only():
     weights = q @ np.swapaxes(k, 1, 2)
     expected = weights @ exact(values) / (weights.sum(axis=-1, keepdims=True) + 1e-8)
     check(performer(queries, keys, values, keras.ops.convert_to_tensor(random_features)), expected, 2**-8)
+
+
+@pytest.mark.parametrize("heads", [(), (3,)])
+@pytest.mark.parametrize("fused", [False, True])
+def test_fused_attention_is_softmax_attention(heads, fused, monkeypatch):
+    assert not any(map(folded.has_fused_attention, ("bfloat16", "float32", "float64")))  # not on a CPU
+    monkeypatch.setattr(folded, "has_fused_attention", lambda dtype: fused)
+    rng = np.random.default_rng(3)
+    queries, keys, values = (rng.standard_normal((2, *heads, tokens, 5)) for tokens in (4, 7, 7))
+    weights = np.exp(queries @ np.swapaxes(keys, -1, -2))
+    expected = weights / weights.sum(-1, keepdims=True) @ values
+    received = attend(*(keras.ops.convert_to_tensor(x.astype("float32")) for x in (queries, keys, values)))
+    assert relative_error(keras.ops.convert_to_numpy(received), expected) < TOLERANCE
 
 
 def test_rejects_other_dtypes():
