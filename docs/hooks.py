@@ -24,6 +24,7 @@ PAGES = {
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?://|#)([^)\s]+)\)")
 FENCE = re.compile(r"^(```.*?^```)$", re.MULTILINE | re.DOTALL)
 EXAMPLE = re.compile(r"^Example:\n\n((?:>>> .*\n?)(?:.+\n?)*)", re.MULTILINE)
+SECTION = re.compile(r"^((?:Input|Output) shape|Call arguments|Glossary of shapes):\n((?:    .*\n?|\n)+)", re.MULTILINE)
 log = logging.getLogger("mkdocs.hooks.keras_t2t")
 
 
@@ -54,12 +55,20 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return "".join(part if part.startswith("```") else LINK.sub(replace, part) for part in parts)
 
 
+def as_text(section: re.Match) -> str:
+    title, text = section[1], inspect.cleandoc("\n" + section[2])
+    if title == "Call arguments":
+        text = re.sub(r"^(\w+): ", r"- `\1`: ", text, flags=re.MULTILINE)
+    return f"**{title}:**\n\n{text}\n\n"
+
+
 class Docstrings(griffe.Extension):
-    """Shows the examples in docstrings as code, and finds the one docstring that is made when the package is imported."""
+    """Shows examples as code and the sections of Keras as text. Finds the docstring that is made at run time."""
 
     def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         if obj.docstring:
-            obj.docstring.value = EXAMPLE.sub(r"**Example:**\n\n```pycon\n\1\n```\n", obj.docstring.value)
+            text = EXAMPLE.sub(r"**Example:**\n\n```pycon\n\1\n```\n", obj.docstring.value)
+            obj.docstring.value = SECTION.sub(as_text, text)
 
     def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
         module, texts = pkg["applications"], {}

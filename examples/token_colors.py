@@ -4,8 +4,8 @@ colors.
     python examples/token_colors.py
     python examples/token_colors.py photo.jpg --size 320 480 --output tokens.png
 
-The model is `T2TViTTiny32(weights="cifar10")`, whose weights are part of the package and were trained on 32x32 images. The default
-photo comes with scikit-learn (`pip install ".[demo]"`). This takes about 10 seconds on 2 cores.
+The model is `T2TViTTiny32(weights="cifar10")`, whose weights are part of the package and were trained on 32x32 images. The
+default photo comes with scikit-learn (`pip install ".[demo]"`). This takes about 10 seconds on 2 cores.
 """
 
 import argparse
@@ -45,9 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     model = keras_t2t.T2TViTTiny32(weights="cifar10")
-    preprocessing = dataclasses.replace(
-        keras_t2t.preprocessing_of(model), image_size=tuple(options.size), crop_fraction=1.0
-    )
+    preprocessing = dataclasses.replace(keras_t2t.preprocessing_of(model), image_size=tuple(options.size), crop_fraction=1.0)
     view = read_view(options.photo or default_photo(), preprocessing)
     maps = analysis.feature_maps(model, view[None], blocks=[])
     panels = {"photo": view / 255, **{level: principal_colors(values[0]) for level, values in maps.items()}}
@@ -57,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     titles = ("photo", "tokens after the first stage", "tokens after the last block")
     for ax, title, pixels in zip(figure.subplots(1, len(panels)), titles, panels.values(), strict=True):
         ax.imshow(pixels, interpolation="nearest", extent=(0, width, height, 0))
-        ax.set_title(f"{title}, {pixels.shape[0]}x{pixels.shape[1]}", fontsize=11)
+        ax.set_title(f"{title}, {pixels.shape[0]}x{pixels.shape[1]}", fontsize=12, color="gray")
         ax.set_axis_off()
-    figure.savefig(options.output, dpi=100)
+    figure.savefig(options.output, dpi=100, transparent=True)  # for light and dark pages
     print(f"Wrote {options.output}")
 
 

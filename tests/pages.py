@@ -1,0 +1,42 @@
+"""Helpers for the tests of README and of the pages in docs/."""
+
+import pathlib
+import re
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+SMALLER = {"192, 192": "64, 96", "96, 128": "48, 64", "batch_size=8": "batch_size=2", "// 8": "// 2"}
+"""What makes the examples for detection and segmentation quick."""
+
+
+def code_of(page: pathlib.Path) -> list[str]:
+    """Returns the blocks of Python code on a page."""
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def commands_of(page: pathlib.Path) -> list[str]:
+    """Returns the shell commands on a page, without comments."""
+    text = page.read_text()
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL) + re.findall(r"^ {4}\S.*(?:\n {4}.*)*", text, re.MULTILINE)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    spans = re.findall(r"`(python -m [^`]+|python examples/[^`]+|keras-t2t [a-z][^`]+)`", text.replace("\n", " "))
+    return [re.sub(r" +#.*", "", line).strip() for line in lines + spans]
+
+
+def run(page: pathlib.Path, capsys, **changes: str) -> dict:
+    """Runs the code of a page in order, in the current folder, for one epoch. Returns its variables.
+
+    Code that must not be run, because it downloads weights or would take hours, is in a function that is not called. If a line
+    ends in `# (...)`, that is what it has to print.
+    """
+    code = "\n".join(code_of(page))
+    for old, new in changes.items():
+        assert old in code
+        code = code.replace(old, new)
+    namespace: dict = {}
+    exec(compile(re.sub(r"\bepochs=\d+", "epochs=1", code), str(page), "exec"), namespace)
+    printed = capsys.readouterr().out
+    for expected in re.findall(r"^print\(.*\)  # (\(.*\))$", code, re.MULTILINE):
+        assert expected in printed
+    return namespace
