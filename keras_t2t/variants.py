@@ -85,7 +85,7 @@ VARIANTS: dict[str, Variant] = {
         crop_fraction=1.0,
     ),
 }
-"""The published variants by name, the plain ViT-S/16 that the paper's ablation starts from, and a variant for 32x32 images.
+"""The published variants by name, the plain ViT-S/16 of the reference implementation, and a variant for 32x32 images.
 
 The authors' counts are from the tables of their README (https://github.com/yitu-opensource/T2T-ViT, section 2), and OpenMMLab's
 from the README in MMPretrain (https://github.com/open-mmlab/mmpretrain, configs/t2t_vit).

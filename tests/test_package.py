@@ -2,8 +2,10 @@
 
 import ast
 import configparser
+import email
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -271,3 +273,16 @@ def test_list_models():
     assert keras_t2t.list_models() == list(keras_t2t.VARIANTS)
     pretrained = keras_t2t.list_models(pretrained=True)
     assert pretrained[0] == "t2t_vit_7:imagenet" and pretrained[-1] == "t2t_vit_tiny_32:cifar10" and len(pretrained) == 18
+
+
+def test_the_description_on_pypi_has_no_broken_links(tmp_path):
+    shutil.copytree(
+        PACKAGE.parent, tmp_path / "project", ignore=shutil.ignore_patterns(".*", "__pycache__", "tests", "docs", "site")
+    )
+    code = "import setuptools.build_meta as backend; backend.prepare_metadata_for_build_wheel('metadata')"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "project", check=True, capture_output=True)
+    (path,) = (tmp_path / "project").glob("metadata/*/METADATA")
+    metadata = email.message_from_string(path.read_text())
+    links = re.findall(r"\]\((.*?)\)", metadata.get_payload())
+    assert metadata["Description-Content-Type"] == "text/markdown" and "## Quick start" in metadata.get_payload()
+    assert links and all(link.startswith("https://") for link in links)

@@ -6,8 +6,9 @@ import re
 import pytest
 
 from keras_t2t.weights.registry import PUBLISHED_WEIGHTS, SHIPPED_WEIGHTS
-from tests.conftest import CONSTRUCTORS, variant_model
+from tests.conftest import CONSTRUCTORS
 from tests.pages import README, code_of, run
+from tests.test_applications import PARAMETERS
 
 VARIANTS = {function.__name__: variant for variant, function in CONSTRUCTORS.items()}
 ROWS = re.findall(r"^\| `(T2T\w+)` \| ([\d.]+) M \| ([\d.]+) \| (.*) \|$", README.read_text(), re.MULTILINE)
@@ -32,6 +33,6 @@ def test_every_model_with_weights_is_in_the_table():
 def test_table_of_models(row):
     constructor, parameters, top1, names = row
     known = [weights for weights in PUBLISHED_WEIGHTS + SHIPPED_WEIGHTS if weights.variant == VARIANTS[constructor]]
-    assert parameters == f"{variant_model(VARIANTS[constructor]).count_params() / 1e6:.1f}"
+    assert parameters == f"{PARAMETERS[VARIANTS[constructor]] / 1e6:.1f}"
     assert decimal.Decimal(top1) == decimal.Decimal(str(known[0].top1)).quantize(decimal.Decimal("0.1"), "ROUND_HALF_UP")
     assert re.findall(r'`"(\w+)"`', names) == [weights.name for weights in known]

@@ -5,16 +5,34 @@ import re
 
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 
 import keras_t2t
-from examples import look_inside, segmentation
+from examples import look_inside, segmentation, token_colors
 
 
 def test_look_inside(tmp_path, capsys):
     look_inside.main(["--output", str(tmp_path), "--against", "t2t_vit_tiny_32"])
     assert f"Top class of horse.jpg: horse. Wrote the plots to {tmp_path}" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"attention.png", "features.png", "redundancy.png", "cost.png"}
+
+
+def test_token_colors(tmp_path):
+    token_colors.main(["--size", "48", "64", "--output", str(tmp_path / "tokens.png")])
+    assert PIL.Image.open(tmp_path / "tokens.png").size[0] == 1200
+
+
+def test_colors_follow_the_principal_components():
+    """The features are three independent signals of different strengths, in a rotated basis of 8 channels."""
+    rng = np.random.default_rng(0)
+    signals = rng.uniform(-1, 1, (13, 11, 3)) * [9, 3, 1]
+    basis = np.linalg.qr(rng.standard_normal((8, 8)))[0][:3]
+    colors = token_colors.principal_colors(signals @ basis + 5)
+    for index in range(3):
+        correlation = np.corrcoef(colors[..., index].ravel(), signals[..., index].ravel())[0, 1]
+        assert abs(correlation) > 0.98
+    assert colors.min() == 0 and colors.max() == 1
 
 
 @pytest.mark.slow
