@@ -6,13 +6,14 @@ import re
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+BLOCK = r"```python\n(.*?)```"
 SMALLER = {"192, 192": "64, 96", "96, 128": "48, 64", "batch_size=8": "batch_size=2", "// 8": "// 2"}
 """What makes the examples for detection and segmentation quick."""
 
 
 def code_of(page: pathlib.Path) -> list[str]:
     """Returns the blocks of Python code on a page."""
-    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    return re.split(BLOCK, page.read_text(), flags=re.DOTALL)[1::2]
 
 
 def commands_of(page: pathlib.Path) -> list[str]:
@@ -30,7 +31,9 @@ def run(page: pathlib.Path, capsys, **changes: str) -> dict:
     Code that must not be run, because it downloads weights or would take hours, is in a function that is not called. If a line
     ends in `# (...)`, that is what it has to print.
     """
-    code = "\n".join(code_of(page))
+    parts = re.split(BLOCK, page.read_text(), flags=re.DOTALL)
+    parts[::2] = ["\n" * (text.count("\n") + 1) for text in parts[::2]]  # errors show the lines of the page
+    code = "".join(parts)
     for old, new in changes.items():
         assert old in code
         code = code.replace(old, new)
