@@ -276,12 +276,11 @@ def test_list_models():
 
 
 def test_the_description_on_pypi_has_no_broken_links(tmp_path):
-    shutil.copytree(
-        PACKAGE.parent, tmp_path / "project", ignore=shutil.ignore_patterns(".*", "__pycache__", "tests", "docs", "site")
-    )
-    code = "import setuptools.build_meta as backend; backend.prepare_metadata_for_build_wheel('metadata')"
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "project", check=True, capture_output=True)
-    (path,) = (tmp_path / "project").glob("metadata/*/METADATA")
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "tests", "docs", "site", "node_modules", "runs")
+    shutil.copytree(PACKAGE.parent, tmp_path / "project", ignore=ignored)
+    code = "import sys, setuptools.build_meta as backend; backend.prepare_metadata_for_build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path / "project", check=True, capture_output=True)
+    (path,) = tmp_path.glob("*.dist-info/METADATA")
     metadata = email.message_from_string(path.read_text())
     links = re.findall(r"\]\((.*?)\)", metadata.get_payload())
     assert metadata["Description-Content-Type"] == "text/markdown" and "## Quick start" in metadata.get_payload()
