@@ -1,9 +1,8 @@
-"""Sharing models on the Hugging Face Hub."""
+"""Sharing models on the Hugging Face Hub: model cards and uploads."""
 
-import json
 import pathlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 
@@ -74,27 +73,56 @@ def hub_card(
     dataset: str | None = None,
     license: str = "apache-2.0",
 ) -> str:
-    """Returns the model card of a model in the form of the Hugging Face Hub; see `push_to_hub`."""
+    """Returns the model card that `push_to_hub` uploads."""
     if metrics and not dataset:
         raise ValueError(f"Expected the name of the dataset that the metrics were measured on; received: metrics={metrics}")
+    rows = [f"| {name} | {value:.4g} |" for name, value in (metrics or {}).items()]
+    results = [f"| On {dataset} | |", "|---|---|", *rows, ""] if rows else []
+    name = repo_id.rpartition("/")[2]
+    return card_text(model, name, f"hf://{repo_id}", results, license=license, metrics=metrics, dataset=dataset)
+
+
+def card_text(
+    model: keras.Model,
+    name: str,
+    source: str,
+    sections: Sequence[str],
+    *,
+    license: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+    dataset: str | None = None,
+    split: str | None = None,
+) -> str:
+    """Returns a model card in the form of the Hugging Face Hub: a head in YAML, followed by text in Markdown.
+
+    Args:
+        model: A model built by this package.
+        name: Name of the model, used as the title.
+        source: What to pass to `keras.saving.load_model`.
+        sections: Lines between the description of the model and the citation.
+        license: Identifier of the license of the weights, or `None` if nobody has chosen one yet.
+        metrics: Results by name. The head states them if there is a `dataset`.
+        dataset: Name of the dataset that the metrics were measured on.
+        split: Split of the dataset.
+    """
+    yaml = import_extra("yaml", "Model cards need PyYAML", "huggingface")
     spec = spec_of(model)
-    preprocessing, labels = spec.preprocessing, spec.labels
     task = "image-segmentation" if len(model.output_shape) == 4 else "image-classification"
     if spec.output == "features":
         task = "image-feature-extraction"
+    head = {"library_name": "keras", "pipeline_tag": task, "tags": ["keras", "keras_t2t", "t2t-vit"]}
+    if metrics and dataset:
+        head |= {"metrics": list(metrics), "model-index": [_model_index(name, task, metrics, dataset, split)]}
     height, width = (side or "any" for side in model.input_shape[1:3])
     size = "any size" if "any" in (height, width) else f"{height}x{width} pixels"
-    results = [f"| {name} | {value:.4g} |" for name, value in (metrics or {}).items()]
+    predict = 'print(keras_t2t.predict_images(model, ["photo.jpg"], top=1))'
     lines = [
         "---",
-        "library_name: keras",
-        f"license: {json.dumps(license)}",
-        f"pipeline_tag: {task}",
-        "tags: [keras, keras_t2t, t2t-vit]",
-        *_model_index(repo_id, task, metrics, dataset),
+        f"license: {license or 'unknown  # choose the license of your weights before you share them'}",
+        yaml.safe_dump(head, sort_keys=False, allow_unicode=True).rstrip(),
         "---",
         "",
-        f"# {repo_id.rpartition('/')[2]}",
+        f"# {name}",
         "",
         f"A Tokens-to-Token ViT with {model.count_params():,} parameters, built with keras_t2t for Keras 3.",
         "",
@@ -102,14 +130,15 @@ def hub_card(
         "import keras",
         "import keras_t2t  # registers the layers",
         "",
-        f'model = keras.saving.load_model("hf://{repo_id}")',
+        f'model = keras.saving.load_model("{source}")',
+        *([predict] if task == "image-classification" else []),
         "```",
         "",
-        f"- Images: {size}, {'values in [0, 255]' if spec.normalizes else 'normalized'}.",
-        f"- Normalization: mean {preprocessing.mean}, std {preprocessing.std}, for values in [0, 1].",
-        *([f"- Classes: {', '.join(labels)}."] if labels else []),
+        f"- Input: {size}, {'values in [0, 255]' if spec.normalizes else 'normalized'}.",
+        f"- Normalization: mean {spec.preprocessing.mean}, std {spec.preprocessing.std}, for values in [0, 1].",
+        *([f"- Classes: {', '.join(spec.labels)}."] if spec.labels else []),
         "",
-        *([f"| On {dataset} | |", "|---|---|", *results, ""] if metrics else []),
+        *sections,
         "## Citation",
         "",
         "```bibtex",
@@ -120,18 +149,8 @@ def hub_card(
     return "\n".join(lines)
 
 
-def _model_index(repo_id, task, metrics, dataset):
-    """Returns the lines of the YAML head that state the metrics."""
-    if not metrics:
-        return []
-    kind = dataset.lower().replace(" ", "-")
-    entries = [f"      - {{type: {json.dumps(name)}, value: {float(value)!r}}}" for name, value in metrics.items()]
-    return [
-        "model-index:",
-        f"  - name: {json.dumps(repo_id.rpartition('/')[2])}",
-        "    results:",
-        f"    - task: {{type: {task}}}",
-        f"      dataset: {{name: {json.dumps(dataset)}, type: {json.dumps(kind)}}}",
-        "      metrics:",
-        *entries,
-    ]
+def _model_index(name, task, metrics, dataset, split):
+    """Returns the entry of the head that states the metrics."""
+    data = {"name": dataset, "type": dataset.lower().replace(" ", "-")} | ({"split": split} if split else {})
+    values = [{"type": metric, "value": float(value)} for metric, value in metrics.items()]
+    return {"name": name, "results": [{"task": {"type": task}, "dataset": data, "metrics": values}]}

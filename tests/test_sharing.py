@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 import keras_t2t
-from keras_t2t.sharing import hub_card
+from keras_t2t.sharing import card_text, hub_card
+from keras_t2t.weights.registry import SHIPPED_WEIGHTS
 
 
 @pytest.fixture
@@ -63,6 +64,19 @@ def test_pushes_a_model_with_a_card(site, model):
     assert f"{model.count_params():,} parameters" in text and "32x32 pixels, values in [0, 255]" in text
     assert "| accuracy | 0.8573 |" in text and "airplane" in text and "yuan2021tokens" in text
     assert pathlib.Path(site / "user/t2t-tiny/config.json").is_file()
+
+
+def test_card_of_the_shipped_weights_states_their_accuracy(model):
+    (weights,) = SHIPPED_WEIGHTS
+    text = (weights.path.parent / "README.md").read_text()
+    metrics = {"accuracy": round(weights.top1 / 100, 4), "top5": round(weights.top5 / 100, 4)}
+    card = huggingface_hub.ModelCard(text)
+    assert {result.metric_type: result.metric_value for result in card.data.eval_results} == metrics
+    assert f"| top-1 accuracy | {weights.top1}% |\n| top-5 accuracy | {weights.top5}% |" in text
+    name, license = "t2t_vit_tiny_32 on CIFAR-10", weights.license.lower()
+    written = card_text(model, name, "model.keras", [], license=license, metrics=metrics, dataset="CIFAR-10", split="test")
+    description, citation = written.split("## Citation")
+    assert text.startswith(description) and text.endswith(citation)
 
 
 def test_cards_of_other_tasks(model):

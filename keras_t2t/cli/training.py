@@ -97,7 +97,8 @@ def train_command(
         if show or output is None:
             print(chosen.to_yaml(), end="")
             return
-        _, history = train_model(chosen, sources, output, weights, engine, command_line)
+        dataset = data.removeprefix("tfds:") if data.startswith("tfds:") else pathlib.Path(data).resolve().name
+        _, history = train_model(chosen, sources, output, weights, engine, command_line, dataset)
         if this_process()[0] == 0:
             print(closing(chosen, history, output))
 

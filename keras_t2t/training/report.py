@@ -3,8 +3,12 @@
 import pathlib
 from collections.abc import Mapping
 
+import keras
+
 from keras_t2t.data import ImageSource
+from keras_t2t.errors import counted
 from keras_t2t.figures import new_figure
+from keras_t2t.sharing import card_text
 from keras_t2t.training.callbacks import accuracy_of
 from keras_t2t.training.recipe import Recipe
 
@@ -30,26 +34,35 @@ def draw_curves(history: list[dict], path: pathlib.Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def model_card(recipe: Recipe, sources: Mapping[str, ImageSource], history: list[dict], command: str) -> str:
-    """Returns the model card of a training run as Markdown.
+def model_card(
+    model: keras.Model,
+    recipe: Recipe,
+    sources: Mapping[str, ImageSource],
+    history: list[dict],
+    command: str,
+    dataset: str | None = None,
+) -> str:
+    """Returns the model card of a training run, in the form of the Hugging Face Hub.
 
     Args:
+        model: The trained model.
         recipe: Recipe of the run.
         sources: Images by split: `"train"` and the split that the model was evaluated on.
         history: Logs of all epochs.
         command: Command that trained the model.
+        dataset: Name of the dataset. Without it, the head of the card has no metrics.
     """
     last, best = history[-1], max(history, key=accuracy_of)
-    metrics = [f"| {name} | {last[name]:.4f} |" for name in last if name.startswith(("val_", "ema_val_"))]
     held_out = next(split for split in sources if split != "train")
     counts = ", ".join(f"{len(source):,} in {split}" for split, source in sources.items())
-    lines = [
-        f"# {recipe.model} on {len(sources['train'].classes)} classes",
+    prefix = "ema_val_" if recipe.ema_momentum else "val_"
+    name = f"{recipe.model} on {dataset or counted(len(sources['train'].classes), 'class')}"
+    sections = [
+        "## Training",
         "",
         f"Trained with `{command}`.",
         "",
-        f"- Images: {counts}; {recipe.image_size}x{recipe.image_size} pixels, normalized inside the model.",
-        f"- Classes: {', '.join(sources['train'].classes)}.",
+        f"- Images: {counts}.",
         f"- Epochs: {last['epoch']:.0f} of {recipe.total_epochs}.",
         "- `model.keras` contains the moving average of the weights."
         if recipe.ema_momentum
@@ -58,7 +71,7 @@ def model_card(recipe: Recipe, sources: Mapping[str, ImageSource], history: list
         "",
         "| Metric | After the last epoch |",
         "|---|---|",
-        *metrics,
+        *(f"| {metric} | {value:.4f} |" for metric, value in last.items() if metric.startswith(("val_", "ema_val_"))),
         "",
         f"The metrics are measured on the {held_out} images. The prefix `ema_` marks those of the averaged weights.",
         "",
@@ -69,4 +82,12 @@ def model_card(recipe: Recipe, sources: Mapping[str, ImageSource], history: list
         "```",
         "",
     ]
-    return "\n".join(lines)
+    return card_text(
+        model,
+        name,
+        "model.keras",
+        sections,
+        metrics={metric.removeprefix(prefix): value for metric, value in last.items() if metric.startswith(prefix)},
+        dataset=dataset,
+        split="validation" if held_out == "val" else held_out,
+    )

@@ -56,6 +56,7 @@ def train(
     weights: str | os.PathLike | None = None,
     strategy: Any = None,
     command: str = "keras_t2t.training.train",
+    dataset: str | None = None,
 ) -> tuple[keras.Model, list[dict]]:
     """Trains a model, or goes on with an interrupted or finished training run.
 
@@ -68,12 +69,14 @@ def train(
         recipe: How to train.
         sources: The `"train"` and `"val"` images, as returned by `keras_t2t.data.from_folder`.
         output: Folder for `recipe.yaml`, `data.yaml`, `checkpoints/`, `log.csv`, `tensorboard/`, `best.weights.h5`, and, at the
-            end, `model.keras`, `curves.png`, and `README.md` (the model card). `model.keras` is the model after the last epoch,
-            for which the schedule is made; `best.weights.h5` are the weights after the epoch with the best validation accuracy.
+            end, `model.keras`, `curves.png`, and `README.md`, the model card in the form of the Hugging Face Hub. `model.keras`
+            is the model after the last epoch, for which the schedule is made; `best.weights.h5` are the weights after the
+            epoch with the best validation accuracy.
         weights: Initial weights of the backbone. See `keras_t2t.T2TViT`.
         strategy: Distribution strategy. See `make_strategy`. With several processes, the first one writes the files, and all
             of them must read the same `output` and the same data.
         command: Command to mention in the model card.
+        dataset: Name of the dataset for the model card, which otherwise does not state the metrics in its head.
 
     Returns:
         The model after the last epoch, with the moving average of the weights if the recipe has one, and the logs of all
@@ -112,7 +115,8 @@ def train(
         inference_model.save(output / "model.part.keras")
         os.replace(output / "model.part.keras", output / "model.keras")
         draw_curves(history, output / "curves.png")
-        (output / "README.md").write_text(model_card(recipe, splits, history, command))
+        card = model_card(inference_model, recipe, splits, history, command, dataset)
+        (output / "README.md").write_text(card, encoding="utf-8")
     return inference_model, history
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import keras_t2t
 from keras_t2t.data import from_arrays
 from keras_t2t.figures import new_figure
 from keras_t2t.training import Recipe
@@ -25,6 +26,7 @@ def test_curves_have_whole_epochs(tmp_path, monkeypatch, epochs):
 def test_model_card_names_the_best_epoch():
     images = from_arrays(np.zeros((3, 8, 8, 3), "uint8"), [0, 1, 0], ["a", "b"])
     history = [{"epoch": epoch, "val_accuracy": accuracy} for epoch, accuracy in ((1, 0.25), (2, 0.75), (3, 0.5))]
-    card = model_card(Recipe(), {"train": images, "val": images}, history, "a test")
+    model = keras_t2t.T2TViTTiny32(weights=None, classes=2)
+    card = model_card(model, Recipe(), {"train": images, "val": images}, history, "a test")
     assert "\n- `best.weights.h5` contains the weights after epoch 2, which has the best validation accuracy.\n" in card
     assert "\n| val_accuracy | 0.5000 |\n" in card

@@ -4,11 +4,13 @@ import csv
 import io
 import os
 import random
+import re
 import resource
 import shutil
 import subprocess
 import time
 
+import huggingface_hub
 import keras
 import numpy as np
 import PIL.Image
@@ -56,7 +58,7 @@ SOURCES = {"train": colors(44, 0), "val": colors(18, 1)}
 def finished(tmp_path_factory):
     """The output folder, the model, and the history of a complete training run."""
     folder = tmp_path_factory.mktemp("finished")
-    model, history = train(RECIPE, SOURCES, folder, command="a test")
+    model, history = train(RECIPE, SOURCES, folder, command="a test", dataset="Three: colors")
     return folder, model, history
 
 
@@ -91,6 +93,22 @@ def test_output_files(finished):
     images = SOURCES["val"].images
     np.testing.assert_array_equal(loaded.predict(images, verbose=0), model.predict(images, verbose=0))
     assert len(list((folder / "checkpoints").iterdir())) == 2
+
+
+def test_head_of_the_model_card_states_the_results_of_the_saved_model(finished):
+    folder, model, history = finished
+    card = huggingface_hub.ModelCard((folder / "README.md").read_text())
+    assert (card.data.library_name, card.data.pipeline_tag) == ("keras", "image-classification")
+    assert card.data.license == "unknown"  # nobody has chosen one
+    assert card.data.metrics == ["accuracy", "loss"]
+    results = {result.metric_type: result for result in card.data.eval_results}
+    assert all((r.dataset_name, r.dataset_split) == ("Three: colors", "validation") for r in results.values())
+    for metric, result in results.items():
+        assert result.metric_value == history[-1][f"ema_val_{metric}"]
+    assert results["loss"].metric_value != history[-1]["val_loss"]
+    (code,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+    assert 'keras.saving.load_model("model.keras")' in code and (folder / "model.keras").is_file()
+    assert f"{model.count_params():,} parameters" in card.text and "- Classes: red, green, blue." in card.text
 
 
 def test_model_has_the_moving_average_and_the_log_has_its_accuracy(finished):
@@ -234,8 +252,9 @@ def test_folder_can_be_reused_after_an_error(tmp_path):
 def test_model_card_names_the_evaluated_split(tmp_path):
     train(RECIPE.replace(epochs=1), {**SOURCES, "test": SOURCES["val"]}, tmp_path)
     card = (tmp_path / "README.md").read_text()
-    assert "Images: 44 in train, 18 in test;" in card
+    assert "- Images: 44 in train, 18 in test.\n" in card
     assert "The metrics are measured on the test images." in card
+    assert "model-index" not in card  # the dataset has no name
 
 
 @pytest.mark.slow
