@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 
 import pytest
 
@@ -252,21 +253,31 @@ def test_the_lowest_versions_are_tested():
     assert {name: version.rpartition(".")[0] for name, version in pinned.items()} == required
 
 
-def test_the_source_distribution_has_the_package_and_no_tests(tmp_path):
-    """It would otherwise have the modules of the tests without their data."""
+def test_the_distributions_have_the_package_and_no_tests(tmp_path):
+    """The source distribution would otherwise have the modules of the tests without their data."""
     root = PACKAGE.parent
     for path in [*root.glob("*.*"), *map(root.joinpath, ("LICENSE", "NOTICE"))]:
         if path.is_file():
             shutil.copy(path, tmp_path)
     for folder in ("keras_t2t", "examples", "saved_models", "tests"):
         shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "reference"))
-    code = "import setuptools.build_meta as backend; print(backend.build_sdist('dist'))"
+    code = "import setuptools.build_meta as backend; print(); print(backend.build_sdist('dist'), backend.build_wheel('dist'))"
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
-    with tarfile.open(tmp_path / "dist" / result.stdout.split()[-1]) as archive:
+    source, wheel = (tmp_path / "dist" / name for name in result.stdout.split()[-2:])
+    modules = {path.relative_to(root).as_posix() for path in PACKAGE.rglob("*.py")}
+    with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
+        description = archive.extractfile(f"{source.name.removesuffix('.tar.gz')}/PKG-INFO").read().decode()
     assert not any(name.startswith("tests") for name in names)
-    modules = {str(path.relative_to(root)) for path in PACKAGE.rglob("*.py")}
     assert modules | {"examples/images/frog.jpg", "saved_models/t2t_vit_tiny_32_cifar10/model.keras"} <= names
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {name.partition("/")[0] for name in names} == {"keras_t2t", f"keras_t2t-{keras_t2t.__version__}.dist-info"}
+    assets = {"images/frog.jpg", "saved_models/t2t_vit_tiny_32_cifar10/model.keras", "imagenet_classes.tsv"}
+    assert modules | {f"keras_t2t/assets/{name}" for name in assets} <= names
+    # PyPI shows the README, but has no files for its links to point to.
+    assert "# keras_t2t\n" in description and "](https://" in description
+    assert re.findall(r"(?:\]\(|src=\"|href=\")(?!https?:|#)[^)\"]*", description) == []
 
 
 def test_list_models():
