@@ -26,11 +26,11 @@ def run(tmp_path, monkeypatch):
     plt.switch_backend("agg")
     monkeypatch.setattr(plt, "show", lambda: figures.append(plt.gcf()) or plt.close())
 
-    def start(name, **settings):
+    def start(name, changes=None):
         code = "\n".join(code_of(name)[1:])
-        for old, new in settings.items():
-            code, count = re.subn(rf"\b{old}( ?= ?)\d+", rf"{old}\g<1>{new}", code)
-            assert count == 1
+        for old, new in (changes or {}).items():
+            assert code.count(old) == 1
+            code = code.replace(old, new)
         variables = {}
         exec(compile(code, name, "exec"), variables)
         return variables, figures
@@ -63,9 +63,9 @@ def test_quick_start(run):
 
 @pytest.mark.slow
 def test_fine_tune_and_export(run, tmp_path):
-    variables, figures = run("fine_tune_and_export", epochs=3)
+    variables, figures = run("fine_tune_and_export", {"epochs=12": "epochs=4, freeze_backbone=True, learning_rate=1e-2"})
     assert len(variables["sources"]["train"]) == 240 and len(variables["sources"]["val"]) == 60
-    assert variables["history"][-1]["ema_val_accuracy"] > 0.3  # chance is 0.1
+    assert variables["history"][-1]["ema_val_accuracy"] > 0.2  # chance is 0.1
     assert variables["report"].agreement >= 0.9 and (tmp_path / "digits.tflite").stat().st_size < 1e6
     assert "# t2t_vit_tiny_32 on digits\n" in (tmp_path / "runs/digits/README.md").read_text()
     assert len(figures) == 3
@@ -73,7 +73,7 @@ def test_fine_tune_and_export(run, tmp_path):
 
 @pytest.mark.slow
 def test_from_scratch(run, tmp_path):
-    variables, figures = run("from_scratch", epochs=3)
+    variables, figures = run("from_scratch", {"epochs = 12": "epochs = 3", "depth=3": "depth=1"})
     assert 1 - len(variables["wrong"]) / 360 == pytest.approx(variables["history"].history["val_accuracy"][-1])
     assert variables["history"].history["val_accuracy"][-1] > 0.5  # chance is 0.1
     assert keras.models.load_model(tmp_path / "digits.keras").output_shape == (None, 10)
