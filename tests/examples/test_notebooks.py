@@ -65,7 +65,7 @@ def test_quick_start(run):
 def test_fine_tune_and_export(run, tmp_path):
     variables, figures = run("fine_tune_and_export", {"epochs=12": "epochs=4, freeze_backbone=True, learning_rate=1e-2"})
     assert len(variables["sources"]["train"]) == 240 and len(variables["sources"]["val"]) == 60
-    assert variables["history"][-1]["ema_val_accuracy"] > 0.2  # chance is 0.1
+    assert variables["history"][-1]["ema_val_accuracy"] > 0.3  # chance is 0.1
     assert variables["report"].agreement >= 0.9 and (tmp_path / "digits.tflite").stat().st_size < 1e6
     assert "# t2t_vit_tiny_32 on digits\n" in (tmp_path / "runs/digits/README.md").read_text()
     assert len(figures) == 3
