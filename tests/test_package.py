@@ -5,6 +5,7 @@ import configparser
 import email
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,7 @@ LAYERS = [
     "exporting",
     "hub",
     "cv",
+    "studies",
     "training",
     "cli",
     "__main__",
