@@ -92,6 +92,30 @@ from the README in MMPretrain (https://github.com/open-mmlab/mmpretrain, configs
 """
 
 
+def _small(**changes: Any) -> T2TConfig:
+    """Returns a configuration for 32x32 images with 8x8 tokens, by default T2T-ViT with performers."""
+    values = {"soft_splits": ((3, 2, 1), (3, 2, 1)), "embed_dim": 128, "depth": 6, "num_heads": 4, "mlp_ratio": 2.0}
+    return T2TConfig(**{**values, "learned_positions": True, **changes})
+
+
+_HARD_PATCHES: dict[str, Any] = {"token_attention": "convolution", "soft_splits": ((4, 4, 0),)}
+_WIDE: dict[str, Any] = {"embed_dim": 224, "depth": 2, "num_heads": 7}
+
+STUDY_CONFIGS: dict[str, T2TConfig] = {
+    "t2t_performer": _small(),
+    "t2t_transformer": _small(token_attention="transformer"),
+    "convolution_tokens": _small(token_attention="convolution", mlp_ratio=2.1),
+    "hard_patches": _small(**_HARD_PATCHES, depth=7, mlp_ratio=1.81),
+    "t2t_performer_wide": _small(**_WIDE, mlp_ratio=1.625),
+    "hard_patches_wide": _small(**_HARD_PATCHES, **_WIDE, mlp_ratio=2.31),
+    "t2t_dense": _small(block="dense", embed_dim=96, depth=(3, 4, 3), growth=16),
+    "t2t_squeeze_excite": _small(block="squeeze_excite", mlp_ratio=1.94),
+    "t2t_ghost": _small(block="ghost", depth=10, mlp_ratio=1.69),
+    "t2t_resnext": _small(num_heads=32),
+}
+"""Configurations for 32x32 images that test the claims of the paper. With 10 classes, each has 0.9 million parameters."""
+
+
 def variant_called(name: str) -> str | None:
     """Returns the key in `VARIANTS` of a variant called by that key or by its constructor, or `None` if there is none."""
     by_constructor = {variant.constructor: key for key, variant in VARIANTS.items()}
@@ -104,11 +128,13 @@ def did_you_mean_variant(name: object) -> str:
 
 
 def find_variant(name: str) -> Variant:
-    """Returns the variant called `name`, which may also be the name of its constructor.
+    """Returns the variant called `name`, which may also be the name of its constructor or a key of `STUDY_CONFIGS`.
 
     Raises:
         ValueError: If there is no such variant. The message lists all names.
     """
+    if name in STUDY_CONFIGS:
+        return Variant(constructor="T2TViT", config=STUDY_CONFIGS[name], image_size=32, crop_fraction=1.0)
     variant = variant_called(name)
     if variant is None:
         names = ", ".join(VARIANTS)

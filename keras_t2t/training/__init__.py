@@ -13,6 +13,7 @@ from keras_t2t.training.evaluation import EvaluationReport, evaluate
 from keras_t2t.training.recipe import Recipe
 from keras_t2t.training.recipes import RECIPES, load_recipe
 from keras_t2t.training.segmentation import SegmentationEvaluation, SegmentationReport, evaluate_segmenter
+from keras_t2t.training.study import run_study
 from keras_t2t.training.trainer import train
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "evaluate_segmenter",
     "load_recipe",
     "make_strategy",
+    "run_study",
     "train",
 ]

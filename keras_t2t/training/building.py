@@ -12,6 +12,7 @@ from keras_t2t.models import replace_head
 from keras_t2t.models.graph import layers_of
 from keras_t2t.models.parts import head_of
 from keras_t2t.preprocessing import Preprocessing
+from keras_t2t.studies.references import REFERENCES, reference_backbone
 from keras_t2t.training.optimizers import make_optimizer, make_schedule
 from keras_t2t.training.recipe import Recipe
 from keras_t2t.variants import find_variant
@@ -35,6 +36,9 @@ def build_model(
         training: Whether to use the dropout rates and the dtype of the recipe. An inference model needs neither.
         preprocessing: How images are prepared. Defaults to `evaluation_preprocessing(recipe, weights)`.
     """
+    preprocessing, dtype = preprocessing or evaluation_preprocessing(recipe, weights), recipe.dtype if training else None
+    if recipe.model in REFERENCES:
+        return replace_head(reference_backbone(recipe.model, preprocessing, dtype), list(classes), activation)
     names = ("token_drop_rate", "drop_rate", "drop_path_rate") if training else ()
     rates = {name: getattr(recipe, name) for name in names}
     backbone = T2TViT(
@@ -44,15 +48,15 @@ def build_model(
         input_shape=(recipe.image_size, recipe.image_size, 3),
         pooling="token",
         name=recipe.model,
-        preprocessing=preprocessing or evaluation_preprocessing(recipe, weights),
-        dtype=recipe.dtype if training else None,
+        preprocessing=preprocessing,
+        dtype=dtype,
     )
     return replace_head(backbone, list(classes), activation)
 
 
 def evaluation_preprocessing(recipe: Recipe, weights: str | os.PathLike | None = None) -> Preprocessing:
     """Returns how images are prepared for a trained model. The mean and std are those of `weights` if the recipe has none."""
-    initial = default_preprocessing(recipe.model, weights)
+    initial = Preprocessing() if recipe.model in REFERENCES else default_preprocessing(recipe.model, weights)
     return Preprocessing(
         image_size=(recipe.image_size, recipe.image_size),
         crop_fraction=recipe.eval_crop_fraction,

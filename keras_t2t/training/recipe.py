@@ -10,6 +10,7 @@ from keras_t2t.data.augment import CROPS, Augmentation
 from keras_t2t.errors import did_you_mean
 from keras_t2t.extras import import_extra
 from keras_t2t.preprocessing import INTERPOLATIONS
+from keras_t2t.studies.references import REFERENCES
 from keras_t2t.variants import find_variant
 
 OPTIMIZERS = ("adamw", "sgd")
@@ -36,7 +37,8 @@ class Recipe(Augmentation):
     A recipe also has the fields of `keras_t2t.data.Augmentation`.
 
     Args:
-        model: Name of the variant, a key of `keras_t2t.variants.VARIANTS`.
+        model: Name of the variant, a key of `keras_t2t.variants.VARIANTS`, or of another model of a study (see
+            `keras_t2t.studies.Study`).
         image_size: Height and width of the images in pixels.
         epochs: Number of epochs of warm-up and cosine decay.
         warmup_epochs: Number of epochs in which the learning rate rises linearly. They count toward `epochs`.
@@ -136,7 +138,8 @@ class Recipe(Augmentation):
             raise ValueError(
                 f"Expected warmup_epochs <= epochs; received: warmup_epochs={self.warmup_epochs}, epochs={self.epochs}"
             )
-        token_grid(find_variant(self.model).config.soft_splits, self.image_size, self.image_size)
+        if self.model not in REFERENCES:
+            token_grid(find_variant(self.model).config.soft_splits, self.image_size, self.image_size)
 
     @property
     def total_epochs(self) -> int:

@@ -1,0 +1,188 @@
+"""What a study consists of, its reference networks, and the arithmetic of its tables."""
+
+import json
+import math
+import pathlib
+import re
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import yaml
+
+import keras_t2t
+from keras_t2t.cli import main
+from keras_t2t.models import replace_head
+from keras_t2t.studies import Cell, Study, confidence_interval, load_study, summarize, write_tables
+from keras_t2t.studies.references import REFERENCES, convolution_macs, reference_backbone
+from keras_t2t.variants import STUDY_CONFIGS
+from tests.micro import add_micro
+
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(autouse=True)
+def micro_variant(monkeypatch):
+    add_micro(monkeypatch)
+
+
+def test_every_model_has_the_same_number_of_parameters():
+    """As far as the number of channels allows, with ten classes. Each T2T-ViT has 64 tokens besides the class token."""
+    counts = {}
+    for name, config in STUDY_CONFIGS.items():
+        model = keras_t2t.T2TViT(config, weights=None, classes=10, input_shape=(32, 32, 3))
+        counts[name] = model.count_params()
+        assert keras_t2t.configs.token_grid(config.soft_splits, 32, 32) == (8, 8)
+    for name in REFERENCES:
+        backbone = reference_backbone(name, keras_t2t.Preprocessing(image_size=(32, 32)))
+        counts[name] = replace_head(backbone, 10).count_params()
+    expected = counts["t2t_performer"]
+    assert expected == 896_512
+    for name, count in counts.items():
+        assert abs(count / expected - 1) < (0.05 if name == "resnet_56" else 0.02), name
+
+
+def test_references_have_the_published_structure():
+    """He et al. give 0.85 million parameters and 125 million multiply-accumulates for ResNet-56 with shortcuts that have none.
+
+    Ours has two 1x1 convolutions in the shortcuts instead. MobileNetV2 keeps a map of 4x4 where the original has 1x1.
+    """
+    preprocessing = keras_t2t.Preprocessing(image_size=(32, 32))
+    resnet = replace_head(reference_backbone("resnet_56", preprocessing), 10)
+    shortcuts = 16 * 32 * 16**2 + 32 * 64 * 8**2
+    assert (
+        convolution_macs(resnet) - shortcuts
+        == 3 * 16 * 9 * 32**2
+        + (18 * 16 * 16 * 32**2 + 16 * 32 * 16**2 + 17 * 32 * 32 * 16**2 + 32 * 64 * 8**2 + 17 * 64 * 64 * 8**2) * 9
+        + 640
+    )
+    mobilenet = reference_backbone("mobilenet_v2", preprocessing)
+    pooled = [layer for layer in keras_t2t.models.graph.layers_of(mobilenet) if layer.name == "out_relu"]
+    assert pooled[0].output.shape == (None, 4, 4, 1280)
+
+
+def test_cells_and_shards():
+    study = Study(models=["hard_patches", "resnet_56"], seeds=[3, 5], fractions=[0.5])
+    cells = study.cells()
+    assert cells == [Cell(model, 0.5, seed) for seed in (3, 5) for model in ("hard_patches", "resnet_56")]
+    assert sorted(map(str, (cell.folder for cell in cells)))[0] == "hard_patches/fraction-0.5/seed-3"
+    assert study.cells((0, 3)) + study.cells((1, 3)) + study.cells((2, 3)) == [cells[i] for i in (0, 3, 1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"models": []}, "Expected one or more distinct models; received: models=[]"),
+        ({"models": ["hard_patches"], "seeds": [1, 1]}, "Expected one or more distinct seeds; received: seeds=[1, 1]"),
+        ({"models": ["hard_patch"]}, "received: 'hard_patch'. Did you mean hard_patches?"),
+        ({"models": ["resnet_56"], "fractions": [0.0]}, "Expected fractions in (0, 1]; received: fractions=[0.0]"),
+        ({"models": ["resnet_56"], "settings": {"seed": 1}}, "outside of the settings; received the settings ['seed']"),
+        ({"models": ["resnet_56"], "seed": [1]}, "Unknown keys ['seed']"),
+        ({"seeds": [1]}, "Expected a YAML mapping with the key models"),
+    ],
+)
+def test_invalid_descriptions(values, message, tmp_path):
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_study(tmp_path / "study.yaml")
+
+
+def test_the_studies_in_the_examples_share_a_recipe():
+    folder = DOCS.parent / "examples" / "study"
+    models, fractions = load_study(folder / "cifar10.yaml"), load_study(folder / "cifar10_fractions.yaml")
+    assert set(models.models) == {*STUDY_CONFIGS, *REFERENCES} and set(fractions.models) < set(models.models)
+    assert (models.recipe, models.settings, models.seeds) == (fractions.recipe, fractions.settings, fractions.seeds)
+
+
+def test_confidence_intervals_are_those_of_students_distribution():
+    """With two values, the distribution is Cauchy's: the quantile is tan(0.475 pi). With three, it also has a closed form."""
+    mean, half_width = confidence_interval([0.5, 0.8])
+    assert mean == pytest.approx(0.65) and half_width == pytest.approx(math.tan(0.475 * math.pi) * 0.15)
+    mean, half_width = confidence_interval([1.0, 2.0, 6.0])
+    quantile = 0.95 * math.sqrt(2 / (1 - 0.95**2))
+    assert mean == pytest.approx(3) and half_width == pytest.approx(quantile * math.sqrt(7) / math.sqrt(3))
+    assert math.isnan(confidence_interval([0.5])[1])
+
+
+def result(model, fraction, seed, accuracy, **others):
+    return {"model": model, "fraction": fraction, "seed": seed, "accuracy": accuracy, **others}
+
+
+def test_tables(tmp_path):
+    results = [
+        result("a", 1.0, 1, 0.70, ema_accuracy=0.72),
+        result("a", 1.0, 0, 0.60, ema_accuracy=0.74),
+        result("b", 1.0, 0, 0.80),
+        result("a", 0.1, 0, 0.31, ema_accuracy=0.3),
+    ]
+    for each in results:
+        folder = tmp_path / Cell(each["model"], each["fraction"], each["seed"]).folder
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(each))
+    costs = {
+        "a": {
+            "parameters": 1_230_000,
+            "multiply_accumulates": 45_600_000,
+            "latency": 0.0031,
+            "training_images_per_second": 987.6,
+        }
+    }
+    (tmp_path / "costs.json").write_text(json.dumps(costs))
+    assert [(s.model, s.fraction, s.seeds) for s in summarize(results)] == [
+        ("b", 1.0, (0,)),
+        ("a", 1.0, (0, 1)),
+        ("a", 0.1, (0,)),
+    ]
+    text = write_tables(tmp_path)
+    assert text == (tmp_path / "results.md").read_text()
+    assert text.splitlines() == [
+        "| model | accuracy | averaged weights | seeds | parameters | MACs | latency | training |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| b | 80.0 | - | 1 | - | - | - | - |",
+        "| a | 65.0 ± 63.5 | 73.0 ± 12.7 | 2 | 1.23 M | 46 M | 3.1 ms | 988 images/s |",
+        "",
+        "| model | 10% of the images | 100% of the images |",
+        "| --- | --- | --- |",
+        "| a | 31.0 | 65.0 ± 63.5 |",
+    ]
+    assert json.loads((tmp_path / "results.json").read_text())[1]["accuracy"] == pytest.approx(0.65)
+    for picture in ("accuracy.png", "fractions.png"):
+        assert keras.utils.img_to_array(keras.utils.load_img(tmp_path / picture)).std() > 1
+    with pytest.raises(ValueError, match="Expected a folder with the results of a study; found none in"):
+        write_tables(tmp_path / "a")
+
+
+def test_the_page_shows_what_the_committed_logs_say(tmp_path):
+    """The tables and pictures of docs/study.md are those that one command makes from the logs in docs/study."""
+    page = DOCS / "study.md"
+    shutil.copytree(DOCS / "study", tmp_path / "study")
+    for name in ("results.md", "results.json", "accuracy.png", "fractions.png"):
+        (tmp_path / "study" / name).unlink()
+    text = write_tables(tmp_path / "study")
+    assert text == (DOCS / "study" / "results.md").read_text()
+    assert (tmp_path / "study" / "results.json").read_text() == (DOCS / "study" / "results.json").read_text()
+    tables = [*text.split("\n\n"), (DOCS / "study" / "redundancy.md").read_text()]
+    assert len(tables) == 3 and all(f"\n\n{table.strip()}\n\n" in page.read_text() for table in tables)
+    for name in ("accuracy.png", "fractions.png"):
+        drawn, committed = (
+            keras.utils.img_to_array(keras.utils.load_img(folder / name)) for folder in (tmp_path / "study", DOCS / "study")
+        )
+        assert drawn.shape == committed.shape and np.abs(drawn - committed).mean() < 1
+
+
+def test_command_line_makes_tables_and_checks_shards(tmp_path, capsys, monkeypatch):
+    (tmp_path / "study.yaml").write_text("models: [micro]\n")
+    folder = tmp_path / Cell("micro", 1.0, 0).folder
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps(result("micro", 1.0, 0, 0.125)))
+    arguments = ["keras-t2t", "study", str(tmp_path / "study.yaml"), "--output", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit) as exit:
+        main()
+    assert exit.value.code == 0
+    assert "| micro | 12.5 | - | 1 |" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", [*arguments, "--data", str(tmp_path / "micro"), "--shard", "3/2"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "Expected --shard I/N with 1 <= I <= N; received: --shard 3/2" in capsys.readouterr().err

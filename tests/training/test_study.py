@@ -1,0 +1,112 @@
+"""Training the models of a study, resuming and sharing it, and measuring their costs."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import sklearn.datasets
+
+import keras_t2t
+from keras_t2t.data import DataError, StreamSource, from_arrays
+from keras_t2t.studies import Cell, Study, write_tables
+from keras_t2t.studies.cells import stratified_indices
+from keras_t2t.training import run_study
+from keras_t2t.training.study import cell_recipe, measure_costs
+from tests.micro import MICRO, add_micro
+
+SETTINGS = {"image_size": 8, "epochs": 2, "warmup_epochs": 0, "batch_size": 16, "ema_momentum": 0.5, "crop_padding": 1}
+
+
+@pytest.fixture(autouse=True)
+def micro_variant(monkeypatch):
+    add_micro(monkeypatch)
+
+
+def digits(count=120):
+    """Returns 8x8 digits of scikit-learn, three quarters of them for training."""
+    data = sklearn.datasets.load_digits()
+    images = np.repeat((data.images[:count, :, :, None] * 15).astype("uint8"), 3, -1)
+    source, third = from_arrays(images, data.target[:count], [str(digit) for digit in range(10)]), 3 * count // 4
+    return {"train": source.subset(np.arange(third)), "val": source.subset(np.arange(third, count))}
+
+
+def test_fewer_images_train_for_the_same_number_of_steps():
+    labels = np.repeat([0, 1, 2], [100, 50, 3])
+    indices = stratified_indices(labels, 0.2, 0)
+    assert np.bincount(labels[indices]).tolist() == [20, 10, 1] and len(set(indices)) == 31
+    assert stratified_indices(labels, 0.2, 1).tolist() != indices.tolist()
+    study = Study(models=["micro"], settings={**SETTINGS, "epochs": 6, "warmup_epochs": 1})
+    recipe = cell_recipe(study, Cell("micro", 0.25, 7), 160, 40)
+    assert (recipe.epochs, recipe.warmup_epochs, recipe.evaluate_every, recipe.seed) == (
+        30,
+        5,
+        30,
+        7,
+    )  # 60 steps, 10 of warm-up
+    with pytest.raises(DataError, match=r"Expected at least one batch of 16 images; 0\.05 of the images are 8"):
+        cell_recipe(study, Cell("micro", 0.05, 7), 160, 8)
+
+
+def test_streams_are_refused():
+    import tensorflow as tf
+
+    stream = StreamSource(tf.data.Dataset.from_tensors((np.zeros((8, 8, 3), "uint8"), 0)), 1, ("a", "b"))
+    with pytest.raises(DataError, match="A study needs all images in advance"):
+        run_study(Study(models=["micro"]), {"train": stream, "val": stream}, "unused")
+
+
+@pytest.mark.slow
+def test_a_study_is_shared_interrupted_and_merged(tmp_path, capsys, monkeypatch):
+    """Two shards write the same results as a single process, and what is finished is not trained again."""
+    sources = digits()
+    study = Study(models=["micro"], settings=SETTINGS, seeds=[0, 1], fractions=[1.0, 0.5])
+    run_study(study, sources, tmp_path / "whole")
+    trained = []
+    train = keras_t2t.training.study.train
+
+    def interrupted(recipe, sources, folder, **kwargs):
+        trained.append(folder)
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return train(recipe, sources, folder, **kwargs)
+
+    monkeypatch.setattr(keras_t2t.training.study, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study, sources, tmp_path / "shards", (0, 2))
+    run_study(study, sources, tmp_path / "shards", (0, 2))
+    run_study(study, sources, tmp_path / "shards", (1, 2))
+    assert len(trained) == 5 and trained[1] == trained[2]
+    assert write_tables(tmp_path / "shards") == write_tables(tmp_path / "whole")
+    last = keras.models.load_model(tmp_path / "whole" / "micro" / "fraction-1" / "seed-1" / "model.keras")
+    images, labels = sources["val"].images, sources["val"].labels
+    accuracy = (last.predict(images.astype("float32"), verbose=0).argmax(-1) == labels).mean()
+    results = json.loads((tmp_path / "whole" / "results.json").read_text())
+    first = json.loads((tmp_path / "whole" / "micro" / "fraction-1" / "seed-1" / "result.json").read_text())
+    assert first["ema_accuracy"] == pytest.approx(accuracy) and first["images"] == 90 and first["steps"] == 10
+    assert results[0]["seeds"] == [0, 1]
+    assert "Run 1 of 2: micro, 100% of the images, seed 0: finished" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_reference_is_trained_like_a_variant(tmp_path):
+    settings = {**SETTINGS, "image_size": 32, "epochs": 1, "batch_size": 4, "ema_momentum": 0.0}
+    study = Study(models=["mobilenet_v2"], settings=settings, seeds=[0])
+    images = np.random.default_rng(0).integers(0, 255, (4, 32, 32, 3), "uint8")
+    source = from_arrays(images, np.arange(4) % 2)
+    run_study(study, {"train": source, "val": source}, tmp_path)
+    folder = tmp_path / study.cells()[0].folder
+    results = json.loads((folder / "result.json").read_text())
+    model = keras.models.load_model(folder / "model.keras")
+    assert results["accuracy"] == (model.predict(images.astype("float32"), verbose=0).argmax(-1) == source.labels).mean()
+    assert "ema_accuracy" not in results
+
+
+def test_costs_are_measured(tmp_path):
+    study = Study(models=["micro"], settings=SETTINGS)
+    measure_costs(study, tmp_path, classes=2, seconds=0.0)
+    costs = json.loads((tmp_path / "costs.json").read_text())["micro"]
+    model = keras_t2t.T2TViT(MICRO, weights=None, classes=2, input_shape=(8, 8, 3))
+    expected = keras_t2t.analysis.cost(model)
+    assert (costs["parameters"], costs["multiply_accumulates"]) == (expected.parameters, expected.multiply_accumulates)
+    assert 0 < costs["latency"] < 60 and 0 < costs["training_images_per_second"] < 1e6
