@@ -124,7 +124,7 @@ def card_text(
         "",
         f"# {name}",
         "",
-        f"A Tokens-to-Token ViT with {model.count_params():,} parameters, built with keras_t2t for Keras 3.",
+        f"A Keras 3 model with {model.count_params():,} parameters, built with keras_t2t, a package for Tokens-to-Token ViT.",
         "",
         "```python",
         "import keras",
