@@ -61,7 +61,8 @@ def test_small_study(tmp_path):
         "warmup_epochs: 0, crop_padding: 1}}"
     )
     command = [sys.executable, FOLDER / "study_on_accelerator.py", tmp_path / "study.yaml", "--data", tmp_path / "data"]
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(FOLDER.parents[1])}
+    fast_to_compile = {"KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = {**os.environ, **fast_to_compile, "PYTHONPATH": str(FOLDER.parents[1])}
     subprocess.run([*command, "--output", tmp_path / "out", "--dtype", "float32"], env=environment, check=True)
     folder = tmp_path / "out" / "hard_patches_wide" / "fraction-0.5" / "seed-1"
     results = json.loads((folder / "result.json").read_text())

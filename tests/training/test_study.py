@@ -11,6 +11,7 @@ import keras_t2t
 from keras_t2t.data import DataError, StreamSource, from_arrays
 from keras_t2t.studies import Cell, Study, write_tables
 from keras_t2t.studies.cells import stratified_indices
+from keras_t2t.studies.references import REFERENCES
 from keras_t2t.training import run_study
 from keras_t2t.training.study import cell_recipe, measure_costs
 from tests.micro import MICRO, add_micro
@@ -56,14 +57,15 @@ def test_streams_are_refused():
         run_study(Study(models=["micro"]), {"train": stream, "val": stream}, "unused")
 
 
+def small_network(images, dtype):
+    return keras.layers.GlobalAveragePooling2D(dtype=dtype)(keras.layers.Conv2D(4, 3, dtype=dtype)(images))
+
+
 @pytest.mark.slow
-def test_a_study_is_shared_interrupted_and_merged(tmp_path, capsys, monkeypatch):
-    """Two shards write the same results as a single process, and what is finished is not trained again."""
-    sources = digits()
-    study = Study(models=["micro"], settings=SETTINGS, seeds=[0, 1], fractions=[1.0, 0.5])
-    run_study(study, sources, tmp_path / "whole")
-    trained = []
-    train = keras_t2t.training.study.train
+def test_a_study_is_interrupted_resumed_shared_and_merged(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(REFERENCES, "resnet_56", small_network)
+    sources, study = digits(), Study(models=["micro", "resnet_56"], settings=SETTINGS, seeds=[0, 1], fractions=[0.5])
+    trained, train = [], keras_t2t.training.study.train
 
     def interrupted(recipe, sources, folder, **kwargs):
         trained.append(folder)
@@ -73,33 +75,23 @@ def test_a_study_is_shared_interrupted_and_merged(tmp_path, capsys, monkeypatch)
 
     monkeypatch.setattr(keras_t2t.training.study, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run_study(study, sources, tmp_path / "shards", (0, 2))
-    run_study(study, sources, tmp_path / "shards", (0, 2))
-    run_study(study, sources, tmp_path / "shards", (1, 2))
-    assert len(trained) == 5 and trained[1] == trained[2]
-    assert write_tables(tmp_path / "shards") == write_tables(tmp_path / "whole")
-    last = keras.models.load_model(tmp_path / "whole" / "micro" / "fraction-1" / "seed-1" / "model.keras")
-    images, labels = sources["val"].images, sources["val"].labels
-    accuracy = (last.predict(images.astype("float32"), verbose=0).argmax(-1) == labels).mean()
-    results = json.loads((tmp_path / "whole" / "results.json").read_text())
-    first = json.loads((tmp_path / "whole" / "micro" / "fraction-1" / "seed-1" / "result.json").read_text())
-    assert first["ema_accuracy"] == pytest.approx(accuracy) and first["images"] == 90 and first["steps"] == 10
-    assert results[0]["seeds"] == [0, 1]
-    assert "Run 1 of 2: micro, 100% of the images, seed 0: finished" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_a_reference_is_trained_like_a_variant(tmp_path):
-    settings = {**SETTINGS, "image_size": 32, "epochs": 1, "batch_size": 4, "ema_momentum": 0.0}
-    study = Study(models=["mobilenet_v2"], settings=settings, seeds=[0])
-    images = np.random.default_rng(0).integers(0, 255, (4, 32, 32, 3), "uint8")
-    source = from_arrays(images, np.arange(4) % 2)
-    run_study(study, {"train": source, "val": source}, tmp_path)
-    folder = tmp_path / study.cells()[0].folder
-    results = json.loads((folder / "result.json").read_text())
-    model = keras.models.load_model(folder / "model.keras")
-    assert results["accuracy"] == (model.predict(images.astype("float32"), verbose=0).argmax(-1) == source.labels).mean()
-    assert "ema_accuracy" not in results
+        run_study(study, sources, tmp_path, (0, 2))
+    run_study(study, sources, tmp_path, (0, 2))
+    run_study(study, sources, tmp_path, (1, 2))
+    assert len(trained) == 5 and trained[1] == trained[2] and len(set(trained)) == 4
+    assert "Run 1 of 2: micro, 50% of the images, seed 0: finished" in capsys.readouterr().out
+    images, labels = sources["val"].images.astype("float32"), sources["val"].labels
+    accuracies = {}
+    for cell in study.cells():
+        result = json.loads((tmp_path / cell.folder / "result.json").read_text())
+        model = keras.models.load_model(tmp_path / cell.folder / "model.keras")
+        accuracies[cell] = (model.predict(images, verbose=0).argmax(-1) == labels).mean()
+        assert result["ema_accuracy"] == pytest.approx(accuracies[cell])
+        assert (result["images"], result["steps"]) == (45, 10)
+    assert write_tables(tmp_path).count("| 2 |") == 2  # two models, two seeds
+    for row in json.loads((tmp_path / "results.json").read_text()):
+        mean = np.mean([accuracies[cell] for cell in study.cells() if cell.model == row["model"]])
+        assert row["ema_accuracy"] == pytest.approx(mean)
 
 
 def test_costs_are_measured(tmp_path):
