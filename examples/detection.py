@@ -87,6 +87,7 @@ def draw_boxes(model: keras.Model, source: BoxSource, path: pathlib.Path, count:
         for column, (title, (boxes, labels)) in enumerate(panels.items()):
             axes = figure.add_subplot(count, 2, 2 * row + column + 1)
             axes.imshow(pixels)
+            axes.set(xlim=(0, pixels.shape[1]), ylim=(pixels.shape[0], 0))  # boxes may reach beyond the image
             axes.set_axis_off()
             axes.set_title(title if row == 0 else "", fontsize=10)
             for (x_min, y_min, x_max, y_max), label in zip(boxes, labels, strict=True):
