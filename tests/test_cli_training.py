@@ -29,7 +29,7 @@ def colors(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_training_from_start_to_end_and_on(run, colors, tmp_path):
-    status, output, error = run(*TRAIN, "--epochs", 2, "--learning-rate", 0.002)
+    status, output, error = run(*TRAIN, "--epochs", 2, "--learning-rate", 0.002, "--device", "cpu")
     assert status == 0, error
     assert max(map(len, output.splitlines())) <= 80
     parameters = keras.models.load_model("run/model.keras").count_params()
@@ -63,7 +63,7 @@ def test_training_from_start_to_end_and_on(run, colors, tmp_path):
         "\n\nResuming after epoch 2. The run had 2 epochs and now has 3. From here on, the\n"
         "learning rate follows the schedule for 3 epochs, so it may rise at first\n\n"
     ) in output
-    assert "\n      3/3 " in output and " 2/3 " not in output
+    assert "\n      3/3 " in output and " 2/3 " not in output and "\nDevice         cpu:0\n" in output
 
     status, output, error = run(*TRAIN, "--epochs", 3, "--learning-rate", 0.002)
     assert status == 0 and "\n\nAll 3 epochs are finished; raise epochs to go on\n\n" in output
@@ -117,13 +117,6 @@ def test_contradictions(run, colors, tmp_path, arguments, message):
     assert (status, output) == (1, "")
     assert error.startswith("Error: ") and error.endswith(f"{message}\n")
     assert not list(tmp_path.glob("run/checkpoints/*"))
-
-
-@pytest.mark.slow
-def test_training_on_the_cpu(run, colors):
-    status, output, error = run(*TRAIN, "--epochs", 1, "--device", "cpu")
-    assert status == 0, error
-    assert "\nDevice         cpu:0\n" in output
 
 
 @pytest.mark.slow
