@@ -17,7 +17,7 @@ from keras_t2t.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 CROPS = ("resized", "padded", "none")
 
-compiled = functools.partial(tf.function, jit_compile=True)
+compiled = functools.partial(tf.function, autograph=False, jit_compile=True)
 """Compiles a function with XLA, so that it makes one pass over the pixels instead of one per operation.
 
 The images must all have the same size.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from keras_t2t.data.decoding import decode_file
+from keras_t2t.data.decoding import decode_file, without_autograph
 from keras_t2t.data.problems import describe_problem
 from keras_t2t.data.sources import LABEL_OUT_OF_RANGE, SUFFIXES, ImageSource, IndexedSource
 from keras_t2t.errors import DataError, counted
@@ -30,6 +30,7 @@ def find_bad_files(source: IndexedSource) -> list[str]:
     """
     paths = tf.constant(source.images)
 
+    @without_autograph
     def decoded_size(index):
         return index, tf.size(decode_file(tf.io.read_file(paths[index])))
 

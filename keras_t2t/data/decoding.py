@@ -7,6 +7,9 @@ from keras_t2t.data.pillow import decode_with_pillow, pillow_is_installed
 
 ANIMATION, EXIF = 0x02, 0x08  # flags of WebP
 
+without_autograph = tf.autograph.experimental.do_not_convert
+"""Decorates functions of datasets. TensorFlow would take seconds to convert their `if` and `for`, which depend on no tensor."""
+
 
 def decode(image: tf.Tensor) -> tf.Tensor:
     """Decodes an image into RGB with TensorFlow alone. JPEGs are decoded in the same way as in Pillow.

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_t2t.data.augment import Augmentation, compiled, erase, flip, random_crop, to_uint8
-from keras_t2t.data.decoding import decode_file
+from keras_t2t.data.decoding import decode_file, without_autograph
 from keras_t2t.data.mixing import mix, smooth
 from keras_t2t.data.preparation import center_view
 from keras_t2t.data.randaugment import rand_augment
@@ -68,10 +68,12 @@ def training_batches(
     """
     steps = steps_per_epoch(source, batch_size, shard)
 
+    @without_autograph
     def augmented(image, label, image_seed):
         crop_seed, seed = tf.unstack(tf.random.experimental.stateless_split(image_seed, 2))
         return augment_view(random_crop(image, size, augmentation, crop_seed), augmentation, seed), label
 
+    @without_autograph
     def mixed(index, batch):
         images, labels = batch
         targets = smooth(labels, len(source.classes), augmentation.label_smoothing)
@@ -140,9 +142,11 @@ def seeded_elements(
     """
     epoch_size = steps_per_epoch(source, batch_size, shard) * batch_size
 
+    @without_autograph
     def elements(epoch):
         return source.elements(element_seed(seed, epoch, purpose=-1), shard).take(epoch_size)
 
+    @without_autograph
     def with_seed(index, element):
         index_in_epoch = index % epoch_size * shard[1] + shard[0]
         return (*element, element_seed(seed, first_epoch + index // epoch_size, index_in_epoch))
@@ -233,6 +237,7 @@ def padded_evaluation_batches(
 
 
 def _evaluation_views(source, preprocessing, shard=(0, 1)):
+    @without_autograph
     def prepare(image, label):
         return center_view(decode_file(image), preprocessing), tf.one_hot(label, len(source.classes))
 
@@ -253,8 +258,12 @@ def cached(source: ImageSource) -> ImageSource:
     """
     if not isinstance(source, IndexedSource) or not source.from_files:
         return source
-    dataset = source.elements(None).map(lambda image, label: decode_file(image), tf.data.AUTOTUNE, deterministic=True)
-    pixels = list(dataset.as_numpy_iterator())
+
+    @without_autograph
+    def decoded(image, label):
+        return decode_file(image)
+
+    pixels = list(source.elements(None).map(decoded, tf.data.AUTOTUNE, deterministic=True).as_numpy_iterator())
     sizes = {image.shape for image in pixels}
     if len(sizes) > 1:
         raise DataError(f"Expected images of one size, as caching requires; received: {len(sizes)} sizes")

@@ -35,7 +35,7 @@ def rand_augment(image: tf.Tensor, draws: tf.Tensor, strengths: tf.Tensor) -> tf
         Uint8 tensor of shape `(H, W, 3)`.
     """
     return tf.while_loop(
-        lambda i, image: i < len(draws),
+        lambda i, image: i < draws.shape[0],
         lambda i, image: (i + 1, _apply_operation(image, draws[i], strengths[i])),
         (0, image),
     )[1]

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_t2t.data.augment import random_window, resize_view, to_uint8
 from keras_t2t.data.boxes import NO_BOX, BoxSource
-from keras_t2t.data.decoding import decode_file
+from keras_t2t.data.decoding import decode_file, without_autograph
 from keras_t2t.data.masks import MaskSource
 from keras_t2t.data.pipeline import parallel_over_images, seeded_elements
 
@@ -46,6 +46,7 @@ def segmentation_batches(
         DataError: If there are fewer images than `batch_size`.
     """
 
+    @without_autograph
     def view(image, mask, seed):
         pixels, window, flipped = _random_view(image, size, crop_scale, flip, seed)
         return pixels, mask_view(mask, window, flipped, size)
@@ -88,6 +89,7 @@ def detection_batches(
         DataError: If there are fewer images than `batch_size`.
     """
 
+    @without_autograph
     def view(image, boxes, labels, seed):
         pixels, window, flipped = _random_view(image, size, crop_scale, flip, seed)
         boxes, labels = box_view(boxes, labels, window, flipped, size)

@@ -39,7 +39,7 @@ def to_saved_model(model: keras.Model, path: pathlib.Path, spec: ModelSpec, inpu
     signatures = {"serving_default": module.serve}
     if spec.output != "features" and len(model.output_shape) == 2 and model.input_shape[-1] == 3:
         module.classify = tf.function(
-            _classifier(spec, model.output_shape[-1], infer), [tf.TensorSpec((None,), "string", "encoded")]
+            _classifier(spec, model.output_shape[-1], infer), [tf.TensorSpec((None,), "string", "encoded")], autograph=False
         )
         signatures["classify"] = module.classify
     tf.saved_model.save(module, str(path), signatures)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_t2t.data import BoxSource
-from keras_t2t.data.decoding import decode_file
+from keras_t2t.data.decoding import decode_file, without_autograph
 from keras_t2t.data.views import resized
 from keras_t2t.extras import import_extra
 
@@ -140,6 +140,7 @@ def detect(
     """
     size = image_size or model.input_shape[1:3]
 
+    @without_autograph
     def view(image, *_):
         pixels = decode_file(image)
         return resized(pixels, size), tf.shape(pixels)[:2]

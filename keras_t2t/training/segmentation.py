@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_t2t.data import MaskSource, as_input
-from keras_t2t.data.decoding import decode_file
+from keras_t2t.data.decoding import decode_file, without_autograph
 from keras_t2t.data.views import resized
 from keras_t2t.inference import keras_runtime
 from keras_t2t.preprocessing import ModelSpec, Preprocessing
@@ -105,6 +105,7 @@ def _as_runtime(model):
 def _views(source, size):
     """Yields each image, resized to `size`, and its mask."""
 
+    @without_autograph
     def view(image, mask):
         return resized(decode_file(image), size), mask
 
