@@ -110,6 +110,7 @@ def fit(
     # XLA takes twice as long for a step of this model on CPUs.
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.05, clipnorm=1.0)
     model.compile(optimizer, loss, metrics=[], jit_compile=False)
+    model.optimizer.build(model.trainable_variables)  # or TensorFlow traces the training step twice
     callbacks = [
         SegmentationEvaluation(sources["val"]),
         keras.callbacks.BackupAndRestore(output / "state"),
