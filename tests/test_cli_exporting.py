@@ -26,9 +26,7 @@ def rows(output):
         ("tiny.tflite", (), "tflite, "),
         *mostly_slow(
             [
-                ("tiny.onnx", ("--format", "onnx"), "onnx, "),
-                ("tiny.xml", (), "openvino, "),
-                ("tiny", ("--format", "saved_model"), "saved_model, "),
+                ("tiny.xml", ("--format", "openvino"), "openvino, "),
                 ("tiny.tflite", ("--batch-size", 3, "--input-dtype", "uint8"), "tflite, "),
             ]
         ),

@@ -106,8 +106,19 @@ def test_without_preprocessing_inside(picture, tmp_path):
     np.testing.assert_allclose(model.predict(image, verbose=0), expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", mostly_slow(["model.tflite", "model.onnx", "model"], "model.tflite"))
-@pytest.mark.parametrize("kwargs", mostly_slow([{}, {"include_preprocessing": False}, {"classifier_activation": None}], {}))
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("model.tflite", {}),
+        *mostly_slow(
+            [
+                ("model.tflite", {"include_preprocessing": False}),
+                ("model.onnx", {"classifier_activation": None}),
+                ("model", {"include_preprocessing": False, "classifier_activation": None}),
+            ]
+        ),
+    ],
+)
 def test_exported_files(name, kwargs, picture, tmp_path):
     model = small_model(**kwargs)
     keras_t2t.export(model, tmp_path / name)

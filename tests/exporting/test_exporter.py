@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -42,20 +43,22 @@ def exported(shipped, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", mostly_slow(SMALL_CONFIGS, "performer"))
-@pytest.mark.parametrize("format", FORMATS)
-def test_every_kind_of_model_in_every_format(kind, format, tmp_path):
+def test_every_kind_of_model_in_every_format(kind, tmp_path, monkeypatch):
     """With images that are not square. `python -m tests.exporting.every_variant` tests the variants at their own sizes."""
     model = small_model(kind, classes=7)
-    path = tmp_path / FORMATS[format]
-    report = keras_t2t.export(model, path)
-    assert report.format == format
-    assert not any(":" in op for op in report.ops)
-    runtime = open_exported(path)
-    assert runtime.input_shape == (1 if format == "tflite" else None, 31, 23, 3)
     images = difficult_images(31, 23, 3)
-    expected, received = (comparable(x, runtime.spec.output) for x in (outputs_of(model, images), runtime.run(images)))
-    assert runtime.spec == spec_of(model)
-    assert relative_error(received, expected) < 1e-4
+    outputs = outputs_of(model, images)
+    onnx_file = tmp_path / FORMATS["onnx"]  # OpenVINO reads it, and it need not be made twice
+    monkeypatch.setattr("keras_t2t.exporting.openvino.to_onnx", lambda _, path, *__, **___: shutil.copy(onnx_file, path))
+    for format, name in FORMATS.items():
+        report = keras_t2t.export(model, tmp_path / name)
+        assert report.format == format
+        assert not any(":" in op for op in report.ops)
+        runtime = open_exported(tmp_path / name)
+        assert runtime.input_shape == (1 if format == "tflite" else None, 31, 23, 3)
+        expected, received = (comparable(x, runtime.spec.output) for x in (outputs, runtime.run(images)))
+        assert runtime.spec == spec_of(model)
+        assert relative_error(received, expected) < 1e-4, format
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -164,13 +167,14 @@ def test_onnx_has_fused_operations_of_opset_20(exported):
 
 @pytest.mark.parametrize(
     ("opset", "quantize", "erf", "gelu", "norm"),
-    [(13, None, 6, 0, 0), (13, "int8", 6, 0, 0), (17, None, 6, 0, 0), (19, None, 6, 0, 11), (22, "int8", 0, 6, 11)],
+    [(13, None, 4, 0, 0), (13, "int8", 6, 0, 0), (17, None, 4, 0, 0), (19, None, 4, 0, 6), (22, "int8", 0, 6, 11)],
 )
 @pytest.mark.slow
 def test_onnx_opsets(opset, quantize, erf, gelu, norm, shipped, tmp_path):
     import onnx
 
-    report = keras_t2t.export(shipped, tmp_path / "model.onnx", opset=opset, quantize=quantize)
+    model = shipped if quantize else small_model("performer", classes=7)  # random weights suffer from 8 bits
+    report = keras_t2t.export(model, tmp_path / "model.onnx", opset=opset, quantize=quantize)
     assert report.difference < (0.1 if quantize else 1e-5)
     assert tuple(report.ops.get(name, 0) for name in ("Erf", "Gelu", "LayerNormalization")) == (erf, gelu, norm)
     assert [(entry.domain, entry.version) for entry in onnx.load(tmp_path / "model.onnx").opset_import] == [("", opset)]
@@ -178,9 +182,9 @@ def test_onnx_opsets(opset, quantize, erf, gelu, norm, shipped, tmp_path):
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.slow
-def test_uint8_images(format, shipped, tmp_path):
+def test_uint8_images(format, tmp_path):
     path = tmp_path / FORMATS[format]
-    assert keras_t2t.export(shipped, path, input_dtype="uint8").difference < 1e-4
+    assert keras_t2t.export(small_model("performer", classes=7), path, input_dtype="uint8").difference < 1e-4
     assert open_exported(path).input_dtype == "uint8"
 
 
@@ -231,7 +235,8 @@ def test_labels_are_in_the_file(shipped, exported, tmp_path):
     without = small_model("performer", classes=7)
     keras_t2t.export(without, tmp_path / "model.onnx")
     assert open_exported(tmp_path / "model.onnx").spec.labels is None
-    unusual = keras_t2t.replace_head(shipped, ["left\u2028side", "two\nlines"])
+    keras_t2t.replace_head(shipped, ["left\u2028side", "two\nlines"]).save(tmp_path / "unusual.keras")
+    unusual = keras.saving.load_model(tmp_path / "unusual.keras")
     keras_t2t.export(unusual, tmp_path / "unusual.onnx")
     assert open_exported(tmp_path / "unusual.onnx").spec.labels == ("left\u2028side", "two\nlines")
 
@@ -255,14 +260,6 @@ print(json.dumps(outputs["scores"].numpy().tolist()))
     order = np.argsort(-expected, axis=1)[:, :5]
     assert labels == [[keras_t2t.labels_of(shipped)[i] for i in row] for row in order]
     np.testing.assert_allclose(scores, np.take_along_axis(expected, order, 1), atol=1e-5)
-
-
-@pytest.mark.slow
-def test_fine_tuned_model_loaded_from_a_file(shipped, tmp_path):
-    keras_t2t.replace_head(shipped, ["left", "right"]).save(tmp_path / "model.keras")
-    model = keras.saving.load_model(tmp_path / "model.keras")
-    keras_t2t.export(model, tmp_path / "model.onnx")
-    assert open_exported(tmp_path / "model.onnx").spec.labels == ("left", "right")
 
 
 @pytest.mark.parametrize(
@@ -445,29 +442,28 @@ def test_rejects_damaged_files(name, tmp_path):
         open_exported(tmp_path / "absent.onnx")
 
 
-@pytest.mark.parametrize(
-    ("dtype", "format"),
-    [("mixed_bfloat16", "tflite"), ("mixed_float16", "onnx"), ("bfloat16", "saved_model"), ("float64", "tflite")],
-)
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16", "bfloat16", "float64"])
 @pytest.mark.slow
-def test_models_in_other_precisions_become_float32(dtype, format, tmp_path):
+def test_models_in_other_precisions_become_float32(dtype, tmp_path):
+    """Before they are converted to any format."""
     model = small_model("performer", classes=7, dtype=dtype)
     exact = small_model("performer", classes=7)
     exact.set_weights([weight.astype("float32") for weight in model.get_weights()])
-    keras_t2t.export(model, tmp_path / FORMATS[format])
+    keras_t2t.export(model, tmp_path / "model.tflite")
     images = difficult_images(31, 23, 3)
-    received = open_exported(tmp_path / FORMATS[format]).run(images)
+    received = open_exported(tmp_path / "model.tflite").run(images)
     np.testing.assert_allclose(received, outputs_of(exact, images), rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_inputs_and_outputs_in_lists(shipped, tmp_path):
-    for model in (keras.Model([shipped.input], [shipped.output]), keras.Model({"pixels": shipped.input}, shipped.output)):
-        assert keras_t2t.export(model, tmp_path / "model.onnx", force=True).difference < 1e-4
+def test_inputs_and_outputs_in_lists(tmp_path):
+    small = small_model("performer", classes=7)
+    for model in (keras.Model([small.input], [small.output]), keras.Model({"pixels": small.input}, small.output)):
+        assert keras_t2t.export(model, tmp_path / "model.tflite", force=True).difference < 1e-4
 
     class SubclassedModel(keras.Model):
         def call(self, x):
-            return shipped(x)
+            return small(x)
 
     with pytest.raises(ValueError, match=r"Expected a functional keras\.Model with one input and one output; received: <Sub"):
         keras_t2t.export(SubclassedModel(), tmp_path / "other.onnx")
@@ -518,7 +514,7 @@ def test_errors_of_converters_become_one_line(tmp_path):
 
 @pytest.mark.slow
 def test_single_class(tmp_path):
-    assert keras_t2t.export(small_model("performer", classes=1), tmp_path / "model.onnx").difference == 0
+    assert keras_t2t.export(small_model("performer", classes=1), tmp_path / "model.tflite").difference == 0
 
 
 @pytest.mark.parametrize("format", mostly_slow(FORMATS, "onnx"))

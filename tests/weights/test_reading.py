@@ -28,6 +28,9 @@ def assert_equal_weights(model, other):
         np.testing.assert_array_equal(weight, expected, err_msg=weight.path)
 
 
+KERAS_SUFFIXES = (".weights.h5", ".h5", ".keras")
+
+
 @pytest.fixture
 def loaded(small_config):
     """Returns a model with seeded weights, and the weights by name."""
@@ -37,8 +40,16 @@ def loaded(small_config):
     return model, parameters
 
 
-@pytest.mark.parametrize("small_config", mostly_slow(SMALL_CONFIGS, "performer"), indirect=True)
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth", ".pth.tar", ".weights.h5", ".h5", ".keras"])
+@pytest.mark.parametrize(
+    ("small_config", "suffix"),
+    [
+        *mostly_slow(
+            [(kind, s) for kind in SMALL_CONFIGS for s in KERAS_SUFFIXES], *[("performer", s) for s in KERAS_SUFFIXES]
+        ),
+        *[("performer", suffix) for suffix in (".npz", ".safetensors", ".pth", ".pth.tar")],  # `test_layouts` tests their names
+    ],
+    indirect=["small_config"],
+)
 def test_formats(loaded, suffix, tmp_path):
     model, parameters = loaded
     path = tmp_path / f"model{suffix}"
