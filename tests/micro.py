@@ -1,7 +1,8 @@
-"""A variant that compiles quickly. `python -m tests.micro` is the command line with this variant."""
+"""A variant that compiles quickly. `python -m tests.micro [SCRIPT]` is the command line, or a script, with this variant."""
 
 import os
 import pathlib
+import runpy
 import sys
 
 import pytest
@@ -22,5 +23,9 @@ def add_micro(patch):
 
 if __name__ == "__main__":
     add_micro(pytest.MonkeyPatch())
-    sys.argv[0] = "keras-t2t"
-    cli.main()
+    if sys.argv[1].endswith(".py"):
+        del sys.argv[0]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    else:
+        sys.argv[0] = "keras-t2t"
+        cli.main()

@@ -14,6 +14,7 @@ from keras_t2t import assets, cli
 from keras_t2t.variants import VARIANTS
 from keras_t2t.weights.registry import pretrained_weights_of
 from tests.conftest import DATA, SMALL_CONFIGS, mostly_slow, seeded_parameters
+from tests.micro import add_micro
 from tests.torch_files import Ordered, legacy_file
 from tests.weights.test_published_forms import build
 
@@ -225,12 +226,13 @@ def test_data_check_names_the_files_that_cannot_be_read(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_train_then_evaluate(run, tmp_path):
+def test_train_then_evaluate(run, tmp_path, monkeypatch):
+    add_micro(monkeypatch)
     write_colors(tmp_path / "colors")
-    arguments = ("--data", "colors", "--model", "t2t_vit_tiny_32", "--set", "epochs=2", "--set", "batch_size=5")
+    arguments = ("--data", "colors", "--model", "micro", "--set", "epochs=2", "--set", "batch_size=5")
     status, output, _ = run("train", *arguments, "--output", "run", "--show")
     assert status == 0
-    assert "model: t2t_vit_tiny_32" in output and "epochs: 2" in output
+    assert "model: micro" in output and "epochs: 2" in output
     status, output, error = run("train", *arguments, "--output", "run", "--set", "learning_rate=1e-2", "--set", "seed=3")
     assert status == 0, error
     assert "\nWrote run:\n  model.keras " in output

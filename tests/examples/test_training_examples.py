@@ -1,10 +1,8 @@
 """The training examples run on synthetic images for a few epochs."""
 
-import os
 import pathlib
 import socket
 import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -12,6 +10,7 @@ import PIL.Image
 import pytest
 
 from examples import cifar10, imagenet
+from tests import micro
 from tests.micro import add_micro
 
 pytestmark = pytest.mark.slow
@@ -72,9 +71,9 @@ def test_several_machines(tmp_path):
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
         coordinator = f"localhost:{listener.getsockname()[1]}"
-    command = [sys.executable, "examples/several_machines.py", str(tmp_path / "data"), "--output", str(tmp_path / "run")]
-    command += ["--model", "t2t_vit_tiny_32", "--epochs", "1", "--coordinator", coordinator, "--processes", "2", "--process"]
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(REPOSITORY)}
+    command = [*micro.COMMAND, "examples/several_machines.py", str(tmp_path / "data"), "--output", str(tmp_path / "run")]
+    command += ["--model", "micro", "--epochs", "1", "--coordinator", coordinator, "--processes", "2", "--process"]
+    environment = {**micro.ENVIRONMENT, "KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     started = [
         subprocess.Popen([*command, str(i)], cwd=REPOSITORY, env=environment, stdout=-1, stderr=-1, text=True) for i in range(2)
     ]

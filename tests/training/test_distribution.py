@@ -12,11 +12,15 @@ import pytest
 from keras_t2t.training import Recipe, make_strategy
 from keras_t2t.training.distribution import device_scope
 from keras_t2t.training.trainer import check_strategy
-from tests import micro
+from tests import micro, test_cli
+from tests.micro import add_micro
+
+run = test_cli.run
 
 
 @pytest.mark.slow
-def test_two_devices_match_one(tmp_path):
+def test_two_devices_match_one(run, tmp_path, monkeypatch):
+    add_micro(monkeypatch)
     rng = np.random.default_rng(0)
     for name, color in {"blue": (0, 0, 1), "red": (1, 0, 0)}.items():
         (tmp_path / "data" / name).mkdir(parents=True)
@@ -31,14 +35,15 @@ def test_two_devices_match_one(tmp_path):
         "token_drop_rate": 0.0,
         "global_clipnorm": 0,
     }
-    command = [*micro.COMMAND, "train", "--data", "data", "--model", "micro"]
+    command = ["train", "--data", "data", "--model", "micro"]
     command += [argument for name, value in settings.items() for argument in ("--set", f"{name}={value}")]
+    status, output, error = run(*command, "--output", "one")
+    assert status == 0 and "\nDevice         cpu:0\n" in output, error
+    command = [*micro.COMMAND, *command, "--strategy", "mirrored", "--cpu-devices", "2", "--output", "two"]
+    result = subprocess.run(command, cwd=tmp_path, env=micro.ENVIRONMENT, capture_output=True, text=True)
+    assert result.returncode == 0 and "\nDevice         2 devices\n" in result.stdout, result.stderr[-2000:]
     logs = {}
-    for name, arguments in {"one": [], "two": ["--strategy", "mirrored", "--cpu-devices", "2"]}.items():
-        options = {"cwd": tmp_path, "env": micro.ENVIRONMENT, "capture_output": True, "text": True}
-        result = subprocess.run([*command, *arguments, "--output", name], **options)
-        assert result.returncode == 0, result.stderr[-2000:]
-        assert ("\nDevice         2 devices\n" in result.stdout) == (name == "two")
+    for name in ("one", "two"):
         with (tmp_path / name / "log.csv").open() as file:
             logs[name] = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
     for one, two in zip(logs["one"], logs["two"], strict=True):
