@@ -83,10 +83,22 @@ def mostly_slow(values, *fast):
     return [value if value in fast else slow(value) for value in values]
 
 
+def slow_on_tensorflow(test):
+    """Marks a test as slow, except on other backends, where no faster test covers the same and slow tests are left out."""
+    return pytest.mark.slow(test) if keras.backend.backend() == "tensorflow" else test
+
+
+def initialize_with_zeros(patch):
+    """Initializes kernels with zeros, so that large models are built in half of the time."""
+    patch.setattr(keras.initializers.TruncatedNormal, "__call__", lambda self, shape, dtype=None: np.zeros(shape, dtype))
+
+
 @functools.cache
 def variant_model(variant):
-    """Returns the classifier of a variant with random weights, shared by all tests that do not modify it."""
-    return CONSTRUCTORS[variant](weights=None)
+    """Returns the classifier of a variant without meaningful weights, shared by all tests that do not modify it."""
+    with pytest.MonkeyPatch.context() as patch:
+        initialize_with_zeros(patch)
+        return CONSTRUCTORS[variant](weights=None)
 
 
 @pytest.fixture(params=mostly_slow(SMALL_CONFIGS, "performer", "ghost"))

@@ -7,8 +7,7 @@ import pytest
 
 import keras_t2t
 from keras_t2t import cv, hub
-
-pytestmark = pytest.mark.slow
+from tests.conftest import slow_on_tensorflow
 
 SIZE = (64, 96)
 CONFIG = keras_t2t.T2TConfig(soft_splits=((7, 4, 2), (3, 2, 1), (3, 2, 1)), token_dim=8, embed_dim=24, depth=1, num_heads=2)
@@ -53,6 +52,7 @@ def build(kind):
     return result, MASKS
 
 
+@slow_on_tensorflow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.filterwarnings("ignore:The structure of")
 def test_the_loss_falls(kind):

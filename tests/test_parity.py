@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 import keras_t2t
-from tests.conftest import CONSTRUCTORS, REFERENCES, SMALL_CONFIGS, mostly_slow, relative_error, seeded_parameters
+from tests.conftest import (
+    CONSTRUCTORS,
+    REFERENCES,
+    SMALL_CONFIGS,
+    initialize_with_zeros,
+    mostly_slow,
+    relative_error,
+    seeded_parameters,
+)
 from tests.numpy_t2t import NumpyT2T
 from tests.reference_parameters import reference_images
 
@@ -16,8 +24,8 @@ SLOW_ON_JAX = "JAX compiles each of the published variants for up to two minutes
 
 @pytest.fixture(autouse=True)
 def zero_initialization(monkeypatch):
-    """Initializes kernels with zeros. All weights are loaded anyway, and JAX would compile an initializer for every shape."""
-    monkeypatch.setattr(keras.initializers.TruncatedNormal, "__call__", lambda self, shape, dtype=None: np.zeros(shape, dtype))
+    """All weights are loaded anyway, and JAX would compile an initializer for every shape."""
+    initialize_with_zeros(monkeypatch)
 
 
 @pytest.mark.parametrize("reference", mostly_slow(REFERENCES, "t2t_vit_7", "t2t_vit_14", "t2t_vit_t_14"), indirect=True)

@@ -11,7 +11,7 @@ from keras_t2t.variants import VARIANTS
 from tests.analysis.conftest import model_and_numpy
 from tests.conftest import mostly_slow, variant_model
 
-on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's own profiler")
+on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="counts do not depend on the backend")
 
 
 def profiled(model):
@@ -43,6 +43,7 @@ def test_matches_the_tensorflow_profiler(variant):
     assert 0.004 < others / products < 0.014  # norms, softmax, GELU, biases, residual connections
 
 
+@on_tensorflow
 def test_stages_match_the_matrix_products(pair):
     model, numpy_model, _ = pair
     counted = cost(model)
@@ -132,6 +133,7 @@ def test_openmmlab_counts_norms_but_not_attention(variant):
     assert counts.class_token < counts.products
 
 
+@on_tensorflow
 def test_norm_outputs_match_the_layers():
     model, counts = variant_model("t2t_vit_t_14"), reconcile("t2t_vit_t_14")
     module = model.get_layer("tokens_to_token")

@@ -7,7 +7,7 @@ from keras_t2t.analysis import feature_maps, feature_pyramid
 from keras_t2t.models import pyramid_levels
 from tests.analysis import conftest
 from tests.analysis.conftest import SIZE
-from tests.conftest import PYRAMID_CONFIGS, relative_error
+from tests.conftest import PYRAMID_CONFIGS, relative_error, slow_on_tensorflow
 
 
 def model_and_numpy(kind, **kwargs):
@@ -88,7 +88,7 @@ def test_levels_that_a_model_does_not_have_are_named():
         feature_pyramid(keras_t2t.T2TViT(config, input_shape=(32, 32, 3)))
 
 
-@pytest.mark.slow
+@slow_on_tensorflow
 def test_saving_and_training_do_not_change_the_model(tmp_path, images):
     model, _ = model_and_numpy("performer")
     before = model.predict(images, verbose=0)
