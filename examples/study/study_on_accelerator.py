@@ -14,6 +14,7 @@ import functools
 import json
 import math
 import pathlib
+import re
 import time
 
 import jax
@@ -24,8 +25,9 @@ from jax_augmentation import augment, cutmix  # in this folder
 from PIL import Image
 
 import keras_t2t
-from keras_t2t.keras_internals import LayerwiseUpdates
+from keras_t2t.keras_internals import LayerwiseUpdates, moving_averages
 from keras_t2t.models import replace_head
+from keras_t2t.models.parts import NOT_DECAYED
 from keras_t2t.studies.cells import Cell, load_study, stratified_indices
 from keras_t2t.studies.references import REFERENCES, reference_backbone
 from keras_t2t.studies.results import RESULT
@@ -92,8 +94,8 @@ def make_optimizer(model, settings, steps):
     optimizer = AdamW(
         schedule, weight_decay=settings["weight_decay"], epsilon=1e-8, use_ema=True, ema_momentum=settings["ema_momentum"]
     )
-    names = ("bias", "gamma", "beta", "token", "table", "scale", "scale1", "scale2")
-    optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if v.path.split("/")[-1] in names])
+    excluded = [variable for variable in model.trainable_variables if re.search(NOT_DECAYED, variable.path)]
+    optimizer.exclude_from_weight_decay(excluded)
     optimizer.build(model.trainable_variables)
     return optimizer
 
@@ -122,12 +124,12 @@ def trained(name, settings, seeds, subsets, data, dtype, epoch_steps, epochs):
         subsets: For each seed, the indices of its training images.
         data: Training images and labels, then test images and labels.
         dtype: Dtype policy.
-        epoch_steps: Number of steps between two rows of the log.
-        epochs: Number of rows of the log.
+        epoch_steps: Number of steps in an epoch.
+        epochs: Number of epochs.
 
-    Yields:
-        For each row, the losses and accuracies of all seeds and the seconds. At the end, the model, its trainable and other
-        weights of all seeds, and the averages of the trainable ones.
+    Returns:
+        The losses and accuracies of all seeds in each epoch, the model, its trainable and its other weights of all seeds, and
+        the averages of the trainable ones.
     """
     classes = int(data[1].max()) + 1
     models = [build(name, settings, classes, seed, dtype) for seed in seeds]
@@ -168,17 +170,18 @@ def trained(name, settings, seeds, subsets, data, dtype, epoch_steps, epochs):
         return state, losses.mean(), accuracies.mean()
 
     orders = [shuffled(subset, seed, epochs * epoch_steps, batch) for subset, seed in zip(subsets, seeds, strict=True)]
+    rows = []
     for epoch in range(epochs):
         start = time.perf_counter()
         indices = jnp.stack([order[epoch * epoch_steps : (epoch + 1) * epoch_steps] for order in orders])
         keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), epoch) for seed in seeds])
         state, loss, accuracy = run_epoch(state, indices, keys)
-        loss, accuracy = np.asarray(loss), np.asarray(accuracy)
-        yield loss, accuracy, time.perf_counter() - start
-    average_indices = [i for i, variable in enumerate(optimizer.variables) if "average" in variable.path]
-    averages = [state[2][i] for i in average_indices]
-    assert [a.shape for a in averages] == [t.shape for t in state[0]]
-    yield model, state[0], state[1], averages
+        rows.append((np.asarray(loss), np.asarray(accuracy)))
+        speed = len(seeds) * epoch_steps * batch / (time.perf_counter() - start)
+        print(f"{name}, epoch {epoch + 1}/{epochs}: mean loss {rows[-1][0].mean():.3f}, {speed:,.0f} images/s", flush=True)
+    optimizer_values = {id(variable): value for variable, value in zip(optimizer.variables, state[2], strict=True)}
+    averages = [optimizer_values[id(average)] for _, average in moving_averages(optimizer)]
+    return rows, model, state[0], state[1], averages
 
 
 def shuffled(subset, seed, steps, batch):
@@ -233,14 +236,9 @@ def train_model(name, settings, cells, data, options):
     steps_per_epoch, epochs = len(data[0]) // settings["batch_size"], settings["epochs"]
     settings = {**settings, "warmup_steps": settings["warmup_epochs"] * steps_per_epoch}
     subsets = [stratified_indices(data[1], cell.fraction, cell.seed) for cell in cells]
-    rows = []
-    for item in trained(name, settings, [cell.seed for cell in cells], subsets, data, options.dtype, steps_per_epoch, epochs):
-        if len(item) == 4:
-            model, trainable, non_trainable, averages = item
-            break
-        rows.append(item[:2])
-        speed = len(cells) * steps_per_epoch * settings["batch_size"] / item[2]
-        print(f"{name}, epoch {len(rows)}/{epochs}: mean loss {item[0].mean():.3f}, {speed:,.0f} images/s", flush=True)
+    rows, model, trainable, non_trainable, averages = trained(
+        name, settings, [cell.seed for cell in cells], subsets, data, options.dtype, steps_per_epoch, epochs
+    )
     accuracy = evaluate(name, model, trainable, non_trainable, data[2], data[3])
     ema_accuracy = evaluate(name, model, averages, non_trainable, data[2], data[3])
     for index, cell in enumerate(cells):

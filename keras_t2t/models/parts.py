@@ -48,6 +48,8 @@ BLOCK_CLASSES = {
     "dense": DenseBlock,
 }
 """The block class for each value of `T2TConfig.block`."""
+NOT_DECAYED = r"(^|/)(bias|gamma|beta|token|table|scale\d?)$"
+"""Regular expression for the paths of weights that are excluded from weight decay."""
 
 
 def block_kind(block: EncoderBlock) -> str:

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import statistics
@@ -119,7 +120,7 @@ def write_tables(folder: str | os.PathLike) -> str:
 def _percent(mean, half_width):
     if mean is None:
         return "-"
-    return f"{100 * mean:.1f}" + ("" if half_width != half_width else f" ± {100 * half_width:.1f}")
+    return f"{100 * mean:.1f}" + ("" if math.isnan(half_width) else f" ± {100 * half_width:.1f}")
 
 
 def _markdown(header, rows):
@@ -153,12 +154,12 @@ def _fraction_table(summaries):
     """Returns the accuracy of each model that was trained on several fractions."""
     fractions = sorted({summary.fraction for summary in summaries})
     cells = {(summary.model, summary.fraction): _percent(summary.accuracy, summary.interval) for summary in summaries}
-    models = [model for model in _by_fraction(summaries) if len(_by_fraction(summaries)[model]) > 1]
+    models = [model for model, group in _by_model(summaries).items() if len(group) > 1]
     rows = [[model, *(cells.get((model, fraction), "-") for fraction in fractions)] for model in models]
     return _markdown(["model", *(f"{fraction:.0%} of the images" for fraction in fractions)], rows)
 
 
-def _by_fraction(summaries):
+def _by_model(summaries):
     """Returns the summaries of each model, from small to large fractions."""
     groups: dict[str, list[Summary]] = {}
     for summary in summaries:
@@ -171,7 +172,7 @@ def _draw_accuracies(summaries, path):
     figure = new_figure(7, 1 + 0.32 * len(summaries))
     axes = figure.subplots()
     for position, summary in enumerate(reversed(summaries)):
-        half_width = 0 if summary.interval != summary.interval else 100 * summary.interval
+        half_width = 0 if math.isnan(summary.interval) else 100 * summary.interval
         axes.errorbar(100 * summary.accuracy, position, xerr=half_width, fmt="o", capsize=3, color=PALETTE[0])
     axes.set_yticks(range(len(summaries)), [summary.model for summary in reversed(summaries)])
     axes.set_xlabel("accuracy in %, mean over the seeds and its 95% confidence interval")
@@ -183,7 +184,7 @@ def _draw_fractions(summaries, path):
     """Draws the accuracy of each model over the fraction of the training images."""
     figure = new_figure(7, 4)
     axes = figure.subplots()
-    groups = {model: group for model, group in _by_fraction(summaries).items() if len(group) > 1}
+    groups = {model: group for model, group in _by_model(summaries).items() if len(group) > 1}
     for index, (model, group) in enumerate(groups.items()):
         style = {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)], "capsize": 3}
         fractions, accuracies = [100 * each.fraction for each in group], [100 * each.accuracy for each in group]

@@ -7,11 +7,8 @@ import keras
 
 from keras_t2t.keras_internals import LayerwiseUpdates
 from keras_t2t.models.graph import layers_of, stage_indices
-from keras_t2t.models.parts import head_of
+from keras_t2t.models.parts import NOT_DECAYED, head_of
 from keras_t2t.training.recipe import Recipe
-
-NOT_DECAYED = r"(^|/)(bias|gamma|beta|token|table|scale\d?)$"
-"""Regular expression for the paths of weights that are excluded from weight decay."""
 
 
 @keras.saving.register_keras_serializable("keras_t2t")

@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_t2t.analysis import cost, latency
@@ -128,6 +127,5 @@ def measure_costs(study: Study, output: str | os.PathLike, classes: int = 10, se
             "training_images_per_second": recipe.batch_size / median_time(step, seconds),
         }
         print(f"{name}: {json.dumps(costs[name])}")
-        keras.backend.clear_session()
     pathlib.Path(output).mkdir(parents=True, exist_ok=True)
     (pathlib.Path(output) / COSTS).write_text(json.dumps(costs, indent=2) + "\n")

@@ -14,6 +14,7 @@ import PIL.ImageOps
 import pytest
 
 from keras_t2t.studies import write_tables
+from keras_t2t.training import load_recipe
 
 FOLDER = pathlib.Path(__file__).parents[2] / "examples" / "study"
 
@@ -43,6 +44,14 @@ def test_cutmix_mixes_targets_by_area(monkeypatch):
     share = float(np.asarray(mixed)[0].mean())
     assert 0 < share < 1
     np.testing.assert_allclose(targets, [[1 - share, share], [share, 1 - share]], rtol=1e-5)
+
+
+def test_settings_are_those_of_the_recipe(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import study_on_accelerator
+
+    recipe = load_recipe("small_images")
+    assert {name: getattr(recipe, name) for name in study_on_accelerator.SETTINGS} == study_on_accelerator.SETTINGS
 
 
 @pytest.mark.slow
