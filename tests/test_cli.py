@@ -237,7 +237,7 @@ def test_train_then_evaluate(run, tmp_path, monkeypatch):
     assert status == 0, error
     assert "\nWrote run:\n  model.keras " in output
     card = (tmp_path / "run" / "README.md").read_text()
-    assert "Trained with `keras-t2t train --data colors" in card and "# t2t_vit_tiny_32 on colors\n" in card
+    assert "Trained with `keras-t2t train --data colors" in card and "# micro on colors\n" in card
     status, output, _ = run("evaluate", "run", "--data", "colors", "--split", "train", "--picture", "confusion.png")
     assert status == 0
     model = keras.models.load_model("run/model.keras")
