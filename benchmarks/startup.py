@@ -59,7 +59,7 @@ def measure(path: str, digest: str) -> list[float]:
 
     imported = time.perf_counter() - start
 
-    from keras_t2t.weights import registry
+    from keras_t2t import registry
     from keras_t2t.weights.formats.torch_file import read_torch_file
 
     size = os.path.getsize(path)
@@ -95,8 +95,8 @@ def first_answer(row: str, folder: str) -> float:
 
 def write_cache(home: pathlib.Path) -> tuple[pathlib.Path, str]:
     """Writes a file like the published one to the cache in `home`. Returns its path and its digest."""
+    from keras_t2t.registry import pretrained_weights_of
     from keras_t2t.variants import VARIANTS
-    from keras_t2t.weights.registry import pretrained_weights_of
     from tests.conftest import seeded_parameters
     from tests.torch_files import Ordered, legacy_file
 

@@ -41,9 +41,10 @@ if not _is_command_line():  # the commands import what they need, so that help a
     from keras_t2t.inference import optimize_for_inference, predict_images
     from keras_t2t.models import config_of, feature_pyramid, labels_of, preprocessing_of, replace_head, segmenter
     from keras_t2t.preprocessing import Preprocessing
+    from keras_t2t.registry import list_models
     from keras_t2t.sharing import push_to_hub
     from keras_t2t.variants import VARIANTS
-    from keras_t2t.weights import LoadReport, list_models, load_checkpoint
+    from keras_t2t.weights import LoadReport, load_checkpoint
 
 __version__ = "0.1.0"
 

@@ -14,12 +14,12 @@ from keras_t2t.errors import CheckpointError, did_you_mean, did_you_mean_file
 from keras_t2t.layers import FeatureMap
 from keras_t2t.models import classify, encode, normalize, parts
 from keras_t2t.preprocessing import Preprocessing
+from keras_t2t.registry import PretrainedWeights, pretrained_weights_of
 from keras_t2t.variants import VARIANTS, Variant, find_variant, variant_of
 from keras_t2t.weights import load_checkpoint
 from keras_t2t.weights.architecture import infer_architecture
 from keras_t2t.weights.pretrained import load_pretrained
 from keras_t2t.weights.reading import read_checkpoint
-from keras_t2t.weights.registry import PretrainedWeights, pretrained_weights_of
 
 POOLINGS = (None, "avg", "max", "token")
 

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 import keras_t2t
 from keras_t2t import assets, cli
+from keras_t2t.registry import pretrained_weights_of
 from keras_t2t.variants import VARIANTS
-from keras_t2t.weights.registry import pretrained_weights_of
 from tests.conftest import DATA, SMALL_CONFIGS, mostly_slow, seeded_parameters
 from tests.micro import add_micro
 from tests.torch_files import Ordered, legacy_file

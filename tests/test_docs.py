@@ -16,8 +16,8 @@ import keras_t2t
 from examples import detection, segmentation
 from keras_t2t import assets
 from keras_t2t.analysis import multiply_accumulates, reconcile
+from keras_t2t.registry import PUBLISHED_WEIGHTS
 from keras_t2t.training import RECIPES
-from keras_t2t.weights.registry import PUBLISHED_WEIGHTS
 from tests.conftest import CONSTRUCTORS, variant_model
 from tests.pages import PAGES, README, ROOT, SMALLER, code_of, commands_of, run
 from tests.test_cli_messages import COMMANDS

@@ -10,10 +10,10 @@ import pytest
 import keras_t2t
 from keras_t2t.models import parts, spec_of
 from keras_t2t.preprocessing import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Preprocessing
+from keras_t2t.registry import PUBLISHED_WEIGHTS, SHIPPED_WEIGHTS
 from keras_t2t.training import RECIPES
 from keras_t2t.training.recipes import finetune
 from keras_t2t.training.trainer import build_model
-from keras_t2t.weights.registry import PUBLISHED_WEIGHTS, SHIPPED_WEIGHTS
 from tests.conftest import CONSTRUCTORS, SMALL_CONFIGS, mostly_slow
 
 ODD = Preprocessing(image_size=(31, 46), crop_fraction=0.8, interpolation="bilinear", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))

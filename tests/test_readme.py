@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from keras_t2t.weights.registry import PUBLISHED_WEIGHTS, SHIPPED_WEIGHTS
+from keras_t2t.registry import PUBLISHED_WEIGHTS, SHIPPED_WEIGHTS
 from tests.conftest import CONSTRUCTORS
 from tests.pages import README, code_of, run
 from tests.test_applications import PARAMETERS

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 import keras_t2t
+from keras_t2t.registry import SHIPPED_WEIGHTS
 from keras_t2t.sharing import card_text, hub_card
-from keras_t2t.weights.registry import SHIPPED_WEIGHTS
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from keras_t2t.cli.libraries import native_messages_hidden
 from keras_t2t.cli.messages import with_unit
 from keras_t2t.configs import T2TConfig
 from keras_t2t.errors import did_you_mean, did_you_mean_file
+from keras_t2t.registry import pretrained_weights_of
 from keras_t2t.variants import VARIANTS, did_you_mean_variant, variant_called, variant_of
 
 if TYPE_CHECKING:
@@ -31,11 +32,13 @@ def check_models(value: Any) -> Any:
 
     Raises:
         FileNotFoundError: If it is the path of a file or folder that does not exist.
-        ValueError: If there is no such variant, file or folder.
+        ValueError: If there are no such weights, or no such variant, file or folder.
     """
     for name in [value] if isinstance(value, str) else value or ():
         variant, path = name.partition(":")[0], pathlib.Path(name)
-        if not variant_called(variant) and not path.exists():
+        if variant_called(variant):
+            _check_weights(*_split(name), name)
+        elif not path.exists():
             if os.sep in variant:  # before a colon, so that a mistyped VARIANT:FILE gets its own hint
                 existing_path(path)
             hint = did_you_mean_file(path) or did_you_mean_variant(variant)
@@ -43,6 +46,17 @@ def check_models(value: Any) -> Any:
                 f"Expected a file, a folder, or one of the variants {', '.join(VARIANTS)}; received: {name!r}{hint}"
             )
     return value
+
+
+def _check_weights(variant, weights, name):
+    """Raises an error if `weights` are neither pretrained weights of a variant nor a file nor `None`."""
+    pretrained = pretrained_weights_of(variant)
+    if weights and weights not in pretrained and not pathlib.Path(weights).is_file():
+        names = ", ".join(pretrained) or "none available"
+        raise ValueError(
+            f"Expected pretrained weights of {variant} ({names}) or a file after the colon; received: {name!r}"
+            f"{did_you_mean(weights, pretrained) or did_you_mean_file(weights)}"
+        )
 
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, callback=check_models)]
@@ -161,19 +175,12 @@ def open_checkpoint(path: str | pathlib.Path, config: T2TConfig | None = None, n
 
 def _open_variant(name, trained):
     from keras_t2t.applications import T2TViT
-    from keras_t2t.weights.registry import pretrained_weights_of
 
     variant, weights = _split(name)
     pretrained = pretrained_weights_of(variant)
     if weights in pretrained:
         return T2TViT(variant, weights=weights, name=variant)
     if weights:
-        if not pathlib.Path(weights).is_file():
-            names = ", ".join(pretrained) or "none available"
-            raise ValueError(
-                f"Expected pretrained weights of {variant} ({names}) or a file after the colon; received: {name!r}"
-                f"{did_you_mean(weights, pretrained) or did_you_mean_file(weights)}"
-            )
         return open_checkpoint(weights, VARIANTS[variant].config)
     if trained:
         choices = ", ".join(f"{variant}:{known}" for known in pretrained) or f"{variant}:FILE"

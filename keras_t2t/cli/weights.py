@@ -2,7 +2,7 @@
 
 import math
 import pathlib
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -21,10 +21,8 @@ from keras_t2t.cli.models import (
 )
 from keras_t2t.configs import token_grid
 from keras_t2t.preprocessing import ModelSpec, Preprocessing
+from keras_t2t.registry import PretrainedWeights, pretrained_weights_of
 from keras_t2t.variants import VARIANTS, find_variant
-
-if TYPE_CHECKING:
-    from keras_t2t.weights.registry import PretrainedWeights
 
 HeadsOption = Annotated[
     int | None,
@@ -72,7 +70,6 @@ def info_command(
 
 def _print_variants():
     from keras_t2t.weights.pretrained import cache_folder
-    from keras_t2t.weights.registry import pretrained_weights_of
 
     table = Table("variant", "parameters", "weights (top-1 %)", "on this machine", title="Models")
     for name in VARIANTS:
@@ -87,7 +84,7 @@ def _print_variants():
     )
 
 
-def _local_file(weights: "PretrainedWeights") -> pathlib.Path | None:
+def _local_file(weights: PretrainedWeights) -> pathlib.Path | None:
     """Returns the path of weights on this machine, or `None` if they are not here."""
     from keras_t2t.weights.pretrained import cache_folder
 
@@ -96,8 +93,6 @@ def _local_file(weights: "PretrainedWeights") -> pathlib.Path | None:
 
 
 def _print_variant(name):
-    from keras_t2t.weights.registry import pretrained_weights_of
-
     config = find_variant(name).config
     print(f"{name}: {with_unit(_parameters(name))} parameters\n{config}")
     for weights in pretrained_weights_of(name).values():

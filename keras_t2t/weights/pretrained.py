@@ -16,11 +16,11 @@ import keras
 
 from keras_t2t.configs import token_grid
 from keras_t2t.errors import CheckpointError, DownloadError
+from keras_t2t.registry import MIRROR, PretrainedWeights
 from keras_t2t.variants import VARIANTS
 from keras_t2t.weights.loading import LoadReport, load_checkpoint
 from keras_t2t.weights.matching import match
 from keras_t2t.weights.reading import read_checkpoint
-from keras_t2t.weights.registry import MIRROR, PretrainedWeights
 
 TIMEOUT = 30  # seconds to wait for the next bytes from the server
 TEMPORARY = ".temporary-"  # prefix of folders for unfinished files

@@ -5,7 +5,7 @@ import hashlib
 
 import numpy as np
 
-from keras_t2t.weights import registry
+from keras_t2t import registry
 
 
 def publish_digest(monkeypatch, data, variant="t2t_vit_7", name="imagenet", digits=None):

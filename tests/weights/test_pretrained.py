@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import keras_t2t
+from keras_t2t import registry
 from keras_t2t.variants import VARIANTS
-from keras_t2t.weights import pretrained, registry
+from keras_t2t.weights import pretrained
 from keras_t2t.weights.names import name_map
 from tests.conftest import DATA, relative_error, seeded_parameters
 from tests.reference_parameters import reference_images

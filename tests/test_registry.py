@@ -10,12 +10,12 @@ import pytest
 
 import keras_t2t
 from keras_t2t.assets import class_names
+from keras_t2t.registry import PUBLISHED_WEIGHTS, SHIPPED_WEIGHTS, pretrained_weights_of
 from keras_t2t.variants import VARIANTS
 from keras_t2t.weights import pretrained
-from keras_t2t.weights.registry import PUBLISHED_WEIGHTS, SHIPPED_WEIGHTS, pretrained_weights_of
 from tests.conftest import CONSTRUCTORS
 
-REPOSITORY = pathlib.Path(__file__).parents[2]
+REPOSITORY = pathlib.Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("source", PUBLISHED_WEIGHTS, ids=lambda source: f"{source.variant}-{source.name}")
