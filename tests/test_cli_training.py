@@ -38,7 +38,7 @@ def test_training_from_start_to_end_and_on(run, colors, tmp_path):
         "Classes        2: blue, red\n"
         "Images         10 for training, 2 for validation\n"
         "Image size     32x32\n"
-        "Batch size     10 (all training images)\n"
+        "Batch size     10, 1 step per epoch\n"
         "Learning rate  0.002, adamw\n"
         "Epochs         2\n"
         "Device         cpu:0\n"

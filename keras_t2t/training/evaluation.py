@@ -23,7 +23,8 @@ class EvaluationReport:
         confusion: Confusion matrix, an int array `(classes, classes)`: number of images by true class (row) and predicted
             class (column).
         top5: Fraction of images whose class is among the top five predictions; `None` for five classes or fewer.
-        images_per_second: Rate of the whole evaluation, including reading and resizing.
+        images_per_second: Rate of the evaluation, including reading and resizing. If there are several batches, the first one,
+            which compiles the model, does not count.
     """
 
     classes: tuple[str, ...]
@@ -74,7 +75,8 @@ def evaluate(
     spec, count = runtime.spec, len(source.classes)
     names = spec.labels or source.classes
     order = [names.index(name) for name in source.classes] if set(names) == set(source.classes) else range(count)
-    confusion, in_top5, start = np.zeros((count, count), "int64"), 0, time.perf_counter()
+    confusion, in_top5 = np.zeros((count, count), "int64"), 0
+    start, untimed = time.perf_counter(), 0
     for views, targets in evaluation_batches(source, preprocessing or spec.preprocessing, batch_size).as_numpy_iterator():
         scores = runtime.run(as_input(views, spec, runtime.input_dtype))
         if scores.ndim != 2:
@@ -85,8 +87,10 @@ def evaluate(
         labels = np.argmax(targets, -1)
         np.add.at(confusion, (labels, scores.argmax(-1)), 1)
         in_top5 += (np.argsort(-scores, -1)[:, :5] == labels[:, None]).sum()
-    seconds = time.perf_counter() - start
-    return EvaluationReport(source.classes, confusion, in_top5 / len(source) if count > 5 else None, len(source) / seconds)
+        if not untimed and len(targets) < len(source):
+            start, untimed = time.perf_counter(), len(targets)
+    rate = (len(source) - untimed) / (time.perf_counter() - start)
+    return EvaluationReport(source.classes, confusion, in_top5 / len(source) if count > 5 else None, rate)
 
 
 def draw_confusion(report: EvaluationReport, path: pathlib.Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import keras
 
 from keras_t2t.data import ImageSource
+from keras_t2t.errors import counted
 from keras_t2t.training.callbacks import accuracy_of, stops_early
 from keras_t2t.training.recipe import Recipe
 
@@ -46,7 +47,7 @@ def opening(
         "Images": f"{images:,} for training, {len(sources[held_out]):,} for validation"
         + (" (the test images)" if held_out == "test" else ""),
         "Image size": f"{recipe.image_size}x{recipe.image_size}",
-        "Batch size": f"{recipe.batch_size}" + (" (all training images)" if recipe.batch_size == images else ""),
+        "Batch size": f"{recipe.batch_size}, {counted(images // recipe.batch_size, 'step')} per epoch",
         "Learning rate": f"{recipe.learning_rate:g}, {recipe.optimizer}",
         "Epochs": f"{total}" + (f", the last {cooldown} at the final learning rate" if cooldown else ""),
         "Device": device,

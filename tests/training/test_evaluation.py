@@ -1,5 +1,8 @@
 """Accuracies and the confusion matrix match counts by hand."""
 
+import itertools
+import types
+
 import keras
 import numpy as np
 import PIL.Image
@@ -34,9 +37,16 @@ def test_report_matches_counts_by_hand(tmp_path):
     assert report.top1 == pytest.approx(5 / 7)
     assert report.top5 == pytest.approx(6 / 7)  # for the image of class 6, class 0 ranks last
     np.testing.assert_allclose(report.class_accuracies, [2 / 3, 2 / 3, np.nan, 1, np.nan, np.nan, np.nan])
-    assert report.images_per_second > 0
     draw_confusion(report, tmp_path / "confusion.png")
     assert min(PIL.Image.open(tmp_path / "confusion.png").size) > 400
+
+
+@pytest.mark.parametrize(("batch_size", "rate"), [(3, 4), (7, 7)])
+def test_the_first_of_several_batches_is_not_timed(monkeypatch, batch_size, rate):
+    clock = types.SimpleNamespace(perf_counter=itertools.count().__next__)  # a second passes between two looks at it
+    monkeypatch.setattr("keras_t2t.training.evaluation.time", clock)
+    source = from_arrays(np.zeros((7, 8, 8, 3), "uint8"), [0, 1, 0, 1, 0, 1, 0], ["a", "b"])
+    assert evaluate(brightness_model(2), source, batch_size).images_per_second == rate
 
 
 def test_confusion_picture_leaves_zeros_blank(tmp_path, monkeypatch):

@@ -77,15 +77,15 @@ def test_opening():
         "Classes        3: a class with a long name, another class with a long ...",
         "Images         4 for training, 3 for validation (the test images)",
         "Image size     224x224",
-        "Batch size     4 (all training images)",
+        "Batch size     4, 1 step per epoch",
         "Learning rate  0.0005, adamw",
         "Epochs         6, the last 2 at the final learning rate",
         "Device         gpu:1",
         "Output         a/b",
     ]
-    shorter = opening(RECIPE.replace(batch_size=3, cooldown_epochs=0), model, {**sources, "val": sources["test"]}, "cpu:0", "x")
+    shorter = opening(RECIPE.replace(batch_size=2, cooldown_epochs=0), model, {**sources, "val": sources["test"]}, "cpu:0", "x")
     assert "Model          t2t_vit_7, random weights\n" in shorter
-    assert "\nBatch size     3\n" in shorter and "\nEpochs         4\n" in shorter
+    assert "\nBatch size     2, 2 steps per epoch\n" in shorter and "\nEpochs         4\n" in shorter
 
 
 def rows(*accuracies):
