@@ -99,6 +99,12 @@ def test_lora_finds_the_dense_layers(model):
     assert names == {"qkv", "kqv", "projection", "fc1", "fc2"}
 
 
+def test_known_fault_of_kerashub_lora_finds_no_layers_by_default(model):
+    backbone = hub.backbone(model)
+    backbone.enable_lora(2, keras_hub.models.Backbone.default_lora_layer_names(backbone))
+    assert not [weight for weight in backbone.weights if "lora" in weight.name]
+
+
 def test_backbones_from_a_variant_and_of_any_size():
     backbone = hub.T2TViTBackbone("t2t_vit_tiny_32")
     assert backbone.input_shape == (None, None, None, 3)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from keras_t2t.data.masks import size_of_image
 from keras_t2t.data.sources import SUFFIXES, shuffled_indices
 from keras_t2t.errors import DataError
 
@@ -29,12 +30,16 @@ class BoxSource:
             pixel of an image is (0, 0, 1, 1).
         labels: Class indices, int32 of shape `(N, M)`; -1 in rows without a box.
         classes: Names of the classes.
+        ignored_boxes: Boxes of shape `(N, K, 4)` that are not trained on, and that a detector may find or not, such as crowds.
+        ignored_labels: Their class indices, of shape `(N, K)`.
     """
 
     images: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
+    ignored_boxes: np.ndarray | None = None
+    ignored_labels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -67,7 +72,8 @@ def from_voc(
         split: Name of a file in `ImageSets/Main`, such as `"train"`, with the name of an image in each line. Defaults to all
             files in `Annotations`.
         classes: Names of the classes. Defaults to the names in the files, sorted. Pass them if a split may lack a class.
-        with_difficult: Whether to include boxes that are marked as difficult.
+        with_difficult: Whether boxes that are marked as difficult are like the others. Otherwise, they are ignored in training
+            and in evaluation.
 
     Raises:
         DataError: If a file is missing or cannot be read, if it has an unknown class, or if a box is empty or outside of its
@@ -92,7 +98,7 @@ def from_voc(
     rows = []
     for name in names:
         image = _image_file(folder / "JPEGImages", name)
-        rows.append((image, _read_voc(annotations / f"{name}.xml", with_difficult)))
+        rows.append((image, _read_voc(annotations / f"{name}.xml", image, with_difficult)))
     return _source(rows, classes, folder)
 
 
@@ -103,20 +109,20 @@ def _image_file(folder, name):
     return found[0]
 
 
-def _read_voc(path, with_difficult):
-    """Returns the (class, box) pairs of an annotation file, after checking them."""
+def _read_voc(path, image, with_difficult):
+    """Returns the (class, box, ignored) triples of an annotation file, after checking them."""
     try:
         root = xml.etree.ElementTree.parse(path).getroot()
         size = int(root.findtext("size/width") or 0), int(root.findtext("size/height") or 0)
         objects = []
         for entry in root.iter("object"):
-            if entry.findtext("difficult") == "1" and not with_difficult:
-                continue
             x_min, y_min, x_max, y_max = (_coordinate(entry, side) for side in ("xmin", "ymin", "xmax", "ymax"))
-            objects.append((entry.findtext("name") or "", (x_min - 1, y_min - 1, x_max, y_max)))
+            ignored = entry.findtext("difficult") == "1" and not with_difficult
+            objects.append((entry.findtext("name") or "", (x_min - 1, y_min - 1, x_max, y_max), ignored))
     except (OSError, ValueError, xml.etree.ElementTree.ParseError) as error:
         raise DataError(f"Cannot read {path}: {error}") from error
-    return [(name, checked_box(box, size, path)) for name, box in objects]
+    size = size if all(size) else size_of_image(image)
+    return [(name, checked_box(box, size, path), ignored) for name, box, ignored in objects]
 
 
 def _coordinate(entry, side):
@@ -131,18 +137,18 @@ def checked_box(box: Sequence[float], size: tuple[int, int], path: str | os.Path
 
     Args:
         box: (x_min, y_min, x_max, y_max) in pixels.
-        size: `(width, height)` of the image, or zeros if it is unknown.
+        size: `(width, height)` of the image.
         path: The file, for the error message.
 
     Raises:
         DataError: If the box is empty or more than one pixel outside of the image.
     """
     x_min, y_min, x_max, y_max = box
-    width, height = (side or float("inf") for side in size)
+    width, height = size
     if not (-1 <= x_min < x_max <= width + 1 and -1 <= y_min < y_max <= height + 1):
-        image = f"the image of {size[0]}x{size[1]} pixels" if all(size) else "the image"
         raise DataError(
-            f"Expected a box (x_min, y_min, x_max, y_max) that is not empty, inside {image}; {path} has {tuple(box)}"
+            "Expected a box (x_min, y_min, x_max, y_max) that is not empty, inside the image of "
+            f"{width}x{height} pixels; {path} has {tuple(box)}"
         )
     return max(x_min, 0.0), max(y_min, 0.0), min(x_max, width), min(y_max, height)
 
@@ -150,7 +156,7 @@ def checked_box(box: Sequence[float], size: tuple[int, int], path: str | os.Path
 def from_coco(annotations: str | os.PathLike, images: str | os.PathLike) -> BoxSource:
     """Returns the images of a JSON file in the format of COCO.
 
-    The classes are those of the file, in the order of their ids. Crowds are left out.
+    The classes are those of the file, in the order of their ids. Crowds are ignored in training and in evaluation.
 
     Args:
         annotations: The JSON file, with `images`, `annotations` and `categories`.
@@ -170,10 +176,9 @@ def from_coco(annotations: str | os.PathLike, images: str | os.PathLike) -> BoxS
         sizes = {entry["id"]: (entry["width"], entry["height"]) for entry in content["images"]}
         objects = defaultdict(list)
         for entry in content["annotations"]:
-            if not entry.get("iscrowd"):
-                x, y, width, height = entry["bbox"]
-                box = checked_box((x, y, x + width, y + height), sizes[entry["image_id"]], annotations)
-                objects[entry["image_id"]].append((names[entry["category_id"]], box))
+            x, y, width, height = entry["bbox"]
+            box = checked_box((x, y, x + width, y + height), sizes[entry["image_id"]], annotations)
+            objects[entry["image_id"]].append((names[entry["category_id"]], box, bool(entry.get("iscrowd"))))
         files = [(pathlib.Path(images) / entry["file_name"], objects[entry["id"]]) for entry in content["images"]]
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         reason = f"there is no {error}" if isinstance(error, KeyError) else error
@@ -185,18 +190,27 @@ def from_coco(annotations: str | os.PathLike, images: str | os.PathLike) -> BoxS
 
 
 def _source(rows, classes, origin):
-    """Returns the source for pairs of an image file and its (class, box) pairs."""
+    """Returns the source for pairs of an image file and its (class, box, ignored) triples."""
     if not rows:
         raise DataError(f"Found no images in {origin}")
-    found = sorted({name for _, objects in rows for name, _ in objects})
+    found = sorted({name for _, objects in rows for name, _, ignored in objects if not ignored})
     classes = tuple(found if classes is None else classes)
     unknown = sorted(set(found) - set(classes))
     if unknown:
         raise DataError(f"Expected boxes of the classes {list(classes)} in {origin}; found {unknown}")
-    most = max(1, *(len(objects) for _, objects in rows))
-    boxes = np.full((len(rows), most, 4), NO_BOX, "float32")
-    labels = np.full((len(rows), most), NO_BOX, "int32")
-    for row, (_, objects) in enumerate(rows):
-        for column, (name, box) in enumerate(objects):
-            boxes[row, column], labels[row, column] = box, classes.index(name)
-    return BoxSource(np.array([str(path) for path, _ in rows]), boxes, labels, classes)
+    images = np.array([str(path) for path, _ in rows])
+    known = [[each for each in objects if each[0] in classes] for _, objects in rows]
+    objects = [[(box, classes.index(name), ignored) for name, box, ignored in each] for each in known]
+    return BoxSource(images, *_padded(objects, False), classes, *_padded(objects, True))
+
+
+def _padded(objects, which):
+    """Returns the boxes `(N, M, 4)` and the labels `(N, M)` of the objects that are ignored, or of the others."""
+    chosen = [[(box, label) for box, label, ignored in each if ignored is which] for each in objects]
+    most = max(1, *map(len, chosen))
+    boxes = np.full((len(chosen), most, 4), NO_BOX, "float32")
+    labels = np.full((len(chosen), most), NO_BOX, "int32")
+    for row, each in enumerate(chosen):
+        for column, (box, label) in enumerate(each):
+            boxes[row, column], labels[row, column] = box, label
+    return boxes, labels

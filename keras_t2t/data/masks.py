@@ -47,7 +47,7 @@ class MaskSource:
             DataError: If the mask has an index that is neither a class nor `ignore`.
         """
         mask = read_indices(self.masks[index])
-        wrong = mask[(mask >= len(self.classes)) & self.has_class(mask)]
+        wrong = mask[((mask < 0) | (mask >= len(self.classes))) & self.has_class(mask)]
         if wrong.size:
             ignored = "" if self.ignore is None else f", or {self.ignore} for no class"
             raise DataError(
@@ -112,16 +112,26 @@ def from_masks(
 
 
 def _check_pair(image_path, mask_path):
-    image, mask = _open(image_path), _open(mask_path)
-    with image, mask:
-        turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
-        size = image.size[::-1] if turned else image.size
+    size = size_of_image(image_path)
+    with _open(mask_path) as mask:
         if mask.size != size:
             raise DataError(
                 f"Expected a mask of the size of its image, {size[0]}x{size[1]}; {mask_path} has {mask.size[0]}x{mask.size[1]}"
             )
         if len(mask.getbands()) > 1:
             raise DataError(f"Expected a mask with one channel of class indices; {mask_path} has the mode {mask.mode}")
+
+
+def size_of_image(path: str | os.PathLike) -> tuple[int, int]:
+    """Returns the width and height of an image in pixels, after turning it as its EXIF orientation says.
+
+    Raises:
+        DataError: If the file is not an image.
+        ImportError: If Pillow is not installed.
+    """
+    with _open(path) as image:
+        turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+        return image.size[::-1] if turned else image.size
 
 
 def read_indices(path: str | os.PathLike) -> np.ndarray:

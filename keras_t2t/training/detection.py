@@ -88,11 +88,11 @@ def coco_average_precision(detections: Sequence[Detections], source: BoxSource) 
         truth.dataset = {
             "images": [{"id": index} for index in range(len(source))],
             "categories": [{"id": index} for index in range(len(source.classes))],
-            "annotations": _annotations(zip(source.boxes, source.labels, itertools.repeat(None))),
+            "annotations": _annotations(_truth(source)),
         }
         truth.createIndex()
         found = coco.COCO()
-        rows = ((each.boxes, each.labels, each.scores) for each in detections)
+        rows = ((each.boxes, each.labels, {"score": each.scores}) for each in detections)
         found.dataset = {**truth.dataset, "annotations": _annotations(rows)}
         found.createIndex()
         evaluation = cocoeval.COCOeval(truth, found, "bbox")
@@ -103,24 +103,36 @@ def coco_average_precision(detections: Sequence[Detections], source: BoxSource) 
     return DetectionReport(source.classes, precision.mean((0, 1)), precision[0].mean(0))
 
 
+def _truth(source):
+    """Yields the boxes of each image, their labels, and which of them are crowds in the sense of COCO: the ignored ones."""
+    for boxes, labels, *ignored in zip(source.boxes, source.labels, *_ignored(source), strict=True):
+        crowds = np.repeat([0, 1], [len(labels), len(ignored[1])])
+        yield np.concatenate([boxes, ignored[0]]), np.concatenate([labels, ignored[1]]), {"iscrowd": crowds}
+
+
+def _ignored(source):
+    """Returns the ignored boxes and labels of a source, which may have none."""
+    if source.ignored_boxes is None:
+        return np.empty((len(source), 0, 4)), np.empty((len(source), 0), "int32")
+    return source.ignored_boxes, source.ignored_labels
+
+
 def _annotations(rows):
-    """Returns boxes in COCO's format. Rows without a box are left out."""
+    """Returns annotations as in a COCO file, for the boxes, labels and properties of each image. Labels of -1 are no boxes."""
     annotations: list[dict[str, Any]] = []
-    for image, (boxes, labels, scores) in enumerate(rows):
-        for row, (box, label) in enumerate(zip(boxes, labels, strict=True)):
-            if label < 0:
-                continue
-            x_min, y_min, x_max, y_max = map(float, box)
+    for image, (boxes, labels, properties) in enumerate(rows):
+        for row in np.flatnonzero(labels >= 0):
+            x_min, y_min, x_max, y_max = map(float, boxes[row])
             width, height = x_max - x_min, y_max - y_min
             annotation: dict[str, Any] = {
                 "id": len(annotations) + 1,
                 "image_id": image,
-                "category_id": int(label),
+                "category_id": int(labels[row]),
                 "bbox": [x_min, y_min, width, height],
                 "area": width * height,
                 "iscrowd": 0,
             }
-            annotations.append(annotation if scores is None else {**annotation, "score": float(scores[row])})
+            annotations.append({**annotation, **{name: values[row].item() for name, values in properties.items()}})
     return annotations
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import PIL.Image
 import pytest
@@ -37,9 +38,11 @@ def test_voc(tmp_path):
     np.testing.assert_array_equal(source.boxes[0], [[0, 0, 10, 20], [30, 2, 40, 30]])
     np.testing.assert_array_equal(source.labels, [[1, 0], [-1, -1]])  # an image without boxes is an image
     assert (source.boxes[1] == -1).all()
+    assert (source.ignored_labels == -1).all()  # no class of these boxes is that of the difficult one
     assert from_voc(tmp_path, with_difficult=True).classes == ("ant", "cat", "dog")
     train = from_voc(tmp_path, "train", ["dog", "cat", "ant"])
     assert len(train) == 1 and train.labels.tolist() == [[1, 2]]
+    assert train.ignored_boxes.tolist() == [[[4, 4, 8, 8]]] and train.ignored_labels.tolist() == [[0]]
 
 
 def write_coco(folder, **changes):
@@ -65,6 +68,8 @@ def test_coco(tmp_path):
     assert source.classes == ("car", "toothbrush")
     np.testing.assert_array_equal(source.boxes[0], [[2.5, 3, 12.5, 23.5], [30, 20, 40, 30]])
     np.testing.assert_array_equal(source.labels, [[1, 0], [-1, -1]])
+    np.testing.assert_array_equal(source.ignored_boxes, [[[0, 0, 40, 30]], [[-1] * 4]])
+    np.testing.assert_array_equal(source.ignored_labels, [[0], [-1]])
 
 
 def test_box_view_by_hand():
@@ -75,6 +80,13 @@ def test_box_view_by_hand():
         view, kept = box_view(boxes, labels, window, tf.constant(flipped), (20, 24))
         assert kept.numpy().tolist() == [6, -1, -1, -1]  # the first is outside; less than a quarter of the third is inside
         assert view.numpy().tolist() == [expected, [-1] * 4, [-1] * 4, [-1] * 4]
+
+
+def test_known_fault_of_keras_random_crop_swaps_x_and_y():
+    layer = keras.layers.RandomCrop(20, 30, bounding_box_format="xyxy")
+    boxes = {"boxes": tf.constant([[[1.0, 12, 6, 15]]]), "labels": tf.constant([[0]])}
+    moved = layer.transform_bounding_boxes(boxes, (5, 0))["boxes"]  # 5 rows are cut off at the top
+    assert moved.numpy().tolist() == [[[0, 12, 1, 15]]]  # (1, 7, 6, 10) would be right
 
 
 @pytest.mark.parametrize("key", ["labels", "classes"])
@@ -108,7 +120,11 @@ def test_bad_annotations_are_named(tmp_path):
     error_of(r"Cannot read .*c\.xml: an object has no xmin", "cat", 0, "", 5, 8, 20)
     write_voc(tmp_path, {"c": [("cat", 0, 0, 1, 41, 31)]})  # off by one, as in many data sets
     assert from_voc(tmp_path).boxes.tolist() == [[[0, 0, 40, 30]]]
-    (tmp_path / "Annotations" / "c.xml").write_text("<annotation>")
+    file = tmp_path / "Annotations" / "c.xml"
+    file.write_text(f"<annotation>{OBJECT.format('cat', 0, 5, 5, 8, 32)}</annotation>")
+    with pytest.raises(keras_t2t.DataError, match="inside the image of 40x30 pixels"):  # the size of the image file
+        from_voc(tmp_path)
+    file.write_text("<annotation>")
     with pytest.raises(keras_t2t.DataError, match=r"Cannot read .*c\.xml"):
         from_voc(tmp_path)
 

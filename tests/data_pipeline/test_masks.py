@@ -1,5 +1,7 @@
 """Masks: reading, views that move with the image, and errors."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import PIL.Image
@@ -137,6 +139,9 @@ def test_bad_masks_are_named(folder):
         source.read_mask(1)
     with pytest.raises(tf.errors.OpError, match=message):
         next(segmentation_batches(source, (16, 24), 3).as_numpy_iterator())
+    PIL.Image.fromarray(np.full(SIZE, -2, "int32")).save(folder / "negative.tif")
+    with pytest.raises(keras_t2t.DataError, match=r"negative\.tif has -2"):
+        dataclasses.replace(source, masks=np.array([str(folder / "negative.tif")])).read_mask(0)
     with pytest.raises(keras_t2t.DataError, match=r"Expected class indices from 0 to 2; .*0\.png has 255"):
         source_of(folder, ignore=None).read_mask(0)
     PIL.Image.fromarray(np.zeros((40, 24), "uint8")).save(folder / "masks" / "1.png")

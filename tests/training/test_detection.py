@@ -1,5 +1,6 @@
 """The average precision: values that are known by construction, and detectors on files."""
 
+import dataclasses
 import sys
 
 import keras
@@ -47,6 +48,17 @@ def test_missed_shifted_and_wrong_boxes():
     worse = coco_average_precision([Detections(two, np.array([0, 0]), np.array([0.9, 0.8]))], shifted)
     assert worse.average_precision == pytest.approx(0.5)
     assert coco_average_precision([NOTHING], shifted).average_precision == 0
+
+
+def test_a_detection_of_an_ignored_box_does_not_count():
+    cat, crowd, elsewhere = [0, 0, 10, 20], [40, 40, 80, 80], [200, 0, 210, 20]
+    source = source_of(([cat], [0]), classes=("cat",))
+    boxes, labels = np.array([[crowd]], "float32"), np.array([[0]])
+    source = dataclasses.replace(source, ignored_boxes=boxes, ignored_labels=labels)
+    # The detection in the crowd has the highest score. If it were wrong, the precision would be a half.
+    for second, expected in (([50, 50, 60, 60], 1), (elsewhere, 0.5)):
+        found = Detections(np.array([second, cat], "float32"), np.array([0, 0]), np.array([0.9, 0.8]))
+        assert coco_average_precision([found], source).average_precision == pytest.approx(expected)
 
 
 def test_classes_without_boxes_do_not_count():
