@@ -44,8 +44,9 @@ class DenseBlock(EncoderBlock):
         super().build(input_shape)
         self.growth_projection.build(input_shape)
 
-    def residual_mlp(self, x: Any, attention_output: Any) -> Any:
-        return ops.concatenate([x, self.growth_projection(super().residual_mlp(x, attention_output))], axis=-1)
+    def residual_mlp(self, x: Any, attention_output: Any, training: bool | None = None) -> Any:
+        result = super().residual_mlp(x, attention_output, training)
+        return ops.concatenate([x, self.growth_projection(result)], axis=-1)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         *tokens, width = super().compute_output_shape(input_shape)

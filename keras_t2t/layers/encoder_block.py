@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_t2t.layers.attention import MultiHeadSelfAttention
-from keras_t2t.layers.common import check_rank, sublayer_kwargs
+from keras_t2t.layers.common import check_rank, layer_path, sublayer_kwargs
 from keras_t2t.layers.drop_path import DropPath
 from keras_t2t.layers.fast_layer_norm import FastLayerNorm
 from keras_t2t.layers.mlp import MLP
@@ -49,6 +49,11 @@ class EncoderBlock(keras.Layer):
 
     attention_class: type[keras.Layer] = MultiHeadSelfAttention
     mlp_class: type[keras.Layer] = MLP
+    rematerialize = False
+    """Whether to compute the attention and the MLP again in the backward pass of training, instead of keeping their results.
+
+    This takes less memory and more time. Saved models do not store it. It needs Keras 3.9 or newer.
+    """
 
     def __init__(
         self,
@@ -95,13 +100,28 @@ class EncoderBlock(keras.Layer):
         self.mlp.build(input_shape)
 
     def call(self, x: Any, training: bool | None = None) -> Any:
-        attention_output = self.attention(self.norm1(x))
-        return self.residual_mlp(x[:, :1] if self.class_token_only else x, attention_output)
+        attention_output = self._branch(self.norm1, self.attention, x, training)
+        return self.residual_mlp(x[:, :1] if self.class_token_only else x, attention_output, training)
 
-    def residual_mlp(self, x: Any, attention_output: Any) -> Any:
+    def residual_mlp(self, x: Any, attention_output: Any, training: bool | None = None) -> Any:
         """Returns the output of the block, given the tokens `x` and the output of the attention, both `(B, n, D)`."""
         x = x + self.drop_path(attention_output)
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        return x + self.drop_path(self._branch(self.norm2, self.mlp, x, training))
+
+    def _branch(self, norm, layer, x, training):
+        """Returns `layer(norm(x))`."""
+
+        def branch(x):
+            return layer(norm(x, training=training), training=training)
+
+        if not (training and self.rematerialize):
+            return branch(x)
+        if self.drop_rate or self.attention_drop_rate:
+            raise ValueError(
+                f"{layer_path(self)}: cannot compute dropout again with the same random numbers. Set rematerialize=False; "
+                f"received: drop_rate={self.drop_rate}, attention_drop_rate={self.attention_drop_rate}"
+            )
+        return keras.remat(branch)(x)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0], 1, input_shape[2]) if self.class_token_only else input_shape

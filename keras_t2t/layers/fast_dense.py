@@ -39,13 +39,13 @@ class FastDense(keras.layers.Dense):
         kwargs.setdefault("kernel_initializer", keras.initializers.TruncatedNormal(stddev=0.02))
         super().__init__(units, **kwargs)
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Any, training: bool | None = None) -> Any:
         _, *between, width = ops.shape(x)
         x = ops.matmul(ops.reshape(x, (-1, width)), self.kernel)
         if self.use_bias:
             x = add_bias(x, self.bias)
         if self.activation is not None:
-            x = exact_gelu(x) if self.activation is keras.activations.gelu else self.activation(x)
+            x = gelu(x, training) if self.activation is keras.activations.gelu else self.activation(x)
         return ops.reshape(x, (-1, *between, self.units))  # -1 avoids computing an unknown batch size in the graph
 
     def get_config(self) -> dict[str, Any]:
@@ -66,6 +66,24 @@ class FastDense(keras.layers.Dense):
 def exact_gelu(x: Any) -> Any:
     """Returns the exact GELU, written with `erf`: the form that every converter and runtime recognizes."""
     return 0.5 * x * (1.0 + ops.erf(x * math.sqrt(0.5)))
+
+
+def gelu(x: Any, training: bool | None) -> Any:
+    """Returns the exact GELU. In training on TensorFlow, only `x` is kept for the backward pass, instead of several tensors."""
+    if not training or keras.backend.backend() != "tensorflow":
+        return exact_gelu(x)
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def function(x):
+        def gradient(upstream):
+            # The derivative of x * P(x) is P(x) + x * p(x), where P and p are the normal distribution and its density.
+            density = ops.exp(-0.5 * ops.square(x)) / math.sqrt(2 * math.pi)
+            return upstream * (0.5 + 0.5 * ops.erf(x * math.sqrt(0.5)) + x * density)
+
+        return exact_gelu(x), gradient
+
+    return function(x)
 
 
 def add_bias(x: Any, bias: Any) -> Any:

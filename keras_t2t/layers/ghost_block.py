@@ -8,7 +8,7 @@ from keras import ops
 from keras_t2t.layers.attention import MultiHeadSelfAttention
 from keras_t2t.layers.common import layer_path, sublayer_kwargs
 from keras_t2t.layers.encoder_block import EncoderBlock
-from keras_t2t.layers.fast_dense import FastDense, exact_gelu
+from keras_t2t.layers.fast_dense import FastDense, gelu
 
 
 class GhostLayer(keras.Layer):
@@ -124,7 +124,7 @@ class GhostMLP(GhostLayer):
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         x = self.fc1(x)  # (..., hidden_dim / 3)
-        ghosts = [exact_gelu(x * scale) for scale in (self.scale1, self.scale2)]
+        ghosts = [gelu(x * scale, training) for scale in (self.scale1, self.scale2)]
         x = self.dropout(ops.concatenate([x, *ghosts], axis=-1))  # (..., hidden_dim)
         return self.dropout(self.fc2(x))  # (..., D)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_t2t.applications import T2TViT, default_preprocessing
-from keras_t2t.layers import ClassToken, FastLayerNorm, PositionEmbedding
+from keras_t2t.layers import ClassToken, EncoderBlock, FastLayerNorm, PositionEmbedding
 from keras_t2t.models import replace_head
 from keras_t2t.models.graph import layers_of
 from keras_t2t.models.parts import head_of
@@ -86,6 +86,9 @@ def compiled_model(recipe: Recipe, classes: Sequence[str], steps: int, weights: 
     """
     model = build_model(recipe, classes, weights=weights)
     freeze(recipe, model)
+    for layer in layers_of(model):
+        if isinstance(layer, EncoderBlock):
+            layer.rematerialize = recipe.rematerialize
     metrics = [keras.metrics.CategoricalAccuracy("accuracy")]
     if len(classes) > 5:
         metrics.append(keras.metrics.TopKCategoricalAccuracy(5, "top5"))

@@ -70,6 +70,8 @@ class Recipe(Augmentation):
             checked at each evaluation. 0 disables early stopping.
         dtype: Keras dtype policy: `"float32"`, `"mixed_bfloat16"`, or `"mixed_float16"` (which scales the loss).
         jit_compile: Whether to compile with XLA. The JAX backend always does.
+        rematerialize: Whether to compute the results inside each block again in the backward pass instead of keeping them.
+            Training takes less memory and more time. Expects `drop_rate=0`.
         eval_crop_fraction: Side of the center crop as a fraction of the resized image, in evaluation.
         eval_interpolation: Method of `tf.image.resize`, in evaluation.
         mean: Mean of each channel for normalization, on a scale of 0 to 1. If empty, it is taken from the initial weights, or
@@ -119,6 +121,7 @@ class Recipe(Augmentation):
     early_stopping_patience: int = 0
     dtype: str = "float32"
     jit_compile: bool = False
+    rematerialize: bool = False
     eval_crop_fraction: float = 0.9
     eval_interpolation: str = "bicubic"
     mean: tuple[float, ...] = ()
@@ -138,6 +141,8 @@ class Recipe(Augmentation):
             raise ValueError(
                 f"Expected warmup_epochs <= epochs; received: warmup_epochs={self.warmup_epochs}, epochs={self.epochs}"
             )
+        if self.rematerialize and self.drop_rate:
+            raise ValueError(f"Expected drop_rate=0 with rematerialize=True; received: drop_rate={self.drop_rate}")
         if self.model not in REFERENCES:
             token_grid(find_variant(self.model).config.soft_splits, self.image_size, self.image_size)
 

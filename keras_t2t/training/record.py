@@ -9,7 +9,7 @@ from keras_t2t.data import ImageSource
 from keras_t2t.training.checkpoints import last_state
 from keras_t2t.training.recipe import Recipe, yaml_module
 
-CHANGEABLE = {"epochs", "early_stopping_patience"}
+CHANGEABLE = {"epochs", "early_stopping_patience", "rematerialize"}
 """Settings that may change when a training run goes on."""
 
 

@@ -57,13 +57,14 @@ def train(
     strategy: Any = None,
     command: str = "keras_t2t.training.train",
     dataset: str | None = None,
+    augment: keras.Layer | None = None,
 ) -> tuple[keras.Model, list[dict]]:
     """Trains a model, or goes on with an interrupted or finished training run.
 
     If `output` contains a checkpoint, training resumes from there. If the recipe has more epochs than before, the run goes on
-    up to the new number. Only `epochs`, upward, and `early_stopping_patience` may change. The schedule is computed again for
-    the new number of epochs, so the learning rate may rise at first. The result differs from that of one long run, because
-    the epochs before had smaller learning rates.
+    up to the new number. Only `epochs`, upward, `early_stopping_patience` and `rematerialize` may change. The schedule is
+    computed again for the new number of epochs, so the learning rate may rise at first. The result differs from that of one
+    long run, because the epochs before had smaller learning rates.
 
     Args:
         recipe: How to train.
@@ -77,6 +78,8 @@ def train(
             of them must read the same `output` and the same data.
         command: Command to mention in the model card.
         dataset: Name of the dataset for the model card, which otherwise does not state the metrics in its head.
+        augment: A Keras preprocessing layer to apply after the augmentation of the recipe. See
+            `keras_t2t.data.training_batches`.
 
     Returns:
         The model after the last epoch, with the moving average of the weights if the recipe has one, and the logs of all
@@ -109,7 +112,7 @@ def train(
             print(opening(recipe, model, splits, describe_device(model, strategy), output, weights))
             print(resuming(recipe, history, epochs_before))
         with explain_data_errors(*images.values()), explain_lost_process(output):
-            fit(model, inference_model, recipe, images, output, steps, epochs, history, strategy)
+            fit(model, inference_model, recipe, images, output, steps, epochs, history, strategy, augment)
     inference_model.set_weights(averaged_values(model))
     if process[0] == 0:
         inference_model.save(output / "model.part.keras")
@@ -202,6 +205,7 @@ def fit(
     first_epoch: int,
     history: list[dict],
     strategy: Any,
+    augment: keras.Layer | None,
 ) -> None:
     """Trains a compiled model from `first_epoch` on, unless training is finished or has stopped early."""
     if first_epoch == recipe.total_epochs or stops_early(history, recipe.early_stopping_patience):
@@ -209,7 +213,14 @@ def fit(
     size, process = (recipe.image_size, recipe.image_size), this_process()
     batch_size = recipe.batch_size // process[1]
     batches = training_batches(
-        sources["train"], size, batch_size, recipe, seed=recipe.seed, first_epoch=first_epoch, shard=process
+        sources["train"],
+        size,
+        batch_size,
+        recipe,
+        seed=recipe.seed,
+        first_epoch=first_epoch,
+        shard=process,
+        augment=augment,
     )
     preprocessing = preprocessing_of(model)
     if keras.distribution.distribution():  # supports full batches only

@@ -53,6 +53,32 @@ def test_every_drop_rate_is_used_in_training_only(block, x, rates):
     assert max(relative_error(run, inference) for run in runs) > 1e-4
 
 
+@pytest.mark.skipif(not hasattr(keras, "remat"), reason="needs keras.remat")
+def test_rematerialization_does_not_change_a_training_step(block, x):
+    inputs = keras.Input(x.shape[1:])
+    weights = []
+    for rematerialize in (False, True):
+        keras.utils.set_random_seed(1)
+        layer = block(drop_path_rate=0.5)
+        layer.rematerialize = rematerialize
+        model = keras.Model(inputs, layer(inputs))
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        y = np.zeros((2, 7, model.output_shape[-1]), "float32")
+        losses = [float(model.train_on_batch(x, y)) for _ in range(3)]
+        weights.append([np.array(losses), *model.get_weights()])
+    for plain, rematerialized in zip(*weights, strict=True):
+        np.testing.assert_allclose(rematerialized, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_rematerialization_refuses_dropout(x):
+    layer = EncoderBlock(3, attention_drop_rate=0.2)
+    layer.rematerialize = True
+    assert layer(x, training=False).shape == x.shape
+    message = r"encoder_block.*: cannot compute dropout again .* received: drop_rate=0\.0, attention_drop_rate=0\.2"
+    with pytest.raises(ValueError, match=message):
+        layer(x, training=True)
+
+
 def test_dense_block_appends_channels_to_its_input(x):
     y = keras.ops.convert_to_numpy(DenseBlock(5, 3)(x))
     assert y.shape == (2, 7, 17)

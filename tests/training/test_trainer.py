@@ -97,6 +97,18 @@ def test_output_files(finished):
     assert len(list((folder / "checkpoints").iterdir())) == 2
 
 
+def test_an_extra_augmentation(tmp_path):
+    images = SOURCES["train"].images
+    negatives = from_arrays(255 - images, SOURCES["train"].labels, SOURCES["train"].classes)
+    recipe = RECIPE.replace(epochs=2, warmup_epochs=0, learning_rate=1e-2, crop_padding=0)  # padding is black
+    _, expected = train(recipe, {**SOURCES, "train": negatives}, tmp_path / "negatives")
+    _, history = train(recipe, SOURCES, tmp_path / "augmented", augment=keras.layers.Rescaling(-1.0, 255.0))
+    assert history[1]["loss"] == pytest.approx(expected[1]["loss"], rel=1e-6)
+    assert history[1]["val_loss"] == pytest.approx(expected[1]["val_loss"], rel=1e-6)
+    _, plain = train(recipe, SOURCES, tmp_path / "plain")
+    assert abs(plain[1]["loss"] - expected[1]["loss"]) > 1e-4
+
+
 def test_head_of_the_model_card_states_the_results_of_the_saved_model(finished):
     folder, model, history = finished
     card = huggingface_hub.ModelCard((folder / "README.md").read_text())
