@@ -134,7 +134,7 @@ def _accuracy_table(summaries, costs):
         "parameters": lambda cost: f"{cost['parameters'] / 1e6:.2f} M",
         "MACs": lambda cost: f"{cost['multiply_accumulates'] / 1e6:.0f} M",
         "latency": lambda cost: f"{cost['latency'] * 1e3:.1f} ms",
-        "training": lambda cost: f"{cost['training_images_per_second']:,.0f} images/s",
+        "training images/s": lambda cost: f"{cost['training_images_per_second']:,.0f}",
     }
     rows = []
     for summary in summaries:

@@ -137,10 +137,10 @@ def test_tables(tmp_path):
     text = write_tables(tmp_path)
     assert text == (tmp_path / "results.md").read_text()
     assert text.splitlines() == [
-        "| model | accuracy | averaged weights | seeds | parameters | MACs | latency | training |",
+        "| model | accuracy | averaged weights | seeds | parameters | MACs | latency | training images/s |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
         "| b | 80.0 | - | 1 | - | - | - | - |",
-        "| a | 65.0 ± 63.5 | 73.0 ± 12.7 | 2 | 1.23 M | 46 M | 3.1 ms | 988 images/s |",
+        "| a | 65.0 ± 63.5 | 73.0 ± 12.7 | 2 | 1.23 M | 46 M | 3.1 ms | 988 |",
         "",
         "| model | 10% of the images | 100% of the images |",
         "| --- | --- | --- |",
