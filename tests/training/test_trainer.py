@@ -97,6 +97,7 @@ def test_output_files(finished):
     assert len(list((folder / "checkpoints").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_an_extra_augmentation(tmp_path):
     images = SOURCES["train"].images
     negatives = from_arrays(255 - images, SOURCES["train"].labels, SOURCES["train"].classes)
