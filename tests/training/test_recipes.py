@@ -59,6 +59,7 @@ def test_settings_are_converted_from_strings():
             "Expected warmup_epochs to be a finite non-negative number; received: warmup_epochs=-1",
         ),
         ({"learning_rate": "nan"}, "Expected learning_rate to be a finite non-negative number"),
+        ({"rematerialize": True, "drop_rate": 0.1}, "Expected drop_rate=0 with rematerialize=True; received: drop_rate=0.1"),
         ({"mixup": -0.5}, "Expected mixup to be a finite non-negative number; received: mixup=-0.5"),
         ({"eval_crop_fraction": 0}, "Expected eval_crop_fraction to be positive; received: eval_crop_fraction=0.0"),
         ({"eval_crop_fraction": 1.5}, r"Expected eval_crop_fraction to be in \[0, 1\]"),

@@ -97,6 +97,13 @@ def test_output_files(finished):
     assert len(list((folder / "checkpoints").iterdir())) == 2
 
 
+@pytest.mark.parametrize("rematerialize", [False, True])
+def test_recipe_decides_whether_blocks_rematerialize(rematerialize):
+    model = compiled_model(RECIPE.replace(rematerialize=rematerialize, drop_rate=0.0), ["a", "b"], steps=1)
+    blocks = [layer for layer in model.layers if isinstance(layer, keras_t2t.layers.EncoderBlock)]
+    assert blocks and all(block.rematerialize is rematerialize for block in blocks)
+
+
 @pytest.mark.slow
 def test_an_extra_augmentation(tmp_path):
     images = SOURCES["train"].images
