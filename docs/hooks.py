@@ -49,7 +49,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             path = PAGES.get(path, path.removeprefix("docs/"))
             path = posixpath.relpath(path, posixpath.dirname(page.file.src_uri) or ".")
             return f"{mark}[{text}]({path}{'#' + anchor if anchor else ''})"
-        return f"[{text}]({config.repo_url.rstrip('/')}/blob/main/{path})" if config.repo_url else text
+        if config.repo_url:
+            return f"[{text}]({config.repo_url.rstrip('/')}/blob/main/{path})"
+        return text if "`" in text else f"`{text}`"
 
     parts = FENCE.split(markdown)
     return "".join(part if part.startswith("```") else LINK.sub(replace, part) for part in parts)

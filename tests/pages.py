@@ -7,7 +7,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 BLOCK = r"```python\n(.*?)```"
-SMALLER = {"192, 192": "64, 96", "96, 128": "48, 64", "batch_size=8": "batch_size=2", "// 8": "// 2"}
+SMALLER = {"192, 192": "64, 96", "96, 128": "48, 64", "min(8, ": "min(2, "}
 """What makes the examples for detection and segmentation quick."""
 
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -137,13 +138,16 @@ def _annotations(rows):
 
 
 def detect(
-    model: keras.Model, source: BoxSource, image_size: tuple[int, int] | None = None, batch_size: int = 8
+    model: keras.Model,
+    images: BoxSource | Sequence[str | os.PathLike],
+    image_size: tuple[int, int] | None = None,
+    batch_size: int = 8,
 ) -> list[Detections]:
-    """Runs a detector on all images of a source.
+    """Runs a detector on images.
 
     Args:
         model: A detector of KerasHub or keras-cv with boxes in the format "xyxy", such as one made by `keras_t2t.hub.detector`.
-        source: The images. Each one is resized to `image_size`.
+        images: A source, or paths of image files. Each image is resized to `image_size`.
         image_size: Height and width of the images for the model. Defaults to the size that the model was built for.
         batch_size: Number of images in a batch.
 
@@ -153,15 +157,16 @@ def detect(
     size = image_size or model.input_shape[1:3]
 
     @without_autograph
-    def view(image, *_):
-        pixels = decode_file(image)
+    def view(path):
+        pixels = decode_file(tf.io.read_file(path))
         return resized(pixels, size), tf.shape(pixels)[:2]
 
-    views = source.elements(None).map(view, tf.data.AUTOTUNE, deterministic=True).as_numpy_iterator()
+    paths = images.images if isinstance(images, BoxSource) else [os.fspath(path) for path in images]
+    views = tf.data.Dataset.from_tensor_slices(paths).map(view, tf.data.AUTOTUNE, deterministic=True).as_numpy_iterator()
     detections = []
     while batch := list(itertools.islice(views, batch_size)):
-        images, sides = zip(*batch, strict=True)
-        outputs = _predict(model, np.stack(images))
+        pixels, sides = zip(*batch, strict=True)
+        outputs = _predict(model, np.stack(pixels))
         labels = outputs["labels"] if "labels" in outputs else outputs["classes"]
         rows = zip(outputs["boxes"], labels, outputs["confidence"], outputs["num_detections"], sides, strict=True)
         for boxes, classes, scores, count, (height, width) in rows:

@@ -107,6 +107,8 @@ def test_boxes_are_scaled_to_the_image_files(tmp_path):
     for each in found:
         np.testing.assert_allclose(each.boxes, [[15, 10, 35, 40]], atol=0.9)
         assert each.labels.tolist() == [1]
+    (last,) = detect(KnowsTheTruth(), paths[-1:], (128, 160))
+    np.testing.assert_array_equal(last.boxes, found[-1].boxes)
     report = coco_average_precision(found, source)
     assert report.average_precision_at_50 == pytest.approx(1)
     callback, logs = DetectionEvaluation(source, (128, 160), every=2), {}
