@@ -11,10 +11,18 @@ import numpy as np
 from keras_t2t.analysis.macs import Product, block_products, matrix_products, module_products
 from keras_t2t.configs import T2TConfig, is_count
 from keras_t2t.keras_internals import run_graph
-from keras_t2t.layers import ClassToken, EncoderBlock, PositionEmbedding, TokensToToken
+from keras_t2t.layers import ClassToken, EncoderBlock, PositionEmbedding, ResizeLike, TokensToToken
 from keras_t2t.models.graph import blocks_of, layers_of
 from keras_t2t.models.parts import block_kind
 from keras_t2t.timing import median_time
+
+PRODUCT_LAYERS = (keras.layers.Attention, keras.layers.Dot)
+"""Layers of Keras that multiply matrices even if they have no weights."""
+PRODUCT_OPERATIONS = (
+    *("Conv", "ConvTranspose", "DepthwiseConv", "SeparableConv", "DotProductAttention"),
+    *("Dot", "Einsum", "Inner", "Matmul", "Outer", "Tensordot", "Vdot"),
+)
+"""Class names of `keras.ops` operations that multiply matrices."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +34,8 @@ class StageCost:
         trainable: Number of trainable parameters.
         frozen: Number of parameters that are not trainable.
         weight_macs: Multiply-accumulates of matrix products with weights.
-        attention_macs: Multiply-accumulates of matrix products without weights: queries with keys, attention with values, and
-            the random features of a performer.
+        attention_macs: Multiply-accumulates of matrix products without weights: queries with keys, attention with values, the
+            random features of a performer, and the resizing of the maps of a segmenter.
         activation_bytes: Size of the outputs of all matrix products. Training keeps two to three times as much, because it
             also stores the outputs of norms, activations, softmax and additions.
         largest_bytes: Size of the largest of these outputs, a lower bound on the memory for inference.
@@ -70,10 +78,12 @@ def cost(model: keras.Model, input_shape: tuple | None = None) -> Cost:
 
     The count includes all matrix products that the model computes, including those of attention and performers. The last block
     of a classifier only computes the class token. Norms, activations, softmax and additions are not counted. TensorFlow's
-    profiler counts them, which adds 0.5% to 1.3% for the published variants at 224x224.
+    profiler counts them, which adds 0.5% to 1.3% for the published variants at 224x224. The resizing of a position table for
+    images of another size is not counted either.
 
     Args:
-        model: A model built by `keras_t2t`.
+        model: A model built by `keras_t2t`, or one that contains it. Your own layers are taken to multiply no matrices if they
+            have none among their weights.
         input_shape: Shape `(H, W, C)` of the image. Defaults to the input shape of the model. It may differ from that of the
             model, but the parameters are always counted as they are in the model.
 
@@ -82,7 +92,7 @@ def cost(model: keras.Model, input_shape: tuple | None = None) -> Cost:
 
     Raises:
         ValueError: If `input_shape` is invalid, or missing for a model without a fixed input shape, or if the model contains
-            layers whose matrix products are not known, such as convolutions.
+            layers or operations whose matrix products are not known, such as convolutions.
 
     Example:
 
@@ -98,7 +108,8 @@ def cost(model: keras.Model, input_shape: tuple | None = None) -> Cost:
             f"received: input_shape={input_shape}"
         )
     products = _products_by_layer(model, shape)
-    stages = tuple(_stage_cost(layer, products.get(id(layer), [])) for layer in layers_of(model) if layer.weights)
+    pairs = [(layer, products.get(id(layer), [])) for layer in layers_of(model)]
+    stages = tuple(_stage_cost(layer, found) for layer, found in pairs if layer.weights or found)
     total = {field.name: sum(getattr(stage, field.name) for stage in stages) for field in dataclasses.fields(StageCost)[1:]}
     total["largest_bytes"] = max(stage.largest_bytes for stage in stages)
     return Cost(model.name, **total, input_shape=shape, stages=stages)
@@ -110,23 +121,27 @@ def _products_by_layer(model, shape):
     products: dict[int, list[Product]] = {}
 
     def call(operation, *args, **kwargs):
+        shapes = [tuple(x.shape) for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
         if isinstance(operation, keras.Layer):
-            products.setdefault(id(operation), []).extend(layer_products(operation, tuple(args[0].shape)))
+            products.setdefault(id(operation), []).extend(layer_products(operation, *shapes))
+        elif type(operation).__name__ in PRODUCT_OPERATIONS:
+            raise _unknown_products(operation)
         return operation.compute_output_spec(*args, **kwargs)
 
     run_graph(model, keras.KerasTensor((1, *shape), model.inputs[0].dtype), call)
     return products
 
 
-def layer_products(layer: keras.Layer, input_shape: tuple) -> list[Product]:
+def layer_products(layer: keras.Layer, input_shape: tuple, *other_shapes: tuple) -> list[Product]:
     """Returns the matrix products of a layer for one image.
 
     Args:
         layer: The layer.
-        input_shape: Shape of its input, for a batch of one image.
+        input_shape: Shape of its first input, for a batch of one image.
+        *other_shapes: Shapes of its other inputs.
 
     Raises:
-        ValueError: If the layer is of an unknown type and has matrices among its weights.
+        ValueError: If the matrix products of the layer are not known.
     """
     if isinstance(layer, TokensToToken):
         return module_products(layer, input_shape[1:3], input_shape[3])
@@ -135,13 +150,29 @@ def layer_products(layer: keras.Layer, input_shape: tuple) -> list[Product]:
         return block_products(layer, block_kind(layer), input_shape[1], queries, input_shape[2])
     if isinstance(layer, keras.layers.Dense):
         return [Product(math.prod(input_shape[:-1]), *layer.kernel.shape)]
-    known = isinstance(layer, (ClassToken, PositionEmbedding))
-    if not known and any(len(weight.shape) > 1 for weight in layer.weights):
-        raise ValueError(
-            "Expected layers of keras_t2t, dense layers, and layers without matrices; "
-            f"received: layer {layer.name!r} of type {type(layer).__name__}, which cannot be counted"
-        )
+    if isinstance(layer, ResizeLike):
+        return _resizing_products(input_shape[1:], other_shapes[0][1:3])
+    has_matrices = any(len(weight.shape) > 1 for weight in layer.weights)
+    if isinstance(layer, PRODUCT_LAYERS) or (has_matrices and not isinstance(layer, (ClassToken, PositionEmbedding))):
+        raise _unknown_products(layer)
     return []
+
+
+def _resizing_products(old_shape, new_size):
+    """Returns the products of a map `(h, w, D)` with the interpolation matrices for its rows and for its columns."""
+    (height, width, channels), (new_height, new_width) = old_shape, new_size
+    if (height, width) == new_size:
+        return []
+    columns = Product(new_height * new_width, width, channels, True)  # the same matrix for each of the new rows
+    return [Product(new_height, height, width * channels, True), columns]
+
+
+def _unknown_products(operation):
+    return ValueError(
+        "Expected layers of keras_t2t, dense layers, and layers and operations without matrix products; received: layer "
+        f"{operation.name!r} of type {type(operation).__name__}, which cannot be counted. Pass a model without it, such as the "
+        "backbone alone"
+    )
 
 
 def _itemsizes(layer):

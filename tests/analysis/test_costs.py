@@ -9,7 +9,7 @@ from keras_t2t.analysis import cost, growth, latency, reconcile
 from keras_t2t.analysis.macs import matrix_products
 from keras_t2t.variants import VARIANTS
 from tests.analysis.conftest import model_and_numpy
-from tests.conftest import mostly_slow, variant_model
+from tests.conftest import PYRAMID_CONFIGS, mostly_slow, variant_model
 
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="counts do not depend on the backend")
 
@@ -102,6 +102,47 @@ def test_layers_on_top_of_the_backbone():
     model = keras.Model(grid.input, keras.layers.Conv2D(4, 1, name="mask")(grid.output))
     with pytest.raises(ValueError, match=r"Expected layers of keras_t2t, .* received: layer 'mask' of type Conv2D"):
         cost(model)
+
+
+@on_tensorflow
+def test_a_segmenter_matches_the_tensorflow_profiler():
+    """Including the resizing of its maps, which are matrix products."""
+    backbone, _ = model_and_numpy("performer", configs=PYRAMID_CONFIGS)
+    model = keras_t2t.segmenter(backbone, 4, image_size=(31, 46), width=12)
+    counts = profiled(model)
+    assert counts["MatMul"] + counts["BatchMatMulV2"] == 2 * cost(model).multiply_accumulates
+    any_size = keras_t2t.segmenter(backbone, 4, width=12)
+    assert cost(any_size, (31, 46, 3)).stages == cost(model).stages
+
+
+def test_functional_residual_adapters():
+    backbone, _ = model_and_numpy("performer", include_top=False, pooling="token")
+    down, up = keras.layers.Dense(5, activation="gelu"), keras.layers.Dense(18)
+    for join in (keras.layers.Add(), keras.layers.Concatenate(), keras.ops.add):
+        tensors = backbone.output, up(down(backbone.output))
+        output = join(*tensors) if join is keras.ops.add else join(list(tensors))
+        model = keras.Model(backbone.input, output)
+        assert cost(model).multiply_accumulates == cost(backbone).multiply_accumulates + 2 * 18 * 5
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (lambda x: keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1))), "'.*' of type Matmul"),
+        (lambda x: keras.ops.einsum("bnd,bmd->bnm", x, x), "'.*' of type Einsum"),
+        (lambda x: keras.ops.conv(x, np.ones((3, 18, 2), "float32")), "'.*' of type Conv"),
+        (lambda x: keras.layers.Dot(-1, name="products")([x, x]), "'products' of type Dot"),
+        (lambda x: keras.layers.Attention(name="mine")([x, x]), "'mine' of type Attention"),
+        (lambda x: keras.layers.AdditiveAttention(name="mine")([x, x]), "'mine' of type AdditiveAttention"),
+        (lambda x: keras.layers.MultiHeadAttention(2, 3, name="mine")(x, x), "'mine' of type MultiHeadAttention"),
+    ],
+)
+def test_products_that_are_not_known_are_refused(layer, name):
+    model, _ = model_and_numpy("performer")
+    tokens = model.get_layer("block0").output
+    message = f"received: layer {name}, which cannot be counted. Pass a model without it, such as the backbone alone"
+    with pytest.raises(ValueError, match=message):
+        cost(keras.Model(model.input, layer(tokens)))
 
 
 def test_growth():
