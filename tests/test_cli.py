@@ -98,6 +98,13 @@ def test_convert_says_what_it_assumed(run):
     )
 
 
+def test_the_variant_of_a_model_inside_another_one(run):
+    inner = keras_t2t.T2TViTTiny32(weights=None, include_top=False, pooling="token", input_shape=(32, 32, 3))
+    keras.Sequential([keras.Input((32, 32, 3)), inner, keras.layers.Dense(2)]).save("nested.keras")
+    status, output, error = run("train", "--recipe", "small_images", "--model", "nested.keras", "--show")
+    assert status == 0 and "model: t2t_vit_tiny_32\n" in output, error
+
+
 def test_convert_keeps_a_saved_model_as_it_is(run):
     model = keras_t2t.T2TViT(keras_t2t.T2TConfig(**SMALL_CONFIGS["ghost"]), input_shape=(31, 46, 3))
     keras_t2t.replace_head(model, ["a", "b"]).save("one.keras")

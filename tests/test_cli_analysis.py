@@ -62,6 +62,15 @@ def test_cost_of_a_file_at_another_image_size(run, flowers, tmp_path):
     assert (tmp_path / "growth.png").stat().st_size > 10_000
 
 
+def test_cost_of_a_model_inside_another_one(run, flowers):
+    nested = keras.Sequential([keras.Input((31, 46, 3)), flowers], name="nested")
+    nested.save("nested.keras")
+    status, output, error = run("cost", "nested.keras", "--size", "46x61", "--latency")
+    assert status == 0, error
+    macs = analysis.cost(flowers, (46, 61, 3)).multiply_accumulates
+    assert f"{macs / 1e9:.3f} G multiply-accumulates for a 46x61 image" in output and "ms per image" in output
+
+
 def test_cost_of_a_published_variant(run):
     status, output, error = run("cost", "t2t_vit_t_14")
     assert status == 0 and "t2t_vit_t_14 has random weights" in error

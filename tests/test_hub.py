@@ -36,6 +36,13 @@ def test_logits_are_those_of_the_model(kind):
     np.testing.assert_allclose(hub.classifier(model).predict(X, verbose=0), outputs_of(model, X), rtol=1e-5, atol=1e-6)
 
 
+def test_the_backbone_of_a_model_inside_another_one(model):
+    nested = keras.Sequential([keras.Input((*SIZE, 3)), model, keras.layers.Dense(2)])
+    received = hub.backbone(nested)
+    for weight, expected in zip(received.get_weights(), hub.backbone(model).get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
 @pytest.mark.slow
 def test_pyramid_outputs_are_those_of_the_feature_pyramid(model):
     backbone = hub.backbone(model, (56, 72, 3))

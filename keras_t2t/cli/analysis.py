@@ -88,6 +88,7 @@ def cost_command(
 
     check_picture(picture)
     opened = open_model(model)
+    config = config_of(opened)
     if size is None and None in opened.input_shape[1:]:
         raise ValueError(f"Expected --size, because {model} takes images of any size")
     shape = None if size is None else (*_parse_size(size), opened.input_shape[3])
@@ -96,14 +97,14 @@ def cost_command(
     print_table(_cost_table(result))
     macs = f"{result.multiply_accumulates / 1e9:.3f} G multiply-accumulates"
     print(f"{with_unit(result.parameters)} parameters; {macs} for a {height}x{width} image")
-    variant = variant_of(config_of(opened))
+    variant = variant_of(config)
     if variant and VARIANTS[variant].authors_gmacs and size is None:
         print(_published(analysis.reconcile(variant)))
     if latency:
         milliseconds = 1000 * analysis.latency(_resized(opened, result.input_shape), result.input_shape)
         print(f"{milliseconds:.1f} ms per image on this machine")
     if picture:
-        analysis.draw_growth(SIZES, analysis.growth(config_of(opened), SIZES), picture)
+        analysis.draw_growth(SIZES, analysis.growth(config, SIZES), picture)
         print(f"Wrote {picture}")
 
 
@@ -122,13 +123,14 @@ def _cost_table(result):
 def _resized(model, shape):
     """Returns a model with the same layers for images `(H, W, C)`. Its random weights do not affect timing."""
     from keras_t2t.applications import T2TViT
-    from keras_t2t.models import config_of, parts
+    from keras_t2t.models import config_of
+    from keras_t2t.models.graph import tokens_to_token_of
 
     if all(size in (None, expected) for size, expected in zip(model.input_shape[1:], shape, strict=True)):
         return model
     classes = head_units(model)
     top = {"include_top": False} if classes is None else {"classes": classes}
-    dtype = model.get_layer(parts.TOKENS_TO_TOKEN).dtype_policy.name
+    dtype = tokens_to_token_of(model).dtype_policy.name
     return T2TViT(config_of(model), input_shape=shape, dtype=dtype, **top)
 
 

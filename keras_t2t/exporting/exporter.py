@@ -19,7 +19,9 @@ from keras_t2t.exporting.samples import images_for
 from keras_t2t.exporting.saved_model import to_saved_model
 from keras_t2t.exporting.tflite import to_tflite
 from keras_t2t.inference.optimize import optimize_for_inference
+from keras_t2t.keras_internals import is_graph
 from keras_t2t.models import normalizes, spec_of
+from keras_t2t.models.graph import layers_of
 
 QUANTIZATIONS = {
     "saved_model": (None, "bfloat16"),
@@ -141,10 +143,12 @@ def _run_eagerly(model, images):
 
 def _in_float32(model):
     """Returns a float32 model with the weights of `model`, or `model` itself if it is in float32."""
-    if all(layer.dtype_policy.name == "float32" for layer in model.layers):
+    if all(layer.dtype_policy.name == "float32" for layer in layers_of(model)):
         return model
 
     def copy_layer(layer):  # may be an operation, which has no dtype
+        if is_graph(layer):  # a nested model
+            return keras.models.clone_model(layer, clone_function=copy_layer)
         dtype = {"dtype": "float32"} if isinstance(layer, keras.Layer) else {}
         return layer.__class__.from_config({**layer.get_config(), **dtype})
 

@@ -108,7 +108,10 @@ def tokens_to_token_of(model: keras.Model) -> TokensToToken:
     """
     modules = [layer for layer in layers_of(model) if isinstance(layer, TokensToToken)]
     if len(modules) != 1:
-        raise ValueError(f"Expected a model with one TokensToToken layer; received: {model.name!r}, which has {len(modules)}")
+        raise ValueError(
+            f"Expected a model with one TokensToToken layer; received: {model.name!r}, which has {len(modules)}"
+            + (". Pass one of the nested models instead" if modules else "")
+        )
     return modules[0]
 
 

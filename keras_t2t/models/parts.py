@@ -20,7 +20,7 @@ from keras_t2t.layers import (
     SqueezeExciteBlock,
     TokensToToken,
 )
-from keras_t2t.models.graph import find_head, layers_of
+from keras_t2t.models.graph import find_head, layers_of, tokens_to_token_of
 from keras_t2t.preprocessing import ModelSpec, Preprocessing
 
 IMAGES = "images"
@@ -140,26 +140,28 @@ def spec_of(model: keras.Model) -> ModelSpec:
 def config_of(model: keras.Model) -> T2TConfig:
     """Returns the configuration of a model. It is read from the layers, so this also works for a model loaded from a file.
 
+    Args:
+        model: A model built by this package, or a model that contains one as a layer.
+
     Raises:
-        ValueError: If the model does not have the layers of a T2T-ViT.
+        ValueError: If the model does not have the layers of a T2T-ViT, or those of several.
     """
-    try:
-        tokens = next(layer for layer in model.layers if isinstance(layer, TokensToToken))
-        positions = next(layer for layer in model.layers if isinstance(layer, PositionEmbedding))
-        blocks = [layer for layer in model.layers if isinstance(layer, EncoderBlock)]
-        last = blocks[-1]
-        block = block_kind(last)
-    except (AttributeError, IndexError, StopIteration, ValueError):
+    layers = list(layers_of(model)) if isinstance(model, keras.Model) else []
+    kinds = (TokensToToken, PositionEmbedding, EncoderBlock)
+    modules, embeddings, blocks = ([layer for layer in layers if isinstance(layer, kind)] for kind in kinds)
+    if not (modules and embeddings and blocks):
         raise ValueError(
             "Expected a model built by keras_t2t, with the layers TokensToToken, PositionEmbedding and EncoderBlock. If this "
             f"model was made by optimize_for_inference, pass the original model instead. Received: {model!r}"
-        ) from None
+        )
+    tokens, positions, last = tokens_to_token_of(model), embeddings[0], blocks[-1]
+    block = block_kind(last)
     return T2TConfig(
         token_attention=tokens.token_attention,
         token_dim=tokens.token_dim,
         soft_splits=tokens.soft_splits,
         embed_dim=tokens.embed_dim,
-        depth=_group_depths(model.layers) if block == "dense" else len(blocks),
+        depth=_group_depths(layers) if block == "dense" else len(blocks),
         num_heads=last.num_heads,
         mlp_ratio=last.mlp_ratio,
         block=block,

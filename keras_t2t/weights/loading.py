@@ -12,6 +12,7 @@ from keras_t2t.errors import CheckpointError
 from keras_t2t.layers.position_embedding import resize_positions
 from keras_t2t.models import parts
 from keras_t2t.models.parts import config_of, head_of
+from keras_t2t.models.pyramid import backbone_layers
 from keras_t2t.weights.architecture import explain_mismatches
 from keras_t2t.weights.matching import match
 from keras_t2t.weights.names import POSITIONS
@@ -67,7 +68,7 @@ def load_checkpoint(
     Reading a file does not require PyTorch and does not execute any code in the file.
 
     Args:
-        model: A T2T-ViT or plain ViT built by this package.
+        model: A T2T-ViT or plain ViT built by this package, or a model that contains one as a layer.
         source: Path of a file saved by `torch.save` or of a `.safetensors`, `.npz`, `.weights.h5`, `.h5` or `.keras` file,
             or a mapping of names to arrays. The names can follow the layout of the authors (which timm and DeiT share for the
             plain ViT), of OpenMMLab or of Keras, and can have the prefixes `module.` and `backbone.`. The dtype can be any real
@@ -93,7 +94,7 @@ def load_checkpoint(
     check_value(valid, "position_grid", "(rows, columns), two positive integers", position_grid)
     checkpoint = read_checkpoint(source)
     position_grid = position_grid or checkpoint.position_grid
-    layers = {layer.name: layer for layer in model.layers}
+    layers = {layer.name: layer for layer in reversed(backbone_layers(model))}  # of two with the same name, the first
     positions, head = layers[parts.POSITION_EMBEDDING], head_of(model)
     if head is not None:
         layers[parts.HEAD] = head  # regardless of its name

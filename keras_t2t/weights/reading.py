@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_t2t.errors import CheckpointError
+from keras_t2t.keras_internals import H5_LAYERS
 from keras_t2t.preprocessing import Preprocessing
 from keras_t2t.weights.formats.arrays import read_npz, read_safetensors
 from keras_t2t.weights.formats.keras_file import layer_configs, read_h5, read_keras
@@ -61,7 +62,8 @@ def read_checkpoint(source: str | os.PathLike | Mapping) -> Checkpoint:
         The weights, with information about where they were found.
 
     Raises:
-        CheckpointError: If the file is damaged or in an unsupported format, or if it contains no weights.
+        CheckpointError: If the file is damaged or in an unsupported format, or if it contains no weights, or a model inside
+            another one.
         OSError: If the file cannot be opened.
         ImportError: If the file is a `.safetensors` file and safetensors is not installed.
     """
@@ -78,6 +80,11 @@ def read_checkpoint(source: str | os.PathLike | Mapping) -> Checkpoint:
     path.open("rb").close()  # a missing file raises the usual error, no matter which library reads it
     try:
         checkpoint = _unwrap(READERS[path.suffix](path), str(path))
+        if any(f"/{H5_LAYERS}/" in name for name in checkpoint.arrays):
+            raise CheckpointError(
+                f"{path} holds a model that is a layer of another one. Save the inner one by itself, such as "
+                'model.get_layer("NAME").save("inner.keras"), and pass that file'
+            )
         return dataclasses.replace(checkpoint, **_saved_settings(path)) if path.suffix == ".keras" else checkpoint
     except (ImportError, CheckpointError):
         raise

@@ -139,6 +139,7 @@ def test_models_around_ours_and_heads_of_any_name(kind, images):
     expected = analysis.cost(backbone)
     assert analysis.cost(model).multiply_accumulates == expected.multiply_accumulates + 18 * 4
     assert analysis.cost(model).parameters == model.count_params()
+    assert keras_t2t.config_of(model) == keras_t2t.config_of(backbone)
     evidence = analysis.class_evidence(model, images, [0, 1, 3])
     logits = keras_t2t.replace_head(model, 4, None)  # the same head, without its activation
     logits.layers[-2].set_weights(next(layer for layer in model.layers if isinstance(layer, keras.layers.Dense)).get_weights())

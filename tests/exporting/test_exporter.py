@@ -17,12 +17,13 @@ import keras_t2t
 from keras_t2t import assets
 from keras_t2t.exporting import exporter, open_exported
 from keras_t2t.exporting.graph import frozen_function
-from keras_t2t.exporting.report import comparable
+from keras_t2t.exporting.report import comparable, examine
 from keras_t2t.exporting.runtimes import files_of
 from keras_t2t.exporting.samples import images_for
 from keras_t2t.inference import probabilities
 from keras_t2t.models import spec_of
-from keras_t2t.models.graph import find_head
+from keras_t2t.models.graph import find_head, layers_of
+from keras_t2t.runtime import Runtime
 from keras_t2t.variants import VARIANTS
 from tests.conftest import SMALL_CONFIGS, mostly_slow, outputs_of, relative_error
 from tests.inference.test_optimize import difficult_images, small_model
@@ -453,6 +454,18 @@ def test_models_in_other_precisions_become_float32(dtype, tmp_path):
     images = difficult_images(31, 23, 3)
     received = open_exported(tmp_path / "model.tflite").run(images)
     np.testing.assert_allclose(received, outputs_of(exact, images), rtol=1e-3, atol=1e-6)
+
+
+def test_nested_models_in_other_precisions_become_float32():
+    model = small_model("performer", classes=7, dtype="mixed_float16")
+    exact = small_model("performer", classes=7)
+    images = keras.Input((31, 23, 3))
+    nested = keras.Model(images, keras.Sequential([keras.Input((31, 23, 3)), model])(images))
+    copy = exporter._in_float32(nested)
+    assert {layer.dtype_policy.name for layer in layers_of(copy)} == {"float32"}
+    pixels = difficult_images(31, 23, 3)
+    np.testing.assert_array_equal(outputs_of(copy, pixels), outputs_of(exact, pixels))
+    assert np.abs(outputs_of(nested, pixels) - outputs_of(exact, pixels)).max() > 1e-5
 
 
 @pytest.mark.slow

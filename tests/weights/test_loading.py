@@ -189,3 +189,37 @@ def test_heads_are_loaded_whatever_they_are_called(parameters):
     with pytest.raises(ValueError, match=r"wrong shape: head\.weight expected \(3, 18\)"):
         keras_t2t.load_checkpoint(on_top, parameters)
     keras_t2t.load_checkpoint(on_top, parameters, skip_head=True)
+
+
+def nested(inner):
+    images = keras.Input((*SIZE, 3))
+    return keras.Model(images, keras.layers.Dense(7, name="mine")(keras.layers.Rescaling(1.0, name="norm")(inner(images))))
+
+
+def test_a_model_inside_another_one_is_loaded(parameters):
+    model = nested(build(include_top=False, pooling="token"))
+    report = keras_t2t.load_checkpoint(model, parameters)
+    assert report.loaded == len(model.weights)
+    x = np.random.default_rng(0).uniform(0, 255, (2, *SIZE, 3))
+    flat = build(classifier_activation=None)
+    keras_t2t.load_checkpoint(flat, parameters)
+    np.testing.assert_allclose(model.predict(x, verbose=0), flat.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_a_file_of_a_model_inside_another_one_says_what_to_save(suffix, tmp_path):
+    path = tmp_path / f"nested{suffix}"
+    model = nested(build(include_top=False, pooling="token", name="inner"))
+    (model.save_weights if suffix == ".weights.h5" else model.save)(path)
+    message = "holds a model that is a layer of another one. Save the inner one by itself"
+    with pytest.raises(keras_t2t.CheckpointError, match=message):
+        build(weights=path)
+
+
+def test_models_with_two_backbones_are_refused(parameters):
+    images = keras.Input((*SIZE, 3))
+    first, second = build(name="first"), build(name="second")
+    model = keras.Model(images, keras.layers.Average()([first(images), second(images)]), name="ensemble")
+    message = "Expected a model with one TokensToToken layer; received: 'ensemble', which has 2. Pass one of the nested models"
+    with pytest.raises(ValueError, match=message):
+        keras_t2t.load_checkpoint(model, parameters)
