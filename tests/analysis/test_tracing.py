@@ -182,9 +182,30 @@ def test_models_that_cannot_be_followed_say_so(images):
         analysis.attention_maps(both, images)
     with pytest.raises(ValueError, match="If this model was made by optimize_for_inference, pass the original model"):
         analysis.attention_maps(keras_t2t.optimize_for_inference(model), images)
-    noisy = keras.Model(model.input, keras.layers.GaussianNoise(1.0)(model.output, training=True))
-    with pytest.raises(ValueError, match=r"Expected 'functional.* to give the same output when run layer by layer"):
-        analysis.attention_maps(noisy, images)
+    noise = keras.layers.GaussianNoise(1.0, name="noise")
+    noisy = keras.Model(model.input, keras.layers.Activation("tanh")(noise(model.output, training=True)), name="noisy")
+    nested = keras.Sequential([keras.Input((31, 46, 3)), noisy], name="around")
+    for each, name in ((noisy, "noisy"), (nested, "around")):
+        message = (
+            f"Expected '{name}' to give the same output when run layer by layer; received: another output, because the layer "
+            "'noise' computes another one. Pass a model without it"
+        )
+        with pytest.raises(ValueError, match=message):
+            analysis.attention_maps(each, images)
+
+
+def test_a_block_of_another_class_is_named(images):
+    class Squared(keras_t2t.layers.EncoderBlock):
+        def call(self, tokens, training=None):
+            return keras.ops.square(super().call(tokens, training=training))
+
+    def clone(layer):
+        kind = Squared if layer.name == "block1" else type(layer)
+        return kind.from_config(layer.get_config())
+
+    model = keras.models.clone_model(model_and_numpy("patches")[0], clone_function=clone)
+    with pytest.raises(ValueError, match="because the layer 'block1' computes another one"):
+        analysis.attention_maps(model, images)
 
 
 def test_layers_after_a_class_token_see_what_they_see_in_the_model(images):
