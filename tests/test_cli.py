@@ -162,11 +162,13 @@ def test_predict_with_a_checkpoint_and_with_published_weights(run, photo, tmp_pa
     (folder / "71.7_T2T_ViT_7.pth.tar").write_bytes(legacy_file({"state_dict_ema": Ordered(parameters)}))
     _, output, _ = run("predict", "t2t_vit_7:imagenet", photo)
     assert len(table_of(output)) == 5
-    assert run("predict", folder / "71.7_T2T_ViT_7.pth.tar", photo)[1] == output
+    _, from_file, _ = run("predict", folder / "71.7_T2T_ViT_7.pth.tar", photo)  # which does not say what the classes are
     model = keras_t2t.T2TViT7()
     expected = model.predict(keras_t2t.load_image(photo, model), verbose=0)
     decoded = keras_t2t.decode_predictions(expected)[0]
     assert table_of(output) == [[name, f"{score:.4f}"] for _, name, score in decoded]
+    best = np.argsort(-expected[0])[:5]
+    assert table_of(from_file) == [[str(index), f"{expected[0][index]:.4f}"] for index in best]
 
 
 def test_predict_refuses(run, photo, tmp_path):

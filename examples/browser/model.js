@@ -65,7 +65,7 @@ class Model {
     const [output] = await this.#compiled.run(image);
     const scores = Array.from(output.toTypedArray());
     for (const tensor of [image, output]) tensor.delete(); // memory of WebAssembly is not garbage-collected
-    return this.#spec.output === "logits" ? softmax(scores) : scores;
+    return this.#spec.output === "logits" ? probabilities(scores) : scores;
   }
 
   #normalized(pixels) {
@@ -75,7 +75,9 @@ class Model {
   }
 }
 
-function softmax(logits) {
+/** Returns the softmax of logits, or the sigmoid of a single logit. */
+function probabilities(logits) {
+  if (logits.length === 1) return [1 / (1 + Math.exp(-logits[0]))];
   const largest = Math.max(...logits);
   const exponentials = logits.map((logit) => Math.exp(logit - largest));
   const sum = exponentials.reduce((total, value) => total + value);

@@ -47,7 +47,7 @@ def export_command(
         float | None,
         typer.Option(
             help="For float32, float16 and bfloat16, the maximum difference relative to the largest logit (default 1e-4, 1e-2 "
-            "and 1e-1). For 8 bits, the minimum fraction of images with the same top class (default 0.9)."
+            "and 1e-1). For 8 bits, the minimum fraction of images with the same top class or decision (default 0.9)."
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file or SavedModel.")] = False,

@@ -80,7 +80,8 @@ def export(
             package.
         tolerance: For float32, float16 and bfloat16, the maximum difference of a logit, relative to the largest logit. Defaults
             to 1e-4, 1e-2 and 1e-1, respectively. For 8 bits, the minimum fraction of `samples` with the same top class or
-            decision. Defaults to 0.9.
+            decision. Defaults to 0.9. Independent scores and single logits, whose decisions depend on a threshold, may also
+            differ by at most `1 - tolerance` of the largest one, or by 0.1 if that is more.
         force: Whether to replace a file or a SavedModel that exists at `path`.
 
     Returns:
@@ -184,10 +185,11 @@ def _checked_report(staged, path, format, quantize, spec, images, expected, tole
                 f"less than the tolerance of {limit:.1%}"
             )
         has_threshold = spec.output == "scores" or (spec.output == "logits" and expected.shape[-1] == 1)
-        if has_threshold and tolerance is None and not report.difference <= MAX_SCORE_DIFFERENCE:
+        limit = max(MAX_SCORE_DIFFERENCE, 1 - limit)
+        if has_threshold and not report.difference <= limit:
             raise ExportError(
                 f"The {format} file differs too much from the model: its scores by {report.difference:.1e} of the largest one, "
-                f"more than the tolerance of {MAX_SCORE_DIFFERENCE:.1e}"
+                f"more than the tolerance of {limit:.1e}"
             )
     return report
 

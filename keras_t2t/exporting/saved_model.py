@@ -9,6 +9,7 @@ import keras
 
 from keras_t2t.exporting.graph import INPUT, inference_function
 from keras_t2t.exporting.metadata import write_to_saved_model
+from keras_t2t.inference.predict import display_labels
 from keras_t2t.preprocessing import ModelSpec
 
 
@@ -53,7 +54,7 @@ def _classifier(spec, classes, infer):
     from keras_t2t.data import center_view, normalize_images
     from keras_t2t.data.decoding import decode
 
-    names = spec.labels or [str(index) for index in range(classes)]
+    names = display_labels(spec, classes)
 
     def view(encoded):
         return center_view(decode(encoded), spec.preprocessing)
@@ -62,7 +63,8 @@ def _classifier(spec, classes, infer):
         shape = (*spec.preprocessing.image_size, 3)
         images = tf.map_fn(view, encoded, fn_output_signature=tf.TensorSpec(shape))
         scores = infer(images if spec.normalizes else normalize_images(images, spec.preprocessing))
-        scores = tf.nn.softmax(scores) if spec.output == "logits" else scores
+        if spec.output == "logits":
+            scores = tf.nn.softmax(scores) if classes > 1 else tf.nn.sigmoid(scores)
         scores, indices = tf.math.top_k(scores, min(5, classes))
         return {"labels": tf.gather(tf.constant(names), indices), "scores": scores}
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 import keras
 import numpy as np
 
-from keras_t2t.assets import class_names
 from keras_t2t.models import spec_of
 from keras_t2t.preprocessing import ModelSpec, Preprocessing
 from keras_t2t.runtime import Runtime
@@ -33,7 +32,9 @@ def keras_runtime(model: keras.Model) -> Runtime:
 
 
 def probabilities(scores: np.ndarray, spec: ModelSpec) -> np.ndarray:
-    """Returns the outputs of a classifier as float64 probabilities `(n, classes)`. Independent scores are returned as they are.
+    """Returns the outputs of a classifier as float64 probabilities `(n, classes)`.
+
+    Logits go through a softmax, and a single logit through a sigmoid. Independent scores are returned as they are.
 
     Raises:
         ValueError: If the model is not a classifier.
@@ -45,15 +46,15 @@ def probabilities(scores: np.ndarray, spec: ModelSpec) -> np.ndarray:
     scores = np.asarray(scores, "float64")
     if spec.output != "logits":
         return scores
+    if scores.shape[-1] == 1:
+        return np.exp(-np.logaddexp(0, -scores))
     scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return scores / scores.sum(axis=-1, keepdims=True)
 
 
 def display_labels(spec: ModelSpec, classes: int) -> tuple[str, ...]:
-    """Returns class names: the model's own labels, the ImageNet names if there are 1,000 classes, or else the indices."""
-    if spec.labels:
-        return spec.labels
-    return class_names("imagenet") if classes == 1000 else tuple(map(str, range(classes)))
+    """Returns the labels of a model, or the indices of its classes if it has none."""
+    return spec.labels or tuple(map(str, range(classes)))
 
 
 def predict_images(
@@ -74,7 +75,8 @@ def predict_images(
         preprocessing: How to resize and crop the images. Defaults to `keras_t2t.preprocessing_of(model)`.
 
     Returns:
-        For each image, a list of `(label, probability)` pairs, highest probability first.
+        For each image, a list of `(label, probability)` pairs, highest probability first. If the model stores no labels, they
+        are the indices of the classes.
 
     Raises:
         ValueError: If `paths` is a single path, if a file is not an image, or if the model is not a classifier built by this

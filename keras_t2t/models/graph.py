@@ -9,8 +9,8 @@ import keras
 from keras_t2t.keras_internals import is_graph, producer, run_graph
 from keras_t2t.layers import EncoderBlock, FastLayerNorm, ResizeLike, TokensToToken
 
-ACTIVATION_OPERATIONS = ("Identity", "LogSoftmax", "Relu", "Sigmoid", "Softmax")
-"""Class names of `keras.ops` operations that can follow the last dense layer of a classifier."""
+ACTIVATION_OPERATIONS = {"LogSoftmax": "log_softmax", "Relu": "relu", "Sigmoid": "sigmoid", "Softmax": "softmax"}
+"""The name of the activation by the class name of the `keras.ops` operation that can follow the last dense layer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _activation(operation):
     kind = type(operation).__name__
     if kind == "Cast" and keras.backend.is_float_dtype(operation.dtype):  # old versions of Keras add one before a layer
         return "linear"
-    return kind.lower() if not isinstance(operation, keras.Layer) and kind in ACTIVATION_OPERATIONS else None
+    return None if isinstance(operation, keras.Layer) else ACTIVATION_OPERATIONS.get(kind)
 
 
 def layers_of(model: keras.Model) -> Iterator[keras.Layer]:

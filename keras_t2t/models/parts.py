@@ -131,10 +131,25 @@ def spec_of(model: keras.Model) -> ModelSpec:
     Raises:
         ValueError: If the model was not built by this package.
     """
-    head = find_head(model) or find_head(model, per_pixel=True)
-    activations = () if head is None else head.activations
-    kind = "features" if head is None else {(): "logits", ("softmax",): "probabilities"}.get(activations, "scores")
-    return ModelSpec(preprocessing=preprocessing_of(model), normalizes=normalizes(model), output=kind, labels=labels_of(model))
+    return ModelSpec(
+        preprocessing=preprocessing_of(model),
+        normalizes=normalizes(model),
+        output=_output_kind(_any_head(model)),
+        labels=labels_of(model),
+    )
+
+
+def _any_head(model):
+    """Returns the head of a classifier or a segmenter, or `None`."""
+    return find_head(model) or find_head(model, per_pixel=True)
+
+
+def _output_kind(head):
+    """Returns `ModelSpec.output` for a head, which depends on its last activation."""
+    if head is None:
+        return "features"
+    last = head.activations[-1] if head.activations else None
+    return {None: "logits", "log_softmax": "logits", "softmax": "probabilities"}.get(last, "scores")
 
 
 def config_of(model: keras.Model) -> T2TConfig:

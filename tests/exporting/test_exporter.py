@@ -547,6 +547,13 @@ def test_spec_is_in_the_file(format, tmp_path):
     np.testing.assert_array_equal(probabilities(np.array([[0.45, 0.39, 0.96]]), sigmoids), [[0.45, 0.39, 0.96]])
 
 
+@pytest.mark.filterwarnings("error")
+def test_probabilities_of_a_single_logit():
+    spec = keras_t2t.preprocessing.ModelSpec(preprocessing=keras_t2t.Preprocessing(), normalizes=True, output="logits")
+    received = probabilities(np.array([[0.0], [np.log(3)], [-np.log(3)], [-1000.0], [1000.0]]), spec)
+    np.testing.assert_allclose(received, [[0.5], [0.75], [0.25], [0], [1]])
+
+
 def test_error_for_a_file_without_metadata(shipped, exported, tmp_path):
     import onnx
 
@@ -559,6 +566,7 @@ def test_error_for_a_file_without_metadata(shipped, exported, tmp_path):
         keras_t2t.predict_images(runtime, [assets.folder("images") / "frog.jpg"])
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", None])
 @pytest.mark.parametrize(
     ("shift", "message"),
     [
@@ -567,12 +575,14 @@ def test_error_for_a_file_without_metadata(shipped, exported, tmp_path):
     ],
 )
 @pytest.mark.slow
-def test_decisions_of_a_single_sigmoid_are_compared(shift, message, tmp_path, monkeypatch):
+def test_decisions_of_a_single_score_are_compared(shift, message, activation, tmp_path, monkeypatch):
     """The top class of one class is always the same, so it says nothing."""
-    model = small_model("performer", classes=1, classifier_activation="sigmoid")
+    model = small_model("performer", classes=1, classifier_activation=activation)
     bias = find_head(model).dense.bias
-    scores = outputs_of(model, images_for(model))
-    logits = np.sort(np.log(scores / (1 - scores)).ravel())
+    logits = outputs_of(model, images_for(model))
+    if activation == "sigmoid":
+        logits = np.log(logits / (1 - logits))
+    logits = np.sort(logits.ravel())
     widest = np.diff(logits).argmax()  # where the decision is clearest; or a threshold below all of them
     bias.assign(bias - (logits[widest : widest + 2].mean() if shift > 1 else logits[0] - 0.1))
     assert keras_t2t.export(model, tmp_path / "good.tflite", quantize="int8").agreement == 1.0
@@ -584,8 +594,55 @@ def test_decisions_of_a_single_sigmoid_are_compared(shift, message, tmp_path, mo
 
     to_tflite = exporter.to_tflite
     monkeypatch.setattr(exporter, "to_tflite", shifted)
-    with pytest.raises(keras_t2t.ExportError, match=message):
-        keras_t2t.export(model, tmp_path / "bad.tflite", quantize="int8")
+    for tolerance in (None, 0.9):
+        with pytest.raises(keras_t2t.ExportError, match=message):
+            keras_t2t.export(model, tmp_path / "bad.tflite", quantize="int8", tolerance=tolerance)
+
+
+def fake_report(outputs, expected, kind, tmp_path):
+    """Returns the report of a file that returns `outputs`."""
+    (tmp_path / "model.onnx").touch()
+    spec = keras_t2t.preprocessing.ModelSpec(preprocessing=keras_t2t.Preprocessing(), normalizes=True, output=kind)
+    runtime = Runtime(
+        name="fake",
+        run=lambda images: outputs[: len(images)],
+        input_shape=(None, 2, 2, 3),
+        input_dtype="float32",
+        known_spec=spec,
+    )
+    images = np.zeros((len(expected), 2, 2, 3), "float32")
+    return examine(tmp_path / "model.onnx", tmp_path / "model.onnx", "onnx", "int8", {}, runtime, images, expected, kind)
+
+
+def test_agreement_of_decisions(tmp_path):
+    """A single logit is positive or not; log-probabilities, which are logits, have a top class."""
+    expected = np.array([[-0.2], [0.3], [0.4], [-3.0]])
+    assert fake_report(expected + 0.25, expected, "logits", tmp_path).agreement == 0.75
+    assert fake_report(-expected, expected, "logits", tmp_path).agreement == 0
+    expected = np.log([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]])
+    assert fake_report(expected[:, ::-1], expected, "logits", tmp_path).agreement == 0
+    assert fake_report(np.exp(expected[:, ::-1]), np.exp(expected), "scores", tmp_path).agreement == 0.5
+
+
+@pytest.mark.slow
+def test_a_single_logit_is_a_probability_after_a_sigmoid(tmp_path):
+    """As every way to predict says: Keras, the file, and the signature for encoded images."""
+    import tensorflow as tf
+
+    model = keras_t2t.replace_head(small_model("performer", classes=7), ["rose"], None)
+    paths = sorted(assets.folder("images").glob("*.jpg"))[:3]
+    logits = outputs_of(model, np.concatenate([keras_t2t.load_image(path, model) for path in paths]))
+    expected = 1 / (1 + np.exp(-logits))
+    assert np.ptp(expected) > 1e-3
+    keras_t2t.export(model, tmp_path / "model")
+    for one in (model, open_exported(tmp_path / "model")):
+        predictions = keras_t2t.predict_images(one, paths)
+        assert [[label for label, _ in row] for row in predictions] == 3 * [["rose"]]
+        np.testing.assert_allclose([[score for _, score in row] for row in predictions], expected, atol=1e-5)
+    classify = tf.saved_model.load(str(tmp_path / "model")).signatures["classify"]
+    answer = classify(encoded=tf.constant([path.read_bytes() for path in paths]))
+    np.testing.assert_allclose(answer["scores"], expected, atol=1e-5)
+    assert answer["labels"].numpy().tolist() == 3 * [[b"rose"]]
 
 
 @pytest.mark.slow
