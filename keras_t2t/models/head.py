@@ -1,6 +1,7 @@
 """Adding a classifier to a model, and replacing it for other classes."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
@@ -9,16 +10,30 @@ from keras_t2t.configs import is_count
 from keras_t2t.keras_internals import is_graph, run_graph
 from keras_t2t.layers import FastDense, Predictions
 from keras_t2t.layers.common import precise_dtype
-from keras_t2t.models.graph import find_head
+from keras_t2t.models.graph import find_head, layers_of
 from keras_t2t.models.parts import HEAD, PREDICTIONS, preprocessing_of
 
 
 def classify(
-    features: Any, classes: Any, activation: Any = "softmax", labels: Sequence[str] | None = None, dtype: Any = None
+    features: Any,
+    classes: Any,
+    activation: Any = "softmax",
+    labels: Sequence[str] | None = None,
+    dtype: Any = None,
+    taken: Collection[str] = (),
 ) -> Any:
-    """Adds a classifier to a functional model. It maps features `(B, D)` to scores `(B, classes)`, in at least float32."""
-    logits = FastDense(int(classes), name=HEAD, dtype=dtype)(features)
-    return Predictions(activation, labels, name=PREDICTIONS, dtype=precise_dtype(logits.dtype))(logits)
+    """Adds a classifier to a functional model. It maps features `(B, D)` to scores `(B, classes)`, in at least float32.
+
+    If one of the names of its layers is among those that are `taken`, a number is appended.
+    """
+    logits = FastDense(int(classes), name=_free_name(HEAD, taken), dtype=dtype)(features)
+    dtype = precise_dtype(logits.dtype)
+    return Predictions(activation, labels, name=_free_name(PREDICTIONS, taken), dtype=dtype)(logits)
+
+
+def _free_name(name, taken):
+    candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))
+    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def replace_head(model: keras.Model, classes: int | Sequence[str], classifier_activation: Any = "softmax") -> keras.Model:
@@ -42,8 +57,11 @@ def replace_head(model: keras.Model, classes: int | Sequence[str], classifier_ac
     preprocessing_of(model)  # raises unless built by keras_t2t
     count, labels = class_count_and_labels(classes)
     features = _features(model)
-    dtype = model.layers[-1].dtype_policy if (head := find_head(model)) is None else head.dense.dtype_policy
-    outputs = classify(features, count, classifier_activation, labels, dtype)
+    head, layers = find_head(model), list(layers_of(model))
+    dtype = (layers[-1] if head is None else head.dense).dtype_policy
+    dropped = () if head is None else (head.dense, *head.layers_after)
+    taken = {layer.name for layer in layers if layer not in dropped}
+    outputs = classify(features, count, classifier_activation, labels, dtype, taken)
     return keras.Model(model.inputs[0], outputs, name=model.name)
 
 

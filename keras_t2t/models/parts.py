@@ -121,8 +121,13 @@ def _normalization(model):
 
 
 def labels_of(model: keras.Model) -> tuple[str, ...] | None:
-    """Returns the class names of a classifier in the order of its outputs, or `None` if it does not store any."""
-    return next((layer.labels for layer in layers_of(model) if isinstance(layer, Predictions)), None)
+    """Returns the class names of a classifier or segmenter in the order of its outputs, or `None` if it does not store any.
+
+    The names are those that follow the head. Those of a classifier inside, below another head, do not count.
+    """
+    head = _any_head(model)
+    after = () if head is None else head.layers_after
+    return next((layer.labels for layer in after if isinstance(layer, Predictions) and layer.labels), None)
 
 
 def spec_of(model: keras.Model) -> ModelSpec:

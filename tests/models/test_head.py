@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_t2t
+from keras_t2t.inference import probabilities
 from keras_t2t.models import spec_of
 from keras_t2t.models.graph import find_head
 from tests.conftest import SMALL_CONFIGS, outputs_of
@@ -122,3 +123,53 @@ def test_the_new_model_keeps_the_structure_of_the_inputs():
 def test_labels_must_match_the_number_of_classes():
     with pytest.raises(ValueError, match="Expected one label for each of 3 classes; received: 2 labels"):
         keras_t2t.layers.Predictions(labels=["a", "b"]).build((None, 3))
+
+
+def on_top(nested):
+    """A dense layer on top of a classifier with labels, which is a part of the model or a layer of it."""
+    classifier = keras_t2t.replace_head(build(), ["a", "b", "c", "d"])
+    images = keras.Input((31, 23, 3))
+    inputs, outputs = (images, classifier(images)) if nested else (classifier.input, classifier.output)
+    return keras.Model(inputs, keras.layers.Dense(3, name="mine")(outputs)), classifier
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_labels_are_those_of_the_head(nested):
+    model, classifier = on_top(nested)
+    assert keras_t2t.labels_of(model) is None and spec_of(model).labels is None
+    assert keras_t2t.labels_of(keras_t2t.optimize_for_inference(model)) is None
+    replaced = keras_t2t.replace_head(model, ["x", "y"])
+    assert keras_t2t.labels_of(replaced) == ("x", "y")
+    find_head(replaced).dense.set_weights([np.eye(4)[:, :2], np.zeros(2)])
+    scores = outputs_of(classifier, X)[:, :2]
+    np.testing.assert_allclose(outputs_of(replaced, X), np.exp(scores) / np.exp(scores).sum(1, keepdims=True), rtol=1e-5)
+    assert keras_t2t.labels_of(classifier) == ("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_labels_of_a_head_inside_another_model(nested):
+    classifier = keras_t2t.replace_head(build(), ["a", "b", "c"], None)
+    images = keras.Input((31, 23, 3))
+    inputs, outputs = (images, classifier(images)) if nested else (classifier.input, classifier.output)
+    model = keras.Model(inputs, keras.layers.Softmax()(outputs))
+    assert keras_t2t.labels_of(model) == ("a", "b", "c") and spec_of(model).output == "probabilities"
+
+
+@pytest.mark.parametrize("as_function", [True, False])
+def test_log_probabilities_are_logits(as_function):
+    backbone = build(include_top=False, pooling="token")
+    logits = keras.layers.Dense(3)(backbone.output)
+    log_softmax = keras.ops.log_softmax if as_function else keras.layers.Activation("log_softmax")
+    model = keras.Model(backbone.input, log_softmax(logits))
+    spec = spec_of(model)
+    assert find_head(model).activations == ("log_softmax",) and spec.output == "logits"
+    received = probabilities(outputs_of(model, X), spec)
+    np.testing.assert_allclose(received, np.exp(outputs_of(model, X)), rtol=1e-5)
+    np.testing.assert_allclose(received.sum(1), 1)
+
+
+def test_a_new_head_has_the_dtype_of_the_features():
+    backbone = build(include_top=False, pooling="token", dtype="mixed_bfloat16")
+    nested = keras.Sequential([keras.Input((31, 23, 3)), backbone])
+    for model in (backbone, nested):
+        assert find_head(keras_t2t.replace_head(model, 3)).dense.dtype_policy.name == "mixed_bfloat16"
