@@ -176,10 +176,13 @@ def _unknown_products(operation):
 
 
 def _itemsizes(layer):
-    """Returns the bytes per number in products with weights and in products without. Performers always use float32."""
+    """Returns the bytes per number in products with weights and in products without.
+
+    Performers and the resizing of maps always use float32.
+    """
     itemsize = np.dtype("float16" if layer.compute_dtype == "bfloat16" else layer.compute_dtype).itemsize
-    is_performer = isinstance(layer, TokensToToken) and layer.token_attention == "performer"
-    return itemsize, max(itemsize, 4) if is_performer else itemsize
+    is_precise = isinstance(layer, ResizeLike) or getattr(layer, "token_attention", None) == "performer"
+    return itemsize, max(itemsize, 4) if is_precise else itemsize
 
 
 def _stage_cost(layer, products):

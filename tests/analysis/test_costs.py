@@ -113,6 +113,11 @@ def test_a_segmenter_matches_the_tensorflow_profiler():
     assert counts["MatMul"] + counts["BatchMatMulV2"] == 2 * cost(model).multiply_accumulates
     any_size = keras_t2t.segmenter(backbone, 4, width=12)
     assert cost(any_size, (31, 46, 3)).stages == cost(model).stages
+    half, _ = model_and_numpy("performer", configs=PYRAMID_CONFIGS, dtype="mixed_float16")
+    by_name = {stage.name: stage for stage in cost(keras_t2t.segmenter(half, 4, image_size=(31, 46), width=12)).stages}
+    rows, columns = keras_t2t.feature_pyramid(backbone, image_size=(31, 46)).output["P1"].shape[1:3]
+    assert by_name["head"].activation_bytes == 2 * rows * columns * 4
+    assert by_name["head_resized"].activation_bytes == 4 * (31 * columns + 31 * 46) * 4  # float32, four classes
 
 
 def test_functional_residual_adapters():
