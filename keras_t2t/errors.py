@@ -61,3 +61,12 @@ def counted(number: int, noun: str) -> str:
     """Returns a number with a noun: `"1 file"` or `"1,200 files"`. The plural must end in `s` or, for `ss`, in `es`."""
     plural = "" if number == 1 else "es" if noun.endswith("ss") else "s"
     return f"{number:,} {noun}{plural}"
+
+
+def with_unit(number: float) -> str:
+    """Returns a number with three digits and its unit: 21545550 becomes `21.5 M`. Small numbers are returned as they are."""
+    for size, unit in ((1e9, "G"), (1e6, "M")):
+        if number >= size:
+            digits = 2 - min(len(str(int(number / size))) - 1, 2)
+            return f"{number / size:.{digits}f} {unit}"
+    return f"{number:,}"

@@ -103,7 +103,7 @@ def test_errors_speak_of_options():
     ],
 )
 def test_large_numbers_have_units(number, text):
-    assert messages.with_unit(number) == text
+    assert errors.with_unit(number) == text
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import typer
 from rich.table import Table
 
 from keras_t2t.cli.app import LOOK_INSIDE, CropOption, check_picture, command, existing_path, print_table
-from keras_t2t.cli.messages import with_unit
 from keras_t2t.cli.models import Model, Models, head_units, open_model
 from keras_t2t.cli.predict import image_files, with_crop_fraction
+from keras_t2t.errors import with_unit
 from keras_t2t.figures import PALETTE
 from keras_t2t.variants import VARIANTS, variant_of
 

@@ -1,4 +1,4 @@
-"""The words of messages: options instead of Python arguments, and large numbers with units."""
+"""The words of error messages: options instead of Python arguments."""
 
 import re
 from collections.abc import Sequence
@@ -22,12 +22,3 @@ def in_options(message: str, parameters: Sequence[Any]) -> str:
             message = re.sub(rf"(?<![\w/.`-]){name}=(?=\S)", f"{option} ", message)
             message = re.sub(rf"(?<=Expected ){name}(?= to be )", option, message)
     return message
-
-
-def with_unit(number: float) -> str:
-    """Returns a number with three digits and its unit: 21545550 becomes `21.5 M`. Small numbers are returned as they are."""
-    for size, unit in ((1e9, "G"), (1e6, "M")):
-        if number >= size:
-            digits = 2 - min(len(str(int(number / size))) - 1, 2)
-            return f"{number / size:.{digits}f} {unit}"
-    return f"{number:,}"

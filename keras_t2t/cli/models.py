@@ -9,9 +9,8 @@ import typer
 
 from keras_t2t.cli.app import existing_path
 from keras_t2t.cli.libraries import native_messages_hidden
-from keras_t2t.cli.messages import with_unit
 from keras_t2t.configs import T2TConfig
-from keras_t2t.errors import did_you_mean, did_you_mean_file
+from keras_t2t.errors import did_you_mean, did_you_mean_file, with_unit
 from keras_t2t.registry import pretrained_weights_of
 from keras_t2t.variants import VARIANTS, did_you_mean_variant, variant_called, variant_of
 

@@ -8,7 +8,6 @@ import typer
 from rich.table import Table
 
 from keras_t2t.cli.app import MODELS, command, make_folder_of, print_table
-from keras_t2t.cli.messages import with_unit
 from keras_t2t.cli.models import (
     MODEL_HELP,
     Model,
@@ -20,6 +19,7 @@ from keras_t2t.cli.models import (
     variant_and_weights,
 )
 from keras_t2t.configs import token_grid
+from keras_t2t.errors import with_unit
 from keras_t2t.preprocessing import ModelSpec, Preprocessing
 from keras_t2t.registry import PretrainedWeights, pretrained_weights_of
 from keras_t2t.variants import VARIANTS, find_variant

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import keras
 
 from keras_t2t.data import ImageSource
-from keras_t2t.errors import counted
+from keras_t2t.errors import counted, with_unit
 from keras_t2t.training.callbacks import accuracy_of, stops_early
 from keras_t2t.training.recipe import Recipe
 
@@ -42,7 +42,7 @@ def opening(
     total, cooldown = recipe.total_epochs, recipe.cooldown_epochs
     facts = {
         "Model": f"{recipe.model}, {'random weights' if weights is None else f'starting from {weights}'}",
-        "Parameters": f"{model.count_params():,}, of which {trained:,} are trained",
+        "Parameters": f"{with_unit(model.count_params())}, of which {with_unit(trained)} are trained",
         "Classes": f"{len(classes):,}: {names}",
         "Images": f"{images:,} for training, {len(sources[held_out]):,} for validation"
         + (" (the test images)" if held_out == "test" else ""),

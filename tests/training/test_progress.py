@@ -85,6 +85,8 @@ def test_opening():
     ]
     shorter = opening(RECIPE.replace(batch_size=2, cooldown_epochs=0), model, {**sources, "val": sources["test"]}, "cpu:0", "x")
     assert "Model          t2t_vit_7, random weights\n" in shorter
+    large = keras.Sequential([keras.Input((4,)), keras.layers.Dense(500_000)])
+    assert "\nParameters     2.50 M, of which 2.50 M are trained\n" in opening(RECIPE, large, sources, "cpu:0", "x")
     assert "\nBatch size     2, 2 steps per epoch\n" in shorter and "\nEpochs         4\n" in shorter
 
 
