@@ -266,7 +266,7 @@ def test_train_then_evaluate(run, tmp_path, monkeypatch):
     (tmp_path / "colors" / "azure" / "1.png").write_bytes(b"no image")
     status, _, error = run("evaluate", "run/model.keras", "--data", "colors", "--split", "train")
     assert status == 1 and error == (
-        "Error: Cannot read colors/azure/1.png: not an image (starts with b'no image'). Remove it, or set skip_bad_files\n"
+        "Error: Cannot read colors/azure/1.png: not an image (starts with b'no image'). Remove it\n"
     )
     recipe = tmp_path / "run" / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("skip_bad_files: false", "skip_bad_files: true"))

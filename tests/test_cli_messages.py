@@ -87,8 +87,11 @@ def test_errors_speak_of_options():
         ("with force=True, without quantize=None", "with --force, without no --quantize"),
         ("the format onnx in a/batch_size=3/format", "the format onnx in a/batch_size=3/format"),
         ("received: epochs=3", "received: epochs=3"),
+        ("use cache=True in the recipe", "use cache=True in the recipe"),
     ):
         assert messages.in_options(message, parameters) == expected
+    hint = messages.in_options("use cache=True in the recipe, or less", COMMANDS["train"].params)
+    assert hint == "use --set cache=true, or less"
 
 
 @pytest.mark.parametrize(

@@ -40,11 +40,12 @@ def find_bad_files(source: IndexedSource) -> list[str]:
 
 
 @contextlib.contextmanager
-def explain_data_errors(*sources: ImageSource) -> Iterator[None]:
+def explain_data_errors(*sources: ImageSource, can_skip: bool = False) -> Iterator[None]:
     """Turns TensorFlow errors about unreadable files or out-of-range labels into a `DataError` that explains them.
 
     Args:
         *sources: Sources of the images that are read inside the context.
+        can_skip: Whether the images are read with a recipe, which could skip the unreadable ones.
 
     Raises:
         DataError: If files cannot be read, or labels are out of range.
@@ -60,7 +61,8 @@ def explain_data_errors(*sources: ImageSource) -> Iterator[None]:
             raise
         example = f"{bad[0]}: {describe_problem(bad[0])}"
         what, them = (example, "it") if len(bad) == 1 else (f"{counted(len(bad), 'file')}, such as {example}", "them")
-        raise DataError(f"Cannot read {what}. Remove {them}, or set skip_bad_files") from error
+        skip = ", or use skip_bad_files=True in the recipe" if can_skip else ""
+        raise DataError(f"Cannot read {what}. Remove {them}{skip}") from error
 
 
 def without_bad_files(source: IndexedSource) -> tuple[IndexedSource, list[str]]:

@@ -111,7 +111,7 @@ def train(
         if process[0] == 0:
             print(opening(recipe, model, splits, describe_device(model, strategy), output, weights))
             print(resuming(recipe, history, epochs_before))
-        with explain_data_errors(*images.values()), explain_lost_process(output):
+        with explain_data_errors(*images.values(), can_skip=True), explain_lost_process(output):
             fit(model, inference_model, recipe, images, output, steps, epochs, history, strategy, augment)
     inference_model.set_weights(averaged_values(model))
     if process[0] == 0:
@@ -149,7 +149,7 @@ def prepare_sources(recipe: Recipe, sources: Mapping[str, ImageSource]) -> dict[
             f"Use batch_size={len(readable['train'])} or less"
         )
     if recipe.cache:
-        with explain_data_errors(*readable.values()):
+        with explain_data_errors(*readable.values(), can_skip=True):
             readable = {split: cached(source) for split, source in readable.items()}
     return readable
 
@@ -190,8 +190,8 @@ def check_strategy(recipe: Recipe, strategy: Any) -> None:
         )
     if recipe.gradient_accumulation_steps > 1 and not isinstance(strategy, keras.distribution.DataParallel | None):
         raise ValueError(
-            "Keras cannot accumulate gradients under tf.distribute. Use gradient_accumulation_steps=1 or the strategy 'jax'; "
-            f"received: gradient_accumulation_steps={recipe.gradient_accumulation_steps}"
+            "Keras cannot accumulate gradients under tf.distribute. Use gradient_accumulation_steps=1 in the recipe, or the "
+            f"strategy 'jax'; received: gradient_accumulation_steps={recipe.gradient_accumulation_steps}"
         )
 
 

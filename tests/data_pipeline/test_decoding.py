@@ -265,8 +265,8 @@ def test_errors_of_a_pipeline_name_the_first_file_and_its_problem(tmp_path):
             (tmp_path / name / f"{index}.jpg").write_bytes(encoded(PHOTO, "JPEG"))
     source = from_folder(tmp_path)["train"]
     messages = (
-        "Cannot read {}: truncated JPEG. Remove it, or set skip_bad_files",
-        "Cannot read 2 files, such as {}: truncated JPEG. Remove them, or set skip_bad_files",
+        "Cannot read {}: truncated JPEG. Remove it",
+        "Cannot read 2 files, such as {}: truncated JPEG. Remove them",
     )
     for index, message in enumerate(messages):
         with open(source.images[1 - index], "r+b") as file:

@@ -134,7 +134,8 @@ def test_invalid_strategy_arguments(arguments, message):
 def test_mirrored_strategy_cannot_accumulate_gradients():
     strategy = make_strategy("mirrored")
     with pytest.raises(
-        ValueError, match="gradient_accumulation_steps=1 or the strategy 'jax'; received: gradient_accumulation_steps=2"
+        ValueError,
+        match="gradient_accumulation_steps=1 in the recipe, or the strategy 'jax'; received: gradient_accumulation_steps=2",
     ):
         check_strategy(Recipe(gradient_accumulation_steps=2), strategy)
     check_strategy(Recipe(gradient_accumulation_steps=2), None)

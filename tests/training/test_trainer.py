@@ -321,7 +321,9 @@ def test_unreadable_files_raise_or_are_skipped(tmp_path, capsys):
     open(bad, "wb").close()
     short = RECIPE.replace(epochs=1)
     for cache in (False, True):
-        with pytest.raises(DataError, match=rf"^Cannot read {bad}: empty file\. Remove it, or set skip_bad_files"):
+        with pytest.raises(
+            DataError, match=rf"^Cannot read {bad}: empty file\. Remove it, or use skip_bad_files=True in the recipe$"
+        ):
             train(short.replace(cache=cache), sources, tmp_path / f"cache {cache}")
     train(short.replace(skip_bad_files=True), sources, tmp_path / "two")
     assert f"val: skipping 1 file that cannot be read: {bad}" in capsys.readouterr().out
