@@ -39,9 +39,8 @@ def test_models_and_exported_files(run, tmp_path, file):
 
 
 def test_mistakes_show_before_the_work_starts(run, tmp_path):
-    test_cli.write_colors(tmp_path / "colors")
-    model = "t2t_vit_7"  # has random weights, which is an error once it is opened
-    error = run("evaluate", model, "--data", "colors", "--picture", "confusion.jpg")[2]
+    (tmp_path / "model.keras").write_text("no model")  # which is an error once it is opened
+    error = run("evaluate", "model.keras", "--data", ".", "--picture", "confusion.jpg")[2]
     assert error == "Error: Expected the path of a .png file; received: confusion.jpg\n"
     assert not (tmp_path / "confusion.jpg").exists()
 

@@ -5,6 +5,7 @@ import re
 
 import keras
 import numpy as np
+import onnx
 import pytest
 
 import keras_t2t
@@ -67,7 +68,8 @@ def test_export_of_a_checkpoint_without_labels_and_of_features(run):
     assert sorted(os.listdir()) == ["x.onnx"]
     small = keras_t2t.T2TViT(keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"]), include_top=False, input_shape=(31, 23, 3))
     small.save("features.keras")
-    assert run("export", "features.keras", "--output", "features.onnx")[0] == 0
+    assert run("export", "features.keras", "--output", "features.onnx", "--opset", 17)[0] == 0
+    assert [entry.version for entry in onnx.load("features.onnx").opset_import] == [17]
 
 
 @pytest.mark.slow
@@ -107,8 +109,12 @@ def test_predict_normalizes_images_for_a_model_that_does_not(run, photo):
             ("--output", "x.tflite", "--quantize", "full_int8", "--calibration", "empty"),
             "Expected a folder with images .* empty",
         ),
-        (("--output", "x.tflite", "--quantize", "full_int8", "--calibration", "absent"), "There is no folder absent"),
+        (("--output", "x.tflite", "--quantize", "full_int8", "--calibration", "absent"), "There is no file or folder absent"),
         (("--output", "x", "--format", "tflit"), "received: --format 'tflit' and the path x. Did you mean tflite"),
+        (
+            ("--output", "x.tflite", "--opset", 13),
+            "Expected --opset to be at least 13, and 20 unless .*; received: --opset 13 and",
+        ),
         (("--output", "x.onnx", "--batch-size", 3), "received: --batch-size 3 and the format onnx"),
         (("--output", "x.tflite", "--tolerance", 1e-12), "by .* of the largest logit, more than the tolerance of 1.0e-12"),
     ],

@@ -1,5 +1,6 @@
 """What the command line says: without TensorFlow's messages, in options, with hints, in tables that fold."""
 
+import inspect
 import os
 import pathlib
 import re
@@ -13,21 +14,25 @@ from rich.table import Table
 import keras_t2t
 from keras_t2t import errors
 from keras_t2t.cli import app, messages
-from keras_t2t.cli.training import RECIPES, STRATEGIES
-from keras_t2t.training import distribution, recipes
+from keras_t2t.training import RECIPES
+from keras_t2t.training_choices import RECIPE_NAMES
 from keras_t2t.variants import VARIANTS, find_variant
 from tests import test_cli
 from tests.conftest import seeded_parameters
 
-run, photo = test_cli.run, test_cli.photo
+run, photo, write_colors = test_cli.run, test_cli.photo, test_cli.write_colors
 SHIPPED = "t2t_vit_tiny_32:cifar10"
 
 
-def start(tmp_path, *arguments, **environment):
+def environment(**variables):
+    """Returns the environment variables of a user who has not chosen which messages of TensorFlow to see."""
+    return {**{name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}, **variables}
+
+
+def start(tmp_path, *arguments, **variables):
     """Runs a command in a process of its own, as TensorFlow writes some messages when it is imported."""
-    environment = {**{name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}, **environment}
     command = [sys.executable, "-m", "keras_t2t", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment(**variables))
 
 
 @pytest.mark.slow
@@ -38,6 +43,43 @@ def test_messages_of_tensorflow_are_shown_on_request_only(photo, tmp_path):
     # With `--verbose`, LiteRT tells how it runs the model; so it does if the user has chosen a level.
     assert "XNNPACK" in start(tmp_path, "--verbose", "predict", "a/b/m.tflite", photo).stderr
     assert "XNNPACK" in start(tmp_path, "predict", "a/b/m.tflite", photo, TF_CPP_MIN_LOG_LEVEL="0").stderr
+
+
+@pytest.mark.slow
+def test_other_commands_show_no_messages_either(photo, tmp_path):
+    """tests/journeys/test_command_line.py runs the rest. All of these run in one process, to save time."""
+    commands = (
+        ("info",),
+        ("convert", SHIPPED, "model.keras"),
+        ("cost", "model.keras", "--latency"),
+        ("attention", SHIPPED, "photo.png"),
+        ("compare", SHIPPED, "model.keras", "--image", "photo.png"),
+        ("benchmark", "model.keras", "--seconds", "0.01"),
+    )
+    program = f"""
+import sys
+sys.argv[0] = "keras-t2t"
+from keras_t2t import cli
+for sys.argv[1:] in {commands}:
+    try:
+        cli.main()
+    except SystemExit as end:
+        assert not end.code, sys.argv
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment())
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_a_corrupt_file_stops_training_with_one_line(tmp_path):
+    write_colors(tmp_path / "colors")
+    (tmp_path / "colors" / "red" / "3.png").write_bytes(b"no image")
+    result = start(tmp_path, "train", "--data", "colors", "--model", "t2t_vit_tiny_32", "--output", "run")
+    assert (result.returncode, result.stderr) == (
+        1,
+        "Error: Cannot read colors/red/3.png: not an image (starts with b'no image'). Remove it, or use "
+        "--set skip_bad_files=true\n",
+    )
 
 
 def test_version(run):
@@ -72,9 +114,14 @@ def test_commands_are_grouped(run):
     assert "--install-completion" in output
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_loads_tensorflow_without_its_messages_before_anything_else(name):
+    before, found, _ = inspect.getsource(COMMANDS[name].callback).partition("    load_libraries()\n")
+    assert found and "    from " not in before and "    import " not in before
+
+
 def test_choices_in_the_help_are_those_of_the_package():
-    assert tuple(recipes.RECIPES) == RECIPES
-    assert distribution.STRATEGIES == STRATEGIES
+    assert (*RECIPES, "finetune") == RECIPE_NAMES
 
 
 def test_errors_speak_of_options():
@@ -195,7 +242,7 @@ def test_tables_fold(monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_a_user_can_ask_python_for_warnings():
-    code = "import warnings; from keras_t2t.cli.libraries import load_libraries; load_libraries(False); warnings.warn('seen')"
+    code = "import warnings; from keras_t2t.cli.libraries import set_verbosity; set_verbosity(False); warnings.warn('seen')"
     for options, seen in (((), False), (("-W", "always"), True)):
         command = [sys.executable, *options, "-c", f"import sys; sys.argv[0] = 'keras-t2t'; {code}"]
         assert ("seen" in subprocess.run(command, capture_output=True, text=True, check=True).stderr) == seen

@@ -180,9 +180,10 @@ def test_records_are_written_as_they_come(tmp_path, suffix):
 
 def test_mistakes_show_before_the_work_starts(run, photos, tmp_path):
     (tmp_path / "empty").mkdir()
-    model = "t2t_vit_7"  # has random weights, which is an error once it is opened
+    (tmp_path / "model.keras").write_text("no model")  # which is an error once it is opened
     for output in ("predictions.txt", "predictions", "empty"):
-        assert run("predict", model, "photos", "--output", output)[2] == (
+        assert run("predict", "model.keras", "photos", "--output", output)[2] == (
             f"Error: Expected the path of a .csv or .json file; received: {output}\n"
         )
-    assert run("predict", model, "photos", "empty")[2] == ("Error: Expected a folder that contains images; received: empty\n")
+    error = run("predict", "model.keras", "photos", "empty")[2]
+    assert error == "Error: Expected a folder that contains images; received: empty\n"

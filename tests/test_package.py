@@ -26,6 +26,8 @@ LAYERS = [
     "figures",
     "configs",
     "variants",
+    "export_formats",
+    "training_choices",
     "preprocessing",
     "assets",
     "registry",
@@ -161,31 +163,57 @@ def test_configs_import_neither_keras_nor_tensorflow():
     subprocess.run([sys.executable, "-c", code, str(PACKAGE / "configs.py")], check=True)
 
 
-@pytest.mark.parametrize("command", [[f"{sys.prefix}/bin/keras-t2t"], [sys.executable, "-m", "keras_t2t"]])
+SCRIPT, MODULE = [f"{sys.prefix}/bin/keras-t2t"], [sys.executable, "-m", "keras_t2t"]
+SHIPPED = "t2t_vit_tiny_32:cifar10"
+
+
 @pytest.mark.parametrize(
-    ("arguments", "status"),
+    ("command", "arguments", "status"),
     [
-        ("--help", 0),
-        ("--version", 0),
-        ("train --help", 0),
-        ("data check --help", 0),
-        ("predct", 2),
-        ("predict --outptu x", 2),
-        ("predict t2t_vit_14", 2),
-        ("predict t2t_vit_41 photo.jpg", 1),
-        ("predict t2t_vit_14:imagnet photo.jpg", 1),
-        ("train --model T2TVit41", 1),
-        ("train --data nowhere", 1),
-        ("data check nowhere", 1),
+        (MODULE, "--help", 0),
+        (MODULE, "predict t2t_vit_14 . --output x.txt", 1),
+        (SCRIPT, "--help", 0),
+        (SCRIPT, "--version", 0),
+        (SCRIPT, "data check --help", 0),
+        (SCRIPT, "predct", 2),
+        (SCRIPT, "predict --outptu x", 2),
+        (SCRIPT, "predict t2t_vit_14", 2),
+        (SCRIPT, "predict t2t_vit_41 .", 1),
+        (SCRIPT, "predict t2t_vit_14:imagnet .", 1),
+        (SCRIPT, "predict t2t_vit_14 .", 1),
+        (SCRIPT, "predict . .", 1),
+        (SCRIPT, f"predict {SHIPPED} . --output x.txt", 1),
+        (SCRIPT, f"convert {SHIPPED} x.h5", 1),
+        (SCRIPT, "train", 1),
+        (SCRIPT, "train --model T2TVit41", 1),
+        (SCRIPT, "train --data nowhere", 1),
+        (SCRIPT, "train --data . --output x --recipe imagnet", 1),
+        (SCRIPT, "train --data . --output x --set epochs", 1),
+        (SCRIPT, "train --data . --output x --epochs 2 --set epochs=3", 1),
+        (SCRIPT, "train --data . --output x --strategy miror", 1),
+        (SCRIPT, "train --data . --output x --strategy mirrored --device cpu", 1),
+        (SCRIPT, "data check nowhere", 1),
+        (SCRIPT, "study . --output x --shard 2/1", 1),
+        (SCRIPT, f"evaluate {SHIPPED} --data . --picture x.jpg", 1),
+        (SCRIPT, f"export {SHIPPED} --output x.pb", 1),
+        (SCRIPT, f"export {SHIPPED} --output x --format onnyx", 1),
+        (SCRIPT, f"export {SHIPPED} --output x.onnx --quantize int4", 1),
+        (SCRIPT, f"export {SHIPPED} --output x.onnx --opset 3", 1),
+        (SCRIPT, f"benchmark {SHIPPED} --picture x.jpg", 1),
+        (SCRIPT, f"attention {SHIPPED} . --output x.jpg", 1),
+        (SCRIPT, "cost t2t_vit_14 --size large", 1),
+        (SCRIPT, f"compare {f'{SHIPPED} ' * 9} --image .", 1),
     ],
 )
-def test_help_and_usage_errors_need_not_wait_for_tensorflow(command, arguments, status):
+def test_help_and_usage_errors_need_not_wait_for_tensorflow(command, arguments, status, tmp_path):
     environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
-    result = subprocess.run([*command, *arguments.split()], capture_output=True, text=True, env=environment)
+    result = subprocess.run([*command, *arguments.split()], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert result.returncode == status
+    assert ("Error: " in result.stderr) == (status == 1)
     imported = {line.split("|")[-1].strip() for line in result.stderr.splitlines() if line.startswith("import time:")}
     assert "keras_t2t.cli.app" in imported
     assert not imported & {"keras", "tensorflow", "jax", "h5py", "keras_t2t.layers"}
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ import typer
 from rich.table import Table
 
 from keras_t2t.cli.app import LOOK_INSIDE, CropOption, check_picture, command, existing_path, print_table
-from keras_t2t.cli.models import Model, Models, head_units, open_model
+from keras_t2t.cli.libraries import load_libraries
+from keras_t2t.cli.models import Model, Models, check_kind, head_units, open_model
 from keras_t2t.cli.predict import image_files, with_crop_fraction
 from keras_t2t.errors import with_unit
 from keras_t2t.figures import PALETTE
@@ -41,13 +42,15 @@ def attention_command(
 
     Example: keras-t2t attention t2t_vit_tiny_32:cifar10 photo.jpg
     """
+    check_kind(model, trained=True, exported=False)
+    check_picture(output)
+    load_libraries()
     from keras_t2t import analysis
     from keras_t2t.data import load_image, read_view
     from keras_t2t.inference import predict_images
     from keras_t2t.models import preprocessing_of
 
-    check_picture(output)
-    opened = open_model(model, trained=True)
+    opened = open_model(model)
     preprocessing = with_crop_fraction(preprocessing_of(opened), crop_fraction)
     view, images = read_view(image, preprocessing), load_image(image, opened, preprocessing)
     ((label, probability),) = predict_images(opened, [image], 1, preprocessing=preprocessing)[0]
@@ -83,15 +86,18 @@ def cost_command(
 
     Example: keras-t2t cost t2t_vit_14 --size 384 --latency
     """
+    check_kind(model, exported=False)
+    given_size = None if size is None else _parse_size(size)
+    check_picture(picture)
+    load_libraries()
     from keras_t2t import analysis
     from keras_t2t.models import config_of
 
-    check_picture(picture)
     opened = open_model(model)
     config = config_of(opened)
     if size is None and None in opened.input_shape[1:]:
         raise ValueError(f"Expected --size, because {model} takes images of any size")
-    shape = None if size is None else (*_parse_size(size), opened.input_shape[3])
+    shape = None if given_size is None else (*given_size, opened.input_shape[3])
     result = analysis.cost(opened, shape)
     height, width, _ = result.input_shape
     print_table(_cost_table(result))
@@ -155,12 +161,15 @@ def compare_command(
 
     Example: keras-t2t compare t2t_vit_14:imagenet runs/flowers --image photos
     """
+    for name in models:
+        check_kind(name, exported=False)
+    if len(models) > len(PALETTE):
+        raise ValueError(f"Expected at most {len(PALETTE)} models; received: {len(models)}")
+    check_picture(output)
+    load_libraries()
     from keras_t2t import analysis
     from keras_t2t.data import load_images
 
-    check_picture(output)
-    if len(models) > len(PALETTE):
-        raise ValueError(f"Expected at most {len(PALETTE)} models; received: {len(models)}")
     paths = image_files(image)
     opened = [open_model(name) for name in models]
     results = []

@@ -12,7 +12,7 @@ from rich.table import Table
 from typer.core import TyperCommand
 
 from keras_t2t import __version__
-from keras_t2t.cli.libraries import load_libraries
+from keras_t2t.cli.libraries import set_verbosity
 from keras_t2t.cli.messages import in_options
 from keras_t2t.errors import did_you_mean_file
 from keras_t2t.figures import new_figure
@@ -43,16 +43,18 @@ def main() -> None:
 
 
 class Command(TyperCommand):
-    """A command that loads TensorFlow and Keras after its arguments have been checked, so that mistakes show at once."""
+    """A command whose errors speak of its options."""
 
     def invoke(self, ctx: Any) -> Any:
-        load_libraries(verbose=ctx.find_root().params["verbose"])
         with _user_errors(self.params):
             return super().invoke(ctx)
 
 
 def command(name: str, panel: str | None = None, app: typer.Typer = app) -> Callable[[Callable], Callable]:
-    """Returns a decorator that registers a function as a command, which the help lists in a panel."""
+    """Returns a decorator that registers a function as a command, which the help lists in a panel.
+
+    So that mistakes show at once, the function checks all that it can before it calls `load_libraries`, which takes seconds.
+    """
     return app.command(name, cls=Command, rich_help_panel=panel)
 
 
@@ -85,6 +87,7 @@ def options(
 
     Example: keras-t2t predict t2t_vit_tiny_32:cifar10 photo.jpg
     """
+    set_verbosity(verbose)
 
 
 def existing_path(value: Any) -> Any:

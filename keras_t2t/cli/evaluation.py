@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_t2t.cli.app import DATA_AND_TRAINING, CropOption, check_picture, command, print_table
-from keras_t2t.cli.models import Model, model_file
+from keras_t2t.cli.libraries import load_libraries
+from keras_t2t.cli.models import Model, check_kind, model_file
 from keras_t2t.cli.predict import open_classifier, with_crop_fraction
 from keras_t2t.cli.training import DATA_HELP, DirOption, existing_data
 from keras_t2t.errors import counted, did_you_mean
@@ -30,6 +31,9 @@ def evaluate_command(
 
     Example: keras-t2t evaluate runs/flowers --data flowers --picture confusion.png
     """
+    check_kind(model, trained=True)
+    check_picture(picture)
+    load_libraries()
     from keras_t2t.data import open_data
     from keras_t2t.data.check import explain_data_errors
     from keras_t2t.training import Recipe
@@ -37,7 +41,6 @@ def evaluate_command(
     from keras_t2t.training.evaluation import evaluate as evaluate_model
     from keras_t2t.training.trainer import readable_source
 
-    check_picture(picture)
     classifier = open_classifier(model)
     recipe = _recipe_next_to(model_file(model)) or Recipe()
     sources = open_data(data, data_dir, recipe.validation_fraction, recipe.seed)

@@ -8,9 +8,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from keras_t2t.cli.app import EXPORT, check_picture, command, make_folder_of, print_table
-from keras_t2t.cli.libraries import native_messages_hidden
-from keras_t2t.cli.models import Model, Models, model_file, open_model
+from keras_t2t.cli.app import EXPORT, check_picture, command, existing_path, make_folder_of, print_table
+from keras_t2t.cli.libraries import load_libraries, native_messages_hidden
+from keras_t2t.cli.models import Model, Models, check_kind, model_file, open_model
+from keras_t2t.export_formats import DEFAULT_OPSET, check_destination, check_settings, is_exported, resolve_format
 
 DEFAULT_BATCH_SIZES = [8]
 
@@ -30,18 +31,21 @@ def export_command(
         ),
     ] = None,
     calibration: Annotated[
-        pathlib.Path | None, typer.Option(help="Folder of real images to measure the ranges of full_int8.")
+        pathlib.Path | None,
+        typer.Option(help="Folder of real images to measure the ranges of full_int8.", callback=existing_path),
     ] = None,
     samples: Annotated[
         pathlib.Path | None,
-        typer.Option(help="Folder of images for the comparison. Defaults to --calibration, or ten sample photos."),
+        typer.Option(
+            help="Folder of images for the comparison. Defaults to --calibration, or ten sample photos.", callback=existing_path
+        ),
     ] = None,
     batch_size: Annotated[
         int, typer.Option(min=0, help="Batch size of a TFLite file, or 0 for any size. The other formats accept any.")
     ] = 1,
     opset: Annotated[
-        int | None, typer.Option(help="Version of the operations in an ONNX file, such as 13 for older runtimes.")
-    ] = None,
+        int, typer.Option(help="Version of the operations in an ONNX file, such as 13 for older runtimes.")
+    ] = DEFAULT_OPSET,
     input_dtype: Annotated[str, typer.Option(help="Dtype of the images: float32 or uint8.")] = "float32",
     tolerance: Annotated[
         float | None,
@@ -57,12 +61,17 @@ def export_command(
 
     Example: keras-t2t export t2t_vit_tiny_32:cifar10 --output model.tflite --quantize int8
     """
-    from keras_t2t.exporting import export as export_model
-
-    make_folder_of(output)
-    keras_model = open_model(model)
     if quantize != "full_int8":  # no ranges to measure: the images are for the comparison
         samples, calibration = samples or calibration, None
+    format = resolve_format(output, format)
+    check_settings(format, quantize, batch_size or None, opset, input_dtype, calibration)
+    check_kind(model, exported=False)
+    make_folder_of(output)
+    check_destination(output, force)
+    load_libraries()
+    from keras_t2t.exporting import export as export_model
+
+    keras_model = open_model(model)
     with native_messages_hidden():
         report = export_model(
             keras_model,
@@ -70,7 +79,7 @@ def export_command(
             format,
             quantize=quantize,
             batch_size=batch_size or None,
-            **({} if opset is None else {"opset": opset}),
+            opset=opset,
             input_dtype=input_dtype,
             calibration=calibration,
             samples=samples,
@@ -99,9 +108,10 @@ def benchmark_command(
 
     Example: keras-t2t benchmark model.tflite model.onnx --picture latency.png
     """
+    check_picture(picture)
+    load_libraries()
     from keras_t2t.exporting import benchmark as benchmarks
 
-    check_picture(picture)
     batches = tuple(dict.fromkeys(batch))
     rates = [f"images/s at {size}" for size in batches]
     table = Table("model", "runtime", "latency, ms", *rates, "peak memory, MiB", "size, MB")
@@ -125,8 +135,6 @@ def benchmark_command(
 
 def _measurable_file(name, folder):
     """Returns a file of the model that can be measured. If it has none, the model is saved into `folder`."""
-    from keras_t2t.exporting.runtimes import is_exported
-
     path = model_file(name)
     if path is not None and (path.suffix == ".keras" or is_exported(path)):
         return path

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
-def load_libraries(verbose: bool) -> None:
-    """Imports TensorFlow and Keras. Unless `verbose` is `True`, their messages below the level of errors are not shown.
+def set_verbosity(verbose: bool) -> None:
+    """Chooses which messages of TensorFlow and Keras are shown: all of them if `verbose` is `True`, otherwise errors only.
 
     The environment variable `TF_CPP_MIN_LOG_LEVEL` has priority over `verbose`; 0 shows everything. If TensorFlow has been
     imported already, messages are left as they are.
@@ -20,6 +20,10 @@ def load_libraries(verbose: bool) -> None:
         os.environ.setdefault(LOG_LEVEL, "0" if verbose else "3")
         if not _shows_everything():
             _hide_python_messages()
+
+
+def load_libraries() -> None:
+    """Imports TensorFlow and Keras. Commands call this before they import anything else that needs them."""
     with native_messages_hidden():
         import tensorflow  # noqa: F401  writes messages before it reads its log level
 

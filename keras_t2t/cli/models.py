@@ -11,6 +11,7 @@ from keras_t2t.cli.app import existing_path
 from keras_t2t.cli.libraries import native_messages_hidden
 from keras_t2t.configs import T2TConfig
 from keras_t2t.errors import did_you_mean, did_you_mean_file, with_unit
+from keras_t2t.export_formats import is_exported
 from keras_t2t.registry import pretrained_weights_of
 from keras_t2t.variants import VARIANTS, did_you_mean_variant, variant_called, variant_of
 
@@ -31,12 +32,15 @@ def check_models(value: Any) -> Any:
 
     Raises:
         FileNotFoundError: If it is the path of a file or folder that does not exist.
-        ValueError: If there are no such weights, or no such variant, file or folder.
+        ValueError: If there are no such weights, or no such variant, file or folder, or if it is a folder that is neither a
+            training run nor a SavedModel.
     """
     for name in [value] if isinstance(value, str) else value or ():
         variant, path = name.partition(":")[0], pathlib.Path(name)
         if variant_called(variant):
             _check_weights(*_split(name), name)
+        elif path.is_dir() and not is_exported(path) and not (path / RUN_MODEL).is_file():
+            raise ValueError(f"Expected the folder of a training run or a SavedModel; there is no {RUN_MODEL} in {path}")
         elif not path.exists():
             if os.sep in variant:  # before a colon, so that a mistyped VARIANT:FILE gets its own hint
                 existing_path(path)
@@ -62,28 +66,43 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, callback
 Models = Annotated[list[str], typer.Argument(metavar="MODEL", help=MODEL_HELP, callback=check_models)]
 
 
-def open_model(name: str, *, trained: bool = False, num_heads: int | None = None) -> "keras.Model":
+def check_kind(name: str, *, trained: bool = False, exported: bool = True) -> None:
+    """Checks that MODEL names a model of the kind that a command takes, without opening it.
+
+    Args:
+        name: See `MODEL_HELP`.
+        trained: Whether a variant with random weights is an error.
+        exported: Whether an exported file is allowed.
+
+    Raises:
+        ValueError: If there is no such model, or if it is of another kind.
+    """
+    path, (variant, weights) = model_file(name), _split(name)
+    if path is None and weights is None and trained:
+        choices = ", ".join(f"{variant}:{known}" for known in pretrained_weights_of(variant)) or f"{variant}:FILE"
+        raise ValueError(f"{variant} has random weights. Specify its weights: {choices}")
+    if path is not None and is_exported(path) and not exported:
+        raise ValueError(f"Expected a Keras model; {name} is an exported file")
+
+
+def open_model(name: str, *, num_heads: int | None = None) -> "keras.Model":
     """Returns the Keras model that MODEL names.
 
     Args:
         name: See `MODEL_HELP`.
-        trained: Whether to raise an error if the model has random weights.
         num_heads: Number of attention heads for a checkpoint of a model that is not a variant.
 
     Raises:
-        ValueError: If there is no such model, if it is an exported file, if it has random weights and `trained` is `True`, or
-            if `num_heads` is given for a `.keras` file.
+        ValueError: If there is no such model, if it is an exported file, or if `num_heads` is given for a `.keras` file.
     """
     import keras
 
     from keras_t2t import analysis, inference  # noqa: F401  register all layers
-    from keras_t2t.exporting.runtimes import is_exported
 
+    check_kind(name, exported=False)
     path = model_file(name)
     if path is None:
-        return _open_variant(name, trained)
-    if is_exported(path):
-        raise ValueError(f"Expected a Keras model; {name} is an exported file")
+        return _open_variant(name)
     if path.suffix != ".keras":
         return open_checkpoint(path, num_heads=num_heads)
     if num_heads:
@@ -92,17 +111,17 @@ def open_model(name: str, *, trained: bool = False, num_heads: int | None = None
 
 
 def open_runtime(name: str) -> "Runtime":
-    """Returns the trained model that MODEL names, ready to run, whether it is a Keras model or an exported file.
+    """Returns the model that MODEL names, ready to run, whether it is a Keras model or an exported file.
 
     Raises:
-        ValueError: If there is no such model, or if it has random weights.
+        ValueError: If there is no such model.
     """
-    from keras_t2t.exporting.runtimes import is_exported, open_exported
+    from keras_t2t.exporting.runtimes import open_exported
     from keras_t2t.inference import keras_runtime
 
     path = model_file(name)
     if path is None or not is_exported(path):
-        return keras_runtime(open_model(name, trained=True))
+        return keras_runtime(open_model(name))
     with native_messages_hidden():
         return open_exported(path)
 
@@ -128,18 +147,13 @@ def model_file(name: str) -> pathlib.Path | None:
     """Returns the file that MODEL names, or `None` if it names a variant.
 
     Raises:
-        ValueError: If it names a folder that is neither a training run nor a SavedModel.
+        FileNotFoundError: See `check_models`.
+        ValueError: See `check_models`.
     """
-    from keras_t2t.exporting.runtimes import is_exported
-
     path = pathlib.Path(check_models(name))
     if variant_called(name.partition(":")[0]):
         return None
-    if path.is_dir() and not is_exported(path):
-        if not (path / RUN_MODEL).is_file():
-            raise ValueError(f"Expected the folder of a training run or a SavedModel; there is no {RUN_MODEL} in {path}")
-        return path / RUN_MODEL
-    return path
+    return path / RUN_MODEL if path.is_dir() and not is_exported(path) else path
 
 
 def open_checkpoint(path: str | pathlib.Path, config: T2TConfig | None = None, num_heads: int | None = None) -> "keras.Model":
@@ -172,18 +186,14 @@ def open_checkpoint(path: str | pathlib.Path, config: T2TConfig | None = None, n
     return model
 
 
-def _open_variant(name, trained):
+def _open_variant(name):
     from keras_t2t.applications import T2TViT
 
     variant, weights = _split(name)
-    pretrained = pretrained_weights_of(variant)
-    if weights in pretrained:
+    if weights in pretrained_weights_of(variant):
         return T2TViT(variant, weights=weights, name=variant)
     if weights:
         return open_checkpoint(weights, VARIANTS[variant].config)
-    if trained:
-        choices = ", ".join(f"{variant}:{known}" for known in pretrained) or f"{variant}:FILE"
-        raise ValueError(f"{variant} has random weights. Specify its weights: {choices}")
     print(f"{variant} has random weights", file=sys.stderr)
     return T2TViT(variant, name=variant)
 

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_t2t.cli.app import MODELS, CropOption, command, existing_path, print_table
-from keras_t2t.cli.models import Model, open_runtime
+from keras_t2t.cli.libraries import load_libraries
+from keras_t2t.cli.models import Model, check_kind, open_runtime
 from keras_t2t.cli.records import check_records_file, write_records
 from keras_t2t.errors import counted
 from keras_t2t.preprocessing import Preprocessing
@@ -46,9 +47,11 @@ def predict_command(
 
     Example: keras-t2t predict runs/flowers photos --output predictions.csv
     """
+    check_kind(model, trained=True)
+    check_records_file(output)
+    load_libraries()
     from keras_t2t.inference import stream_predictions
 
-    check_records_file(output)
     paths = image_files(images)
     runtime = open_classifier(model)
     preprocessing = with_crop_fraction(runtime.spec.preprocessing, crop_fraction)
@@ -88,7 +91,7 @@ def open_classifier(name: str) -> "Runtime":
     """Returns the classifier that MODEL names, ready to run; see `open_runtime`.
 
     Raises:
-        ValueError: If there is no such model, if it has random weights, or if it returns features.
+        ValueError: If there is no such model, or if it returns features.
     """
     runtime = open_runtime(name)
     if runtime.spec.output == "features":

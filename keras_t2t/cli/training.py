@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from keras_t2t.cli.app import DATA_AND_TRAINING, app, command, existing_path
-from keras_t2t.cli.models import MODEL_HELP, check_models, variant_and_weights
+from keras_t2t.cli.libraries import load_libraries
+from keras_t2t.cli.models import MODEL_HELP, check_kind, check_models, variant_and_weights
 from keras_t2t.errors import counted
+from keras_t2t.training_choices import RECIPE_NAMES, STRATEGIES, check_recipe, check_strategy_options
 
-RECIPES = ("imagenet_lite", "imagenet", "imagenet_large", "imagenet_384", "transfer", "small_images")
-STRATEGIES = ("none", "mirrored", "tpu", "jax")
 DATA_HELP = "A folder with one subfolder per class, optionally inside train and val, or tfds:NAME."
 DirOption = Annotated[pathlib.Path | None, typer.Option(help="Data folder of TensorFlow Datasets.")]
 data_app = typer.Typer(no_args_is_help=True)
@@ -36,7 +36,7 @@ def train_command(
     data: Annotated[str | None, typer.Option(help=DATA_HELP, callback=existing_data)] = None,
     output: Annotated[pathlib.Path | None, typer.Option(help="Output folder. Use the same folder to resume training.")] = None,
     recipe: Annotated[
-        str, typer.Option(help=f"One of {', '.join(RECIPES)}, finetune (suits any folder), or a YAML file.")
+        str, typer.Option(help=f"One of {', '.join(RECIPE_NAMES)} (which suits any folder), or a YAML file.")
     ] = "finetune",
     model: Annotated[
         str | None,
@@ -71,12 +71,6 @@ def train_command(
 
     Example: keras-t2t train --data flowers --model t2t_vit_14:imagenet --output runs/flowers
     """
-    from keras_t2t.training import load_recipe, make_strategy
-    from keras_t2t.training import train as train_model
-    from keras_t2t.training.distribution import device_scope, this_process
-    from keras_t2t.training.summary import closing
-    from keras_t2t.training.trainer import check_extras
-
     options = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     changes = _changes(model, options, settings or [])
     needs_no_data = show and recipe != "finetune"
@@ -84,6 +78,17 @@ def train_command(
         raise ValueError("Expected --data and --output, or --data with --show for the recipe finetune")
     if device and strategy != "none":
         raise ValueError(f"Expected --device or --strategy, not both; received: --device {device}, --strategy {strategy}")
+    check_recipe(recipe)
+    check_strategy_options(strategy, cpu_devices, coordinator, processes, process)
+    if model:
+        check_kind(model, exported=False)
+    load_libraries()
+    from keras_t2t.training import load_recipe, make_strategy
+    from keras_t2t.training import train as train_model
+    from keras_t2t.training.distribution import device_scope, this_process
+    from keras_t2t.training.summary import closing
+    from keras_t2t.training.trainer import check_extras
+
     command_line = f"keras-t2t {shlex.join(sys.argv[1:])}"
     with _explain_interrupt(output, command_line), device_scope(None if show else device):
         # This must come first, because opening a model to find out its variant would initialize the backend.
@@ -151,6 +156,7 @@ def check_command(folder: Annotated[pathlib.Path, typer.Argument(help="A folder 
 
     Example: keras-t2t data check flowers
     """
+    load_libraries()
     from keras_t2t.data import find_bad_files, from_folder
     from keras_t2t.data.check import other_files
     from keras_t2t.data.problems import describe_problem

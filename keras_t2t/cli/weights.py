@@ -8,9 +8,11 @@ import typer
 from rich.table import Table
 
 from keras_t2t.cli.app import MODELS, command, make_folder_of, print_table
+from keras_t2t.cli.libraries import load_libraries
 from keras_t2t.cli.models import (
     MODEL_HELP,
     Model,
+    check_kind,
     check_models,
     description,
     model_file,
@@ -44,8 +46,10 @@ def convert_command(
     """
     if not output.name.endswith((".keras", ".weights.h5")):
         raise ValueError(f"Expected an output that ends in .keras or .weights.h5; received: {output}")
+    check_kind(model, trained=True, exported=False)
     make_folder_of(output)
-    opened = open_model(model, trained=True, num_heads=num_heads)
+    load_libraries()
+    opened = open_model(model, num_heads=num_heads)
     (opened.save if output.suffix == ".keras" else opened.save_weights)(output)
     print(f"Wrote {output}: {description(opened)}")
 
@@ -60,6 +64,7 @@ def info_command(
 
     Example: keras-t2t info t2t_vit_14
     """
+    load_libraries()
     if model is None:
         _print_variants()
     elif model_file(model) is None:

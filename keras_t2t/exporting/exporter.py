@@ -1,7 +1,6 @@
 """Export of a model to a file, which is checked by running it in its own runtime."""
 
 import contextlib
-import importlib.util
 import os
 import pathlib
 import tempfile
@@ -9,12 +8,12 @@ import tempfile
 import keras
 import numpy as np
 
-from keras_t2t.configs import is_count
-from keras_t2t.errors import ExportError, did_you_mean
-from keras_t2t.exporting.onnx import DEFAULT_OPSET, MIN_OPSET, to_onnx
+from keras_t2t.errors import ExportError
+from keras_t2t.export_formats import DEFAULT_OPSET, check_destination, check_settings, files_of, resolve_format
+from keras_t2t.exporting.onnx import to_onnx
 from keras_t2t.exporting.openvino import to_openvino
 from keras_t2t.exporting.report import IMAGES_AT_ONCE, OP_COUNTERS, ExportReport, examine
-from keras_t2t.exporting.runtimes import EXTENSIONS, files_of, first_line, missing_package, open_exported
+from keras_t2t.exporting.runtimes import first_line, open_exported
 from keras_t2t.exporting.samples import images_for
 from keras_t2t.exporting.saved_model import to_saved_model
 from keras_t2t.exporting.tflite import to_tflite
@@ -23,18 +22,6 @@ from keras_t2t.keras_internals import is_graph
 from keras_t2t.models import normalizes, spec_of
 from keras_t2t.models.graph import layers_of
 
-QUANTIZATIONS = {
-    "saved_model": (None, "bfloat16"),
-    "tflite": (None, "float16", "int8", "full_int8"),
-    "onnx": (None, "int8"),
-    "openvino": (None, "float16", "bfloat16"),
-}
-PACKAGES = {
-    "tflite": ("ai_edge_litert", "ai_edge_quantizer"),
-    "onnx": ("onnx", "onnxruntime", "onnxscript", "tf2onnx"),
-    "openvino": ("openvino", "onnx", "onnxscript", "tf2onnx"),
-    "saved_model": (),
-}
 MAX_DIFFERENCE = {None: 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
 MIN_AGREEMENT = 0.9
 MAX_SCORE_DIFFERENCE = 0.1  # for thresholded decisions in 8 bits, where equal decisions can hide large differences
@@ -108,9 +95,10 @@ def export(
     'frog'
     """
     path = pathlib.Path(path)
-    format = _resolve_format(path, format)
-    _check_arguments(model, format, quantize, batch_size, opset, input_dtype, calibration)
-    _check_destination(path, force)
+    format = resolve_format(path, format)
+    check_settings(format, quantize, batch_size, opset, input_dtype, calibration)
+    check_destination(path, force)
+    _check_model(model, input_dtype)
     model = _in_float32(keras.Model(model.inputs[0], model.outputs[0], name=model.name))
     inference_model = optimize_for_inference(model, "bfloat16" if (format, quantize) == ("saved_model", "bfloat16") else None)
     calibration = None if calibration is None else images_for(model, calibration)
@@ -194,21 +182,7 @@ def _checked_report(staged, path, format, quantize, spec, images, expected, tole
     return report
 
 
-def _resolve_format(path, format):
-    resolved = format or {**EXTENSIONS, "": "saved_model"}.get(path.suffix.lower())
-    if resolved not in QUANTIZATIONS:
-        raise ValueError(
-            f"Expected format to be one of {', '.join(QUANTIZATIONS)}; received: format={format!r} and the path {path}"
-            f"{did_you_mean(format, QUANTIZATIONS)}"
-        )
-    if not path.name or EXTENSIONS.get(path.suffix.lower(), "saved_model") != resolved:
-        extensions = {name: extension for extension, name in EXTENSIONS.items()}
-        expected = f"a file name ending in {extensions[resolved]}" if resolved in extensions else "the name of a folder"
-        raise ValueError(f"Expected {expected} for the format {resolved}; received: {path}")
-    return resolved
-
-
-def _check_arguments(model, format, quantize, batch_size, opset, input_dtype, calibration):
+def _check_model(model, input_dtype):
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             f"Export needs the Keras backend tensorflow; received: {keras.backend.backend()!r}. Save the model with "
@@ -220,45 +194,8 @@ def _check_arguments(model, format, quantize, batch_size, opset, input_dtype, ca
     shape = tuple(model.inputs[0].shape[1:])
     if None in shape:
         raise ValueError(f"Expected a model with a fixed image size; received: {shape}. Build the model with `input_shape`")
-    if quantize not in QUANTIZATIONS[format]:
-        names = ", ".join(str(name) for name in QUANTIZATIONS[format])
-        hint = did_you_mean(quantize, filter(None, QUANTIZATIONS[format]))
-        raise ValueError(f"Expected quantize to be one of {names} for {format}; received: quantize={quantize!r}{hint}")
-    if (quantize == "full_int8") != (calibration is not None):
-        received = "none" if calibration is None else "calibration images"
-        raise ValueError(
-            f"Expected calibration images if and only if quantize='full_int8'; received: {received} and quantize={quantize!r}"
-        )
-    if batch_size != 1 and (format != "tflite" or not (batch_size is None or is_count(batch_size))):
-        raise ValueError(
-            "Expected batch_size to be a positive integer or None, and 1 unless the format is tflite; "
-            f"received: batch_size={batch_size!r} and the format {format}"
-        )
-    if opset != DEFAULT_OPSET and (format != "onnx" or not is_count(opset) or opset < MIN_OPSET):
-        raise ValueError(
-            f"Expected opset to be at least {MIN_OPSET}, and {DEFAULT_OPSET} unless the format is onnx; "
-            f"received: opset={opset!r} and the format {format}"
-        )
-    if input_dtype not in ("float32", "uint8") or (input_dtype == "uint8" and not normalizes(model)):
-        raise ValueError(
-            "Expected input_dtype to be 'float32', or 'uint8' for a model that normalizes its images itself; "
-            f"received: input_dtype={input_dtype!r}"
-        )
-    for package in PACKAGES[format]:
-        if importlib.util.find_spec(package) is None:
-            raise missing_package(package.replace("_", "-"))
-
-
-def _check_destination(path, force):
-    for file in files_of(path):
-        if file.exists() and not force:
-            raise FileExistsError(f"{file} already exists; replace it with force=True")
-    if path.is_dir() and not (path / "saved_model.pb").is_file():
-        raise FileExistsError(f"The folder {path} is not a SavedModel, so it will not be replaced")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"The folder {path.parent} is not writable")
+    if input_dtype == "uint8" and not normalizes(model):
+        raise ValueError("Expected a model that normalizes its images itself with input_dtype='uint8'; this one does not")
 
 
 @contextlib.contextmanager

@@ -29,7 +29,8 @@ def main(path: str, threads: int, seconds: float, batch_sizes: list[int]) -> Non
     for name, folder in STUBS.items():
         sys.modules[name] = types.ModuleType(name)
         sys.modules[name].__path__ = [str(folder)]
-    from keras_t2t.exporting.runtimes import EXTENSIONS, open_exported
+    from keras_t2t.export_formats import EXTENSIONS
+    from keras_t2t.exporting.runtimes import open_exported
 
     try:
         if not path.endswith(tuple(EXTENSIONS)):

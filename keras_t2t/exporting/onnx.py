@@ -10,13 +10,12 @@ from collections import Counter
 import keras
 import numpy as np
 
+from keras_t2t.export_formats import DEFAULT_OPSET
 from keras_t2t.exporting.graph import INPUT, frozen_function
 from keras_t2t.exporting.metadata import KEY
 from keras_t2t.layers.common import NOT_QUANTIZED
 from keras_t2t.preprocessing import ModelSpec
 
-DEFAULT_OPSET = 20
-MIN_OPSET = 13
 LAYER_NORM_OPSET = 19  # the operation exists from 17 on, but the pattern below only matches the means of 19
 GELU_OPSET = 20
 

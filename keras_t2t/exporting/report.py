@@ -7,9 +7,9 @@ import pathlib
 import numpy as np
 
 from keras_t2t.errors import counted
+from keras_t2t.export_formats import files_of
 from keras_t2t.exporting.onnx import onnx_ops
 from keras_t2t.exporting.openvino import openvino_ops
-from keras_t2t.exporting.runtimes import files_of
 from keras_t2t.exporting.saved_model import saved_model_ops
 from keras_t2t.exporting.tflite import tflite_ops
 from keras_t2t.runtime import Runtime

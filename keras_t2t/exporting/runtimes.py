@@ -5,11 +5,9 @@ import pathlib
 
 import numpy as np
 
+from keras_t2t.export_formats import is_exported, missing_package
 from keras_t2t.exporting.metadata import read_from_onnx, read_from_openvino, read_from_saved_model, read_from_tflite
 from keras_t2t.runtime import Runtime, available_cores
-
-EXTENSIONS = {".tflite": "tflite", ".onnx": "onnx", ".xml": "openvino"}
-"""The format of a file with this extension. A SavedModel is a folder."""
 
 
 def open_exported(path: str | os.PathLike, threads: int | None = None) -> Runtime:
@@ -57,24 +55,6 @@ def open_exported(path: str | os.PathLike, threads: int | None = None) -> Runtim
 def first_line(error: Exception) -> str:
     """Returns the first line of an error message, or the class name of the error if it has no message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def missing_package(package: str) -> ImportError:
-    """Returns the error to raise if a package of the extras for export is not installed."""
-    extra = "openvino" if package == "openvino" else "export"
-    return ImportError(f'Files of this format need {package}: pip install "keras-t2t[{extra}]"')
-
-
-def is_exported(path: str | os.PathLike) -> bool:
-    """Returns whether a path has the extension of an exported file, or is the folder of a SavedModel."""
-    path = pathlib.Path(path)
-    return path.suffix.lower() in EXTENSIONS or (path / "saved_model.pb").is_file()
-
-
-def files_of(path: str | os.PathLike) -> list[pathlib.Path]:
-    """Returns the files of an exported model, or its folder. OpenVINO keeps the weights in a file of their own."""
-    path = pathlib.Path(path)
-    return [path, path.with_suffix(".bin")] if path.suffix.lower() == ".xml" else [path]
 
 
 def _open_tflite(path, threads):

@@ -10,9 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_t2t.errors import did_you_mean
+from keras_t2t.training_choices import check_strategy_options
 
-STRATEGIES = ("none", "mirrored", "tpu", "jax")
 LOST_CONNECTION_STATUSES = ("ABORTED:", "CANCELLED:", "DEADLINE_EXCEEDED:", "INTERNAL:", "UNAVAILABLE:", "UNKNOWN:")
 SHUTDOWN_TIMEOUT = 10
 """Number of seconds that a process waits for the others when it ends."""
@@ -45,13 +44,7 @@ def make_strategy(
         ValueError: If the strategy does not exist, or does not match the Keras backend or the other arguments.
         RuntimeError: If the CPU cannot be split because the backend has been used already.
     """
-    if strategy not in STRATEGIES:
-        hint = did_you_mean(strategy, STRATEGIES)
-        raise ValueError(f"Expected strategy to be one of {STRATEGIES}; received: strategy={strategy!r}{hint}")
-    if strategy in ("none", "tpu") and cpu_devices:
-        raise ValueError(f"Expected the strategy 'mirrored' or 'jax' to split the CPU; received: {strategy=}, {cpu_devices=}")
-    if strategy != "jax" and (coordinator, processes, process) != (None, None, None):
-        raise ValueError(f"Expected the strategy 'jax' for several processes; received: strategy={strategy!r}")
+    check_strategy_options(strategy, cpu_devices, coordinator, processes, process)
     keep_tensorflow_off_accelerators()
     if strategy == "none":
         return None

@@ -8,9 +8,9 @@ import os
 import pathlib
 from typing import Any
 
-from keras_t2t.errors import did_you_mean, did_you_mean_file
 from keras_t2t.preprocessing import CIFAR_MEAN, CIFAR_STD
 from keras_t2t.training.recipe import Recipe, yaml_module
+from keras_t2t.training_choices import check_recipe
 from keras_t2t.variants import find_variant
 
 _SMALL_IMAGES: dict[str, Any] = {
@@ -143,12 +143,8 @@ def load_recipe(name: str | os.PathLike, images: int = 0, model: str | None = No
 
 
 def _from_yaml(name):
-    path = pathlib.Path(name)
-    if not path.is_file():
-        hint = did_you_mean(name, [*RECIPES, "finetune"]) or did_you_mean_file(path)
-        names = ", ".join(RECIPES)
-        raise ValueError(f"Expected one of the recipes {names}, finetune, or a YAML file; received: {str(name)!r}{hint}")
-    values = yaml_module().safe_load(path.read_text())
+    check_recipe(name)
+    values = yaml_module().safe_load(pathlib.Path(name).read_text())
     if not isinstance(values, dict):
-        raise ValueError(f"Expected a YAML mapping of setting names to values in {path}")
+        raise ValueError(f"Expected a YAML mapping of setting names to values in {name}")
     return Recipe().replace(**values)

@@ -66,9 +66,9 @@ def test_latency_and_throughput(tmp_path):
     for folder in ("", "exporting"):
         (tmp_path / folder).mkdir(exist_ok=True)
     (tmp_path / "timing.py").write_bytes((benchmark.PROGRAM.parents[1] / "timing.py").read_bytes())
+    (tmp_path / "export_formats.py").write_text("EXTENSIONS = {'.onnx': 'onnx'}\n")
     (tmp_path / "exporting" / "runtimes.py").write_text(
         "import time\n"
-        "EXTENSIONS = {'.onnx': 'onnx'}\n"
         "class Slow:\n"
         "    name, input_shape, input_dtype = 'slow', (None, 3, 4, 3), 'uint8'\n"
         "    def run(self, images):\n"

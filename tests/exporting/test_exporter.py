@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 
 import keras_t2t
-from keras_t2t import assets
+from keras_t2t import assets, export_formats
 from keras_t2t.exporting import exporter, open_exported
 from keras_t2t.exporting.graph import frozen_function
 from keras_t2t.exporting.report import comparable, examine
-from keras_t2t.exporting.runtimes import files_of
 from keras_t2t.exporting.samples import images_for
 from keras_t2t.inference import probabilities
 from keras_t2t.models import spec_of
@@ -73,7 +72,7 @@ def test_384_pixels(format, tmp_path):
 @pytest.mark.parametrize("format", mostly_slow(FORMATS))
 def test_the_same_model_gives_the_same_bytes(format, shipped, exported, tmp_path):
     def content(path):
-        files = [file for top in files_of(path) for file in (top, *top.rglob("*")) if file.is_file()]
+        files = [file for top in export_formats.files_of(path) for file in (top, *top.rglob("*")) if file.is_file()]
         return {file.relative_to(path.parent): file.read_bytes() for file in files}
 
     first, second = (
@@ -298,7 +297,11 @@ print(json.dumps(outputs["scores"].numpy().tolist()))
         ({"path": "model.onnx", "batch_size": None}, ValueError, "1 unless the format is tflite; received: batch_size=None"),
         ({"path": "model.onnx", "opset": 12}, ValueError, "opset to be at least 13.*received: opset=12 and the format onnx"),
         ({"path": "model.tflite", "opset": 13}, ValueError, "20 unless the format is onnx; received: opset=13"),
-        ({"path": "model.onnx", "input_dtype": "int32"}, ValueError, "Expected input_dtype to be 'float32', or 'uint8'"),
+        (
+            {"path": "model.onnx", "input_dtype": "int32"},
+            ValueError,
+            "Expected input_dtype to be one of float32, uint8; received: input_dtype='int32'",
+        ),
         ({"path": "nowhere/model.onnx"}, FileNotFoundError, "There is no folder"),
         ({"path": "empty/../taken.onnx"}, FileExistsError, "already exists; replace it with force=True"),
         ({"path": "model.onnx", "samples": "empty"}, ValueError, "Expected a folder with images"),
@@ -333,8 +336,16 @@ def test_rejects_other_models_and_models_without_an_image_size(tmp_path):
         keras_t2t.export(keras_t2t.T2TViTTiny32(include_top=False), tmp_path / "model.tflite")
 
 
+def test_refuses_other_backends(shipped, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    message = r"^Export needs the Keras backend tensorflow; received: 'jax'\. .* `KERAS_BACKEND=tensorflow keras-t2t export "
+    with pytest.raises(ValueError, match=message):
+        keras_t2t.export(shipped, tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())
+
+
 def test_error_says_how_to_install_missing_packages(shipped, tmp_path, monkeypatch):
-    monkeypatch.setitem(exporter.PACKAGES, "onnx", ("onnx", "no_such_package"))
+    monkeypatch.setitem(export_formats.PACKAGES, "onnx", ("onnx", "no_such_package"))
     with pytest.raises(ImportError, match=r'Files of this format need no-such-package: pip install "keras-t2t\[export\]"'):
         keras_t2t.export(shipped, tmp_path / "model.onnx")
     monkeypatch.setitem(sys.modules, "openvino", None)
