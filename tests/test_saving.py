@@ -1,16 +1,20 @@
 """Saved models come back bit by bit, and the names of weights do not change."""
 
+import inspect
 import json
+import zipfile
 
 import keras
 import numpy as np
 import pytest
 
 import keras_t2t
+from keras_t2t import assets
 from keras_t2t.variants import VARIANTS
 from tests.conftest import DATA, SMALL_CONFIGS, mostly_slow, outputs_of, variant_model
 
 GOLDEN = DATA / "weights.json"
+SHIPPED = assets.folder("saved_models") / "t2t_vit_tiny_32_cifar10" / "model.keras"
 
 
 def build(config, **kwargs):
@@ -82,6 +86,39 @@ def test_saving_keeps_mixed_precision(tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert {layer.dtype_policy.name for layer in loaded.layers} == {layer.dtype_policy.name for layer in model.layers}
     assert loaded.get_layer("block3").dtype_policy.name == "mixed_bfloat16"
+
+
+def test_files_of_the_newest_keras_load():
+    """The newest Keras saved the file that comes with the package, and `./scripts/test-lowest` loads it with the oldest one."""
+    model = keras_t2t.T2TViTTiny32(weights="cifar10")  # reads only the weights
+    images = keras_t2t.data.load_images(sorted(assets.folder("images").glob("*.jpg")), model)
+    np.testing.assert_array_equal(outputs_of(keras.models.load_model(SHIPPED), images), outputs_of(model, images))
+
+
+def test_new_files_are_like_the_shipped_one(tmp_path):
+    """So they load wherever the shipped one does. If a new version of Keras writes other files, save the shipped one again."""
+    model = keras.models.load_model(SHIPPED)
+    model.save(tmp_path / "model.keras")
+    (shipped, saved_with), (new, version) = contents(SHIPPED), contents(tmp_path / "model.keras")
+    if version < saved_with:
+        pytest.skip("older versions of Keras write older files")
+    for layer, before, after in zip(model.layers, shipped["config"]["layers"], new["config"]["layers"], strict=True):
+        for setting in set(inspect.signature(type(layer).__init__).parameters) - set(before["config"]):
+            after["config"].pop(setting, None)  # a setting of ours that the shipped file is too old to have
+    assert new == shipped
+
+
+def contents(path):
+    """Returns the configuration of the model in a file, and the version of Keras that saved it."""
+
+    def without_ids(value):
+        if isinstance(value, dict):
+            return {key: without_ids(item) for key, item in value.items() if key != "shared_object_id"}
+        return [without_ids(item) for item in value] if isinstance(value, list) else value
+
+    with zipfile.ZipFile(path) as archive:
+        config, metadata = (json.loads(archive.read(name)) for name in ("config.json", "metadata.json"))
+    return without_ids(config), tuple(map(int, metadata["keras_version"].split(".")))
 
 
 @pytest.mark.parametrize("variant", mostly_slow(VARIANTS, "t2t_vit_7", "t2t_vit_14_se"))
