@@ -72,7 +72,7 @@ def check_settings(
     if (quantize == "full_int8") != (calibration is not None):
         received = "none" if calibration is None else "calibration images"
         raise ValueError(
-            f"Expected calibration images if and only if quantize='full_int8'; received: {received} and quantize={quantize!r}"
+            f"Expected calibration=IMAGES if and only if quantize='full_int8'; received: {received} and quantize={quantize!r}"
         )
     if batch_size != 1 and (format != "tflite" or not (batch_size is None or is_count(batch_size))):
         raise ValueError(

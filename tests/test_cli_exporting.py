@@ -103,7 +103,7 @@ def test_predict_normalizes_images_for_a_model_that_does_not(run, photo):
         ),
         (
             ("--output", "x.tflite", "--quantize", "full_int8"),
-            "Expected calibration images if and only if --quantize 'full_int8'; received: none",
+            "Expected --calibration IMAGES if and only if --quantize 'full_int8'; received: none",
         ),
         (
             ("--output", "x.tflite", "--quantize", "full_int8", "--calibration", "empty"),

@@ -50,7 +50,7 @@ def evaluate_command(
         )
     source = readable_source(recipe, split, sources[split])
     names = classifier.spec.labels or source.classes
-    if set(names) != set(source.classes):
+    if len(names) == len(source.classes) and set(names) != set(source.classes):
         print(f"Note: the model has the classes {_some(names)}, and the data {_some(source.classes)}. Matching them by index")
     with explain_data_errors(source):
         preprocessing = with_crop_fraction(classifier.spec.preprocessing, crop_fraction)

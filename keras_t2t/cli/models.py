@@ -38,7 +38,7 @@ def check_models(value: Any) -> Any:
     for name in [value] if isinstance(value, str) else value or ():
         variant, path = name.partition(":")[0], pathlib.Path(name)
         if variant_called(variant):
-            _check_weights(*_split(name), name)
+            _check_weights(name)
         elif path.is_dir() and not is_exported(path) and not (path / RUN_MODEL).is_file():
             raise ValueError(f"Expected the folder of a training run or a SavedModel; there is no {RUN_MODEL} in {path}")
         elif not path.exists():
@@ -51,8 +51,9 @@ def check_models(value: Any) -> Any:
     return value
 
 
-def _check_weights(variant, weights, name):
-    """Raises an error if `weights` are neither pretrained weights of a variant nor a file nor `None`."""
+def _check_weights(name):
+    """Raises an error if the weights in `VARIANT:WEIGHTS` are neither pretrained weights of the variant nor a file."""
+    variant, weights = _split(name)
     pretrained = pretrained_weights_of(variant)
     if weights and weights not in pretrained and not pathlib.Path(weights).is_file():
         names = ", ".join(pretrained) or "none available"

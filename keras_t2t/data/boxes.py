@@ -201,7 +201,8 @@ def _source(rows, classes, origin):
     images = np.array([str(path) for path, _ in rows])
     known = [[each for each in objects if each[0] in classes] for _, objects in rows]
     objects = [[(box, classes.index(name), ignored) for name, box, ignored in each] for each in known]
-    return BoxSource(images, *_padded(objects, False), classes, *_padded(objects, True))
+    boxes, labels = _padded(objects, False)
+    return BoxSource(images, boxes, labels, classes, *_padded(objects, True))
 
 
 def _padded(objects, which):

@@ -286,7 +286,7 @@ print(json.dumps(outputs["scores"].numpy().tolist()))
         (
             {"path": "model.tflite", "quantize": "full_int8"},
             ValueError,
-            "Expected calibration images if and only if .* received: none and quantize='full_int8'",
+            "Expected calibration=IMAGES if and only if .* received: none and quantize='full_int8'",
         ),
         (
             {"path": "model.tflite", "calibration": "."},
