@@ -273,3 +273,12 @@ def test_summary_and_diagram(model):
     assert "token_pool" in "".join(lines)
     names = keras.utils.model_to_dot(model, show_layer_names=True).to_string()
     assert all(layer.name in names for layer in model.layers)
+
+
+@pytest.mark.skipif(not hasattr(keras, "RematScope"), reason="needs keras.RematScope")
+def test_known_fault_of_keras_remat_scope_fails_in_graph_mode(data):
+    with keras.RematScope(mode="full"):
+        model = small_model()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match="keywords? arguments only when eager execution is enabled"):
+        model.train_on_batch(*data)
