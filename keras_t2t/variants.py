@@ -101,6 +101,9 @@ def _small(**changes: Any) -> T2TConfig:
 _HARD_PATCHES: dict[str, Any] = {"token_attention": "convolution", "soft_splits": ((4, 4, 0),)}
 _WIDE: dict[str, Any] = {"embed_dim": 224, "depth": 2, "num_heads": 7}
 
+REFERENCE_NAMES = ("resnet_56", "mobilenet_v2")
+"""The convolutional networks that a study can compare with; see `keras_t2t.studies.references`."""
+
 STUDY_CONFIGS: dict[str, T2TConfig] = {
     "t2t_performer": _small(),
     "t2t_transformer": _small(token_attention="transformer"),

@@ -14,8 +14,6 @@ from rich.table import Table
 import keras_t2t
 from keras_t2t import errors
 from keras_t2t.cli import app, messages
-from keras_t2t.training import RECIPES
-from keras_t2t.training_choices import RECIPE_NAMES
 from keras_t2t.variants import VARIANTS, find_variant
 from tests import test_cli
 from tests.conftest import seeded_parameters
@@ -118,10 +116,6 @@ def test_commands_are_grouped(run):
 def test_every_command_loads_tensorflow_without_its_messages_before_anything_else(name):
     before, found, _ = inspect.getsource(COMMANDS[name].callback).partition("    load_libraries()\n")
     assert found and "    from " not in before and "    import " not in before
-
-
-def test_choices_in_the_help_are_those_of_the_package():
-    assert (*RECIPES, "finetune") == RECIPE_NAMES
 
 
 def test_errors_speak_of_options():

@@ -280,5 +280,5 @@ def test_known_fault_of_keras_remat_scope_fails_in_graph_mode(data):
     with keras.RematScope(mode="full"):
         model = small_model()
     model.compile("sgd", "sparse_categorical_crossentropy")
-    with pytest.raises(ValueError, match="keywords? arguments only when eager execution is enabled"):
+    with pytest.raises(ValueError, match=r"keywords? arguments only when eager execution is enabled"):
         model.train_on_batch(*data)

@@ -10,9 +10,9 @@ import pytest
 import keras_t2t
 from keras_t2t.models import parts, spec_of
 from keras_t2t.preprocessing import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Preprocessing
+from keras_t2t.recipes.named import finetune
 from keras_t2t.registry import PUBLISHED_WEIGHTS, SHIPPED_WEIGHTS
 from keras_t2t.training import RECIPES
-from keras_t2t.training.recipes import finetune
 from keras_t2t.training.trainer import build_model
 from tests.conftest import CONSTRUCTORS, SMALL_CONFIGS, mostly_slow
 

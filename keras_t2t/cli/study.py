@@ -10,6 +10,7 @@ import typer
 from keras_t2t.cli.app import DATA_AND_TRAINING, command, existing_path
 from keras_t2t.cli.libraries import load_libraries
 from keras_t2t.cli.training import DATA_HELP, DirOption, existing_data
+from keras_t2t.studies import load_study, write_tables
 
 
 @command("study", DATA_AND_TRAINING)
@@ -33,14 +34,12 @@ def study_command(
 
     Example: keras-t2t study study.yaml --data cifar10 --output runs/study
     """
-    shard_and_count = _shard(shard)
+    study, shard_and_count = load_study(description), _shard(shard)
     load_libraries()
     from keras_t2t.data import open_data
-    from keras_t2t.studies import load_study, write_tables
     from keras_t2t.training import run_study
     from keras_t2t.training.study import measure_costs
 
-    study = load_study(description)
     if data is not None:
         run_study(study, open_data(data, data_dir), output, shard_and_count, f"keras-t2t {shlex.join(sys.argv[1:])}")
     if measure:

@@ -12,7 +12,9 @@ from keras_t2t.cli.app import DATA_AND_TRAINING, app, command, existing_path
 from keras_t2t.cli.libraries import load_libraries
 from keras_t2t.cli.models import MODEL_HELP, check_kind, check_models, variant_and_weights
 from keras_t2t.errors import counted
-from keras_t2t.training_choices import RECIPE_NAMES, STRATEGIES, check_recipe, check_strategy_options
+from keras_t2t.recipes import RECIPES, load_recipe
+from keras_t2t.strategies import STRATEGIES, check_strategy_options
+from keras_t2t.variants import variant_called
 
 DATA_HELP = "A folder with one subfolder per class, optionally inside train and val, or tfds:NAME."
 DirOption = Annotated[pathlib.Path | None, typer.Option(help="Data folder of TensorFlow Datasets.")]
@@ -36,7 +38,7 @@ def train_command(
     data: Annotated[str | None, typer.Option(help=DATA_HELP, callback=existing_data)] = None,
     output: Annotated[pathlib.Path | None, typer.Option(help="Output folder. Use the same folder to resume training.")] = None,
     recipe: Annotated[
-        str, typer.Option(help=f"One of {', '.join(RECIPE_NAMES)} (which suits any folder), or a YAML file.")
+        str, typer.Option(help=f"One of {', '.join(RECIPES)}, finetune (suits any folder), or a YAML file.")
     ] = "finetune",
     model: Annotated[
         str | None,
@@ -78,12 +80,13 @@ def train_command(
         raise ValueError("Expected --data and --output, or --data with --show for the recipe finetune")
     if device and strategy != "none":
         raise ValueError(f"Expected --device or --strategy, not both; received: --device {device}, --strategy {strategy}")
-    check_recipe(recipe)
     check_strategy_options(strategy, cpu_devices, coordinator, processes, process)
     if model:
         check_kind(model, exported=False)
+    named = variant_called(model.partition(":")[0]) if model else None
+    load_recipe(recipe, 1, named).replace(**changes if named or not model else {})  # a file may hold any variant
     load_libraries()
-    from keras_t2t.training import load_recipe, make_strategy
+    from keras_t2t.training import make_strategy
     from keras_t2t.training import train as train_model
     from keras_t2t.training.distribution import device_scope, this_process
     from keras_t2t.training.summary import closing
@@ -130,7 +133,6 @@ def _name_and_value(setting):
 def _recipe_and_sources(name, variant, changes, data, data_dir):
     """Returns the recipe, which may depend on the number of images, and the images, which depend on the recipe."""
     from keras_t2t.data import open_data
-    from keras_t2t.training import load_recipe
 
     base = load_recipe(name, 1, variant).replace(**changes)
     sources = open_data(data, data_dir, base.validation_fraction, base.seed)

@@ -1,6 +1,5 @@
 """Data pipelines with `tf.data` that turn image files and datasets into batches for training and evaluation."""
 
-from keras_t2t.data.augment import Augmentation
 from keras_t2t.data.boxes import BoxSource, from_coco, from_voc
 from keras_t2t.data.check import find_bad_files, without_bad_files
 from keras_t2t.data.loading import from_folder, from_tfds, open_data
@@ -10,6 +9,7 @@ from keras_t2t.data.preparation import as_input, center_view, load_image, load_i
 from keras_t2t.data.sources import ImageSource, IndexedSource, StreamSource, from_arrays
 from keras_t2t.data.views import detection_batches, segmentation_batches
 from keras_t2t.errors import DataError
+from keras_t2t.recipes import Augmentation
 
 __all__ = [
     "Augmentation",

@@ -6,7 +6,8 @@ of the image in the mix. The rest comes from its partner.
 
 import tensorflow as tf
 
-from keras_t2t.data.augment import Augmentation, compiled, rectangle_mask
+from keras_t2t.data.augment import compiled, rectangle_mask
+from keras_t2t.recipes import Augmentation
 
 
 def smooth(labels: tf.Tensor, classes: int, smoothing: float) -> tf.Tensor:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_t2t.data.augment import Augmentation, compiled, erase, flip, random_crop, to_uint8
+from keras_t2t.data.augment import compiled, erase, flip, random_crop, to_uint8
 from keras_t2t.data.decoding import decode_file, without_autograph
 from keras_t2t.data.mixing import mix, smooth
 from keras_t2t.data.preparation import center_view
@@ -16,6 +16,7 @@ from keras_t2t.data.sources import ImageSource, IndexedSource, Source
 from keras_t2t.errors import DataError, counted
 from keras_t2t.keras_internals import draws_random_numbers
 from keras_t2t.preprocessing import Preprocessing
+from keras_t2t.recipes import Augmentation
 
 MIXING_LAYERS = ("CutMix", "MixUp")
 """Names of Keras layers that also change the targets. Old versions of Keras do not have them."""

@@ -10,8 +10,7 @@ import numpy as np
 
 from keras_t2t.errors import did_you_mean
 from keras_t2t.extras import import_extra
-from keras_t2t.studies.references import REFERENCES
-from keras_t2t.variants import STUDY_CONFIGS, VARIANTS
+from keras_t2t.variants import REFERENCE_NAMES, STUDY_CONFIGS, VARIANTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Study:
             object.__setattr__(self, name, values)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"Expected one or more distinct {name}; received: {name}={list(values)}")
-        known = [*STUDY_CONFIGS, *REFERENCES, *VARIANTS]
+        known = [*STUDY_CONFIGS, *REFERENCE_NAMES, *VARIANTS]
         for model in self.models:
             if model not in known:
                 raise ValueError(f"Expected models from {', '.join(known)}; received: {model!r}{did_you_mean(model, known)}")

@@ -14,6 +14,7 @@ from keras import layers
 from keras_t2t.layers import ImageNormalization
 from keras_t2t.models.graph import layers_of
 from keras_t2t.preprocessing import Preprocessing
+from keras_t2t.variants import REFERENCE_NAMES
 
 MOBILENET_CHANGES: dict[str, dict[str, Any]] = {
     "Conv1": {"strides": 1},
@@ -66,7 +67,7 @@ def convolution_macs(model: keras.Model) -> int:
     return total
 
 
-REFERENCES: dict[str, Callable[..., Any]] = {"resnet_56": resnet_56, "mobilenet_v2": mobilenet_v2}
+REFERENCES: dict[str, Callable[..., Any]] = dict(zip(REFERENCE_NAMES, (resnet_56, mobilenet_v2), strict=True))
 """Functions of normalized images `(B, H, W, 3)` and a dtype policy that return features `(B, D)`."""
 
 

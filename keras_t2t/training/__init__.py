@@ -1,6 +1,7 @@
 """Training from recipes, with `model.fit`."""
 
 from keras_t2t.errors import TrainingError
+from keras_t2t.recipes import RECIPES, Recipe, load_recipe
 from keras_t2t.training.detection import (
     DetectionEvaluation,
     DetectionReport,
@@ -10,8 +11,6 @@ from keras_t2t.training.detection import (
 )
 from keras_t2t.training.distribution import make_strategy
 from keras_t2t.training.evaluation import EvaluationReport, evaluate
-from keras_t2t.training.recipe import Recipe
-from keras_t2t.training.recipes import RECIPES, load_recipe
 from keras_t2t.training.segmentation import SegmentationEvaluation, SegmentationReport, evaluate_segmenter
 from keras_t2t.training.study import run_study
 from keras_t2t.training.trainer import train

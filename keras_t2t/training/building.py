@@ -12,9 +12,9 @@ from keras_t2t.models import replace_head
 from keras_t2t.models.graph import layers_of
 from keras_t2t.models.parts import head_of
 from keras_t2t.preprocessing import Preprocessing
+from keras_t2t.recipes import Recipe
 from keras_t2t.studies.references import REFERENCES, reference_backbone
 from keras_t2t.training.optimizers import make_optimizer, make_schedule
-from keras_t2t.training.recipe import Recipe
 from keras_t2t.variants import find_variant
 
 

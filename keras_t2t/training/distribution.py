@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_t2t.training_choices import check_strategy_options
+from keras_t2t.strategies import check_strategy_options
 
 LOST_CONNECTION_STATUSES = ("ABORTED:", "CANCELLED:", "DEADLINE_EXCEEDED:", "INTERNAL:", "UNAVAILABLE:", "UNKNOWN:")
 SHUTDOWN_TIMEOUT = 10

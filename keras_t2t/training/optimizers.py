@@ -8,7 +8,7 @@ import keras
 from keras_t2t.keras_internals import LayerwiseUpdates
 from keras_t2t.models.graph import layers_of, stage_indices
 from keras_t2t.models.parts import NOT_DECAYED, head_of
-from keras_t2t.training.recipe import Recipe
+from keras_t2t.recipes import Recipe
 
 
 @keras.saving.register_keras_serializable("keras_t2t")

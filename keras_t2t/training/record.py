@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_t2t.data import ImageSource
+from keras_t2t.recipes.recipe import Recipe, yaml_module
 from keras_t2t.training.checkpoints import last_state
-from keras_t2t.training.recipe import Recipe, yaml_module
 
 CHANGEABLE = {"epochs", "early_stopping_patience", "rematerialize"}
 """Settings that may change when a training run goes on."""

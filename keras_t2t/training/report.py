@@ -8,9 +8,9 @@ import keras
 from keras_t2t.data import ImageSource
 from keras_t2t.errors import counted
 from keras_t2t.figures import new_figure
+from keras_t2t.recipes import Recipe
 from keras_t2t.sharing import card_text
 from keras_t2t.training.callbacks import accuracy_of
-from keras_t2t.training.recipe import Recipe
 
 
 def draw_curves(history: list[dict], path: pathlib.Path) -> None:

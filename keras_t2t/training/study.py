@@ -12,13 +12,12 @@ import numpy as np
 from keras_t2t.analysis import cost, latency
 from keras_t2t.data import ImageSource
 from keras_t2t.errors import DataError
+from keras_t2t.recipes import Recipe, load_recipe
 from keras_t2t.studies.cells import Cell, Study, stratified_indices
 from keras_t2t.studies.references import REFERENCES, convolution_macs
 from keras_t2t.studies.results import COSTS, RESULT
 from keras_t2t.timing import median_time
 from keras_t2t.training.building import compiled_model
-from keras_t2t.training.recipe import Recipe
-from keras_t2t.training.recipes import load_recipe
 from keras_t2t.training.trainer import train
 
 

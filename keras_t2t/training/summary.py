@@ -10,8 +10,8 @@ import keras
 
 from keras_t2t.data import ImageSource
 from keras_t2t.errors import counted, with_unit
+from keras_t2t.recipes import Recipe
 from keras_t2t.training.callbacks import accuracy_of, stops_early
-from keras_t2t.training.recipe import Recipe
 
 WIDTH = 80
 INDENT = 15

@@ -22,6 +22,7 @@ from keras_t2t.data.check import explain_data_errors
 from keras_t2t.errors import DataError, TrainingError, counted
 from keras_t2t.extras import import_extra
 from keras_t2t.models import preprocessing_of
+from keras_t2t.recipes.recipe import Recipe, yaml_module
 from keras_t2t.training.building import build_model, compiled_model
 from keras_t2t.training.callbacks import (
     Evaluation,
@@ -43,7 +44,6 @@ from keras_t2t.training.distribution import (
     training_scope,
 )
 from keras_t2t.training.progress import Progress
-from keras_t2t.training.recipe import Recipe, yaml_module
 from keras_t2t.training.record import record_training
 from keras_t2t.training.report import draw_curves, model_card
 from keras_t2t.training.summary import opening, resuming

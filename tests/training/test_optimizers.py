@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import keras_t2t
+from keras_t2t.recipes import RECIPES, Recipe
 from keras_t2t.training.optimizers import layer_lr_multipliers, make_optimizer, make_schedule
-from keras_t2t.training.recipes import RECIPES, Recipe
 from tests.conftest import SMALL_CONFIGS, variant_model
 
 

@@ -1,27 +1,8 @@
-"""The recipes and distribution strategies by name, with checks that need neither data nor devices: no Keras."""
+"""The distribution strategies by name, with checks that need no devices: no Keras."""
 
-import os
-import pathlib
+from keras_t2t.errors import did_you_mean
 
-from keras_t2t.errors import did_you_mean, did_you_mean_file
-
-RECIPE_NAMES = ("imagenet_lite", "imagenet", "imagenet_large", "imagenet_384", "transfer", "small_images", "finetune")
 STRATEGIES = ("none", "mirrored", "tpu", "jax")
-
-
-def check_recipe(name: str | os.PathLike) -> None:
-    """Checks that a recipe exists.
-
-    Args:
-        name: The name of a recipe, or the path of a YAML file.
-
-    Raises:
-        ValueError: If there is no such recipe or file.
-    """
-    if str(name) not in RECIPE_NAMES and not pathlib.Path(name).is_file():
-        hint = did_you_mean(name, RECIPE_NAMES) or did_you_mean_file(name)
-        names = ", ".join(RECIPE_NAMES)
-        raise ValueError(f"Expected one of the recipes {names}, or a YAML file; received: {str(name)!r}{hint}")
 
 
 def check_strategy_options(

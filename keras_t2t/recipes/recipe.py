@@ -6,12 +6,11 @@ import typing
 from typing import Any
 
 from keras_t2t.configs import token_grid
-from keras_t2t.data.augment import CROPS, Augmentation
 from keras_t2t.errors import did_you_mean
 from keras_t2t.extras import import_extra
 from keras_t2t.preprocessing import INTERPOLATIONS
-from keras_t2t.studies.references import REFERENCES
-from keras_t2t.variants import find_variant
+from keras_t2t.recipes.augmentation import CROPS, Augmentation
+from keras_t2t.variants import REFERENCE_NAMES, find_variant
 
 OPTIMIZERS = ("adamw", "sgd")
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -143,7 +142,7 @@ class Recipe(Augmentation):
             )
         if self.rematerialize and self.drop_rate:
             raise ValueError(f"Expected drop_rate=0 with rematerialize=True; received: drop_rate={self.drop_rate}")
-        if self.model not in REFERENCES:
+        if self.model not in REFERENCE_NAMES:
             token_grid(find_variant(self.model).config.soft_splits, self.image_size, self.image_size)
 
     @property

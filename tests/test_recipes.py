@@ -2,8 +2,8 @@
 
 import pytest
 
+from keras_t2t.recipes.named import finetune
 from keras_t2t.training import RECIPES, Recipe, load_recipe
-from keras_t2t.training.recipes import finetune
 from keras_t2t.variants import VARIANTS
 
 

@@ -8,9 +8,9 @@ import os
 import pathlib
 from typing import Any
 
+from keras_t2t.errors import did_you_mean, did_you_mean_file
 from keras_t2t.preprocessing import CIFAR_MEAN, CIFAR_STD
-from keras_t2t.training.recipe import Recipe, yaml_module
-from keras_t2t.training_choices import check_recipe
+from keras_t2t.recipes.recipe import Recipe, yaml_module
 from keras_t2t.variants import find_variant
 
 _SMALL_IMAGES: dict[str, Any] = {
@@ -143,7 +143,12 @@ def load_recipe(name: str | os.PathLike, images: int = 0, model: str | None = No
 
 
 def _from_yaml(name):
-    check_recipe(name)
+    if not pathlib.Path(name).is_file():
+        names = (*RECIPES, "finetune")
+        raise ValueError(
+            f"Expected one of the recipes {', '.join(names)}, or a YAML file; received: {str(name)!r}"
+            f"{did_you_mean(name, names) or did_you_mean_file(name)}"
+        )
     values = yaml_module().safe_load(pathlib.Path(name).read_text())
     if not isinstance(values, dict):
         raise ValueError(f"Expected a YAML mapping of setting names to values in {name}")
