@@ -84,7 +84,9 @@ def train_command(
     if model:
         check_kind(model, exported=False)
     named = variant_called(model.partition(":")[0]) if model else None
-    load_recipe(recipe, 1, named).replace(**changes if named or not model else {})  # a file may hold any variant
+    base = load_recipe(recipe, 1, named)
+    if named or not model:  # the settings depend on the variant, and a file may hold any variant
+        base.replace(**changes)
     load_libraries()
     from keras_t2t.training import make_strategy
     from keras_t2t.training import train as train_model

@@ -78,6 +78,7 @@ def from_voc(
     Raises:
         DataError: If a file is missing or cannot be read, if it has an unknown class, or if a box is empty or outside of its
             image. An image may have no boxes.
+        ImportError: If Pillow is not installed, and a file does not have the size of its image.
 
     Example:
 
@@ -199,8 +200,7 @@ def _source(rows, classes, origin):
     if unknown:
         raise DataError(f"Expected boxes of the classes {list(classes)} in {origin}; found {unknown}")
     images = np.array([str(path) for path, _ in rows])
-    known = [[each for each in objects if each[0] in classes] for _, objects in rows]
-    objects = [[(box, classes.index(name), ignored) for name, box, ignored in each] for each in known]
+    objects = [[(box, classes.index(name), ignored) for name, box, ignored in each if name in classes] for _, each in rows]
     boxes, labels = _padded(objects, False)
     return BoxSource(images, boxes, labels, classes, *_padded(objects, True))
 

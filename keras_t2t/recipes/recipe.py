@@ -70,7 +70,7 @@ class Recipe(Augmentation):
         dtype: Keras dtype policy: `"float32"`, `"mixed_bfloat16"`, or `"mixed_float16"` (which scales the loss).
         jit_compile: Whether to compile with XLA. The JAX backend always does.
         rematerialize: Whether to compute the results inside each block again in the backward pass instead of keeping them.
-            Training takes less memory and more time. Expects `drop_rate=0`.
+            Training takes less memory and more time. Needs `drop_rate=0` and Keras 3.9 or newer.
         eval_crop_fraction: Side of the center crop as a fraction of the resized image, in evaluation.
         eval_interpolation: Method of `tf.image.resize`, in evaluation.
         mean: Mean of each channel for normalization, on a scale of 0 to 1. If empty, it is taken from the initial weights, or
