@@ -110,18 +110,21 @@ class EncoderBlock(keras.Layer):
 
     def _branch(self, norm, layer, x, training):
         """Returns `layer(norm(x))`."""
-
-        def branch(x):
-            return layer(norm(x, training=training), training=training)
-
         if not (training and self.rematerialize):
-            return branch(x)
+            return layer(norm(x, training=training), training=training)
         if self.drop_rate or self.attention_drop_rate:
             raise ValueError(
                 f"{layer_path(self)}: cannot compute dropout again with the same random numbers. Set rematerialize=False; "
                 f"received: drop_rate={self.drop_rate}, attention_drop_rate={self.attention_drop_rate}"
             )
-        return keras.remat(branch)(x)
+        variables = [*norm.variables, *layer.variables]
+
+        def branch(x, *values):
+            with keras.StatelessScope(zip(variables, values, strict=True)):
+                return layer(norm(x, training=training), training=training)
+
+        # The values are arguments because TensorFlow may run the second pass after the optimizer has changed the variables.
+        return keras.remat(branch)(x, *map(keras.ops.copy, variables))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0], 1, input_shape[2]) if self.class_token_only else input_shape

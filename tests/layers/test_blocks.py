@@ -70,6 +70,33 @@ def test_rematerialization_does_not_change_a_training_step(block, x):
         np.testing.assert_allclose(rematerialized, plain, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="variables change in place on TensorFlow only")
+@pytest.mark.skipif(not hasattr(keras, "remat"), reason="needs keras.remat")
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_rematerialization_uses_the_weights_of_the_forward_pass(block, x, mode):
+    """The optimizer may change the weights while TensorFlow still computes gradients."""
+    import tensorflow as tf
+
+    def gradients(rematerialize):
+        keras.utils.set_random_seed(1)
+        layer = block()
+        layer.build(x.shape)
+        layer.rematerialize = rematerialize
+        variables = [variable.value for variable in layer.trainable_variables]
+
+        def step():
+            with tf.GradientTape() as tape:
+                y = layer(x, training=True)
+            for variable in variables:
+                variable.assign(7 * variable)
+            return tape.gradient(y, variables)
+
+        return (tf.function(step) if mode == "graph" else step)()
+
+    for rematerialized, plain in zip(gradients(True), gradients(False), strict=True):
+        assert relative_error(rematerialized, plain) < 1e-5
+
+
 def test_rematerialization_refuses_dropout(x):
     layer = EncoderBlock(3, attention_drop_rate=0.2)
     layer.rematerialize = True
