@@ -136,6 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "average_precision": report.average_precision,
             "average_precision_at_50": report.average_precision_at_50,
             "average_precisions": dict(zip(classes, report.average_precisions.tolist(), strict=True)),
+            "average_precisions_at_50": dict(zip(classes, report.average_precisions_at_50.tolist(), strict=True)),
             "parameters": model.count_params(),
             "training_seconds": seconds,
         }
