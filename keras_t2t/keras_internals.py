@@ -69,8 +69,10 @@ def producer(tensor: Any) -> tuple[Any, list[Any]]:
 
 
 def draws_random_numbers(layer: keras.Layer) -> bool:
-    """Returns whether a built layer, or a layer inside it, has the state of a `keras.random.SeedGenerator`."""
-    return any("seed_generator" in variable.path for variable in layer.variables)
+    """Returns whether a built layer, or a layer inside it, has a generator of random numbers of Keras or keras-cv."""
+    if any("seed_generator" in variable.path for variable in layer.variables):
+        return True
+    return any(hasattr(inner, "_random_generator") for inner in layer._flatten_layers())  # layers of keras-cv
 
 
 def moving_averages(optimizer: keras.optimizers.Optimizer) -> list[tuple[keras.Variable, keras.Variable]]:

@@ -45,6 +45,30 @@ def test_models_keep_every_bit(model, task, tmp_path):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(received), keras.ops.convert_to_numpy(expected))
 
 
+def test_augmentation_layers_of_keras_cv_change_batches():
+    """They draw from a generator of TensorFlow instead of a seed generator of Keras."""
+    pixels = np.random.default_rng(0).integers(60, 120, (4, 8, 8, 3)).astype("uint8")
+    source = keras_t2t.data.from_arrays(pixels, [0, 1, 2, 3])
+    plain = keras_t2t.data.Augmentation(
+        crop_mode="none", flip=False, rand_augment_num_ops=0, random_erase_prob=0, mixup=0, cutmix=0, label_smoothing=0
+    )
+
+    def first(layer):
+        batches = keras_t2t.data.training_batches(source, (8, 8), 4, plain, augment=layer)
+        return next(batches.as_numpy_iterator())
+
+    images, targets = first(None)
+    with pytest.warns(UserWarning, match="draws its random numbers one after the other"):
+        brighter, same_targets = first(keras_cv.layers.RandomBrightness(0.2, seed=1))
+    assert np.abs(brighter - images).max() > 1
+    np.testing.assert_array_equal(same_targets, targets)
+    with pytest.warns(UserWarning, match="draws its random numbers"):
+        first(keras.Sequential([keras_cv.layers.RandomBrightness(0.2, seed=1)]))
+    with pytest.warns(UserWarning, match="draws its random numbers"):
+        _, mixed = first(keras_cv.layers.CutMix(seed=1))
+    assert (mixed != targets).any() and mixed.sum(-1) == pytest.approx(1)
+
+
 def test_segformer_does_not_fit(model):
     """What the docstring of the module says."""
     with pytest.raises(AttributeError, match="embedding_dims"):
