@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_t2t.data.masks import size_of_image
-from keras_t2t.data.sources import SUFFIXES, shuffled_indices
+from keras_t2t.data.masks import find_images, read_names, size_of_image
+from keras_t2t.data.sources import shuffled_indices
 from keras_t2t.errors import DataError
 
 NO_BOX = -1
@@ -95,19 +95,11 @@ def from_voc(
         if not listed.is_file():
             available = ", ".join(sorted(path.stem for path in listed.parent.glob("*.txt"))) or "none"
             raise DataError(f"There is no split {split!r} in {listed.parent}; its splits are: {available}")
-        names = [line.split()[0] for line in listed.read_text().splitlines() if line.strip()]
+        names = read_names(listed)
     rows = []
-    for name in names:
-        image = _image_file(folder / "JPEGImages", name)
+    for name, image in zip(names, find_images(folder / "JPEGImages", names), strict=True):
         rows.append((image, _read_voc(annotations / f"{name}.xml", image, with_difficult)))
     return _source(rows, classes, folder)
-
-
-def _image_file(folder, name):
-    found = [path for path in sorted(folder.glob(f"{name}.*")) if path.suffix.lower() in SUFFIXES]
-    if not found:
-        raise DataError(f"There is no image {name} in {folder}")
-    return found[0]
 
 
 def _read_voc(path, image, with_difficult):
@@ -157,15 +149,16 @@ def checked_box(box: Sequence[float], size: tuple[int, int], path: str | os.Path
 def from_coco(annotations: str | os.PathLike, images: str | os.PathLike) -> BoxSource:
     """Returns the images of a JSON file in the format of COCO.
 
-    The classes are those of the file, in the order of their ids. Crowds are ignored in training and in evaluation.
+    The classes are those of the file, in the order of their ids. Crowds are ignored in training and in evaluation. Boxes
+    without an area, of which COCO has two, are left out.
 
     Args:
         annotations: The JSON file, with `images`, `annotations` and `categories`.
         images: Folder of the images.
 
     Raises:
-        DataError: If the file cannot be read, if an image is missing, or if a box is empty or outside of its image. An image
-            may have no boxes.
+        DataError: If the file cannot be read, if an image is missing, or if a box is outside of its image. An image may have
+            no boxes.
 
     Example:
 
@@ -177,11 +170,18 @@ def from_coco(annotations: str | os.PathLike, images: str | os.PathLike) -> BoxS
         sizes = {entry["id"]: (entry["width"], entry["height"]) for entry in content["images"]}
         objects = defaultdict(list)
         for entry in content["annotations"]:
+            for key, known in (("image_id", sizes), ("category_id", names)):
+                if entry[key] not in known:
+                    raise ValueError(f"an annotation has an unknown {key}, {entry[key]!r}")
             x, y, width, height = entry["bbox"]
+            if width == 0 or height == 0:
+                continue
             box = checked_box((x, y, x + width, y + height), sizes[entry["image_id"]], annotations)
             objects[entry["image_id"]].append((names[entry["category_id"]], box, bool(entry.get("iscrowd"))))
         files = [(pathlib.Path(images) / entry["file_name"], objects[entry["id"]]) for entry in content["images"]]
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except DataError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError) as error:
         reason = f"there is no {error}" if isinstance(error, KeyError) else error
         raise DataError(f"Cannot read {annotations} as COCO annotations: {reason}") from error
     missing = [path for path, _ in files if not path.is_file()]

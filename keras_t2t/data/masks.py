@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -72,7 +72,11 @@ class MaskSource:
 
 
 def from_masks(
-    images: str | os.PathLike, masks: str | os.PathLike, classes: int | Sequence[str], ignore: int | None = None
+    images: str | os.PathLike,
+    masks: str | os.PathLike,
+    classes: int | Sequence[str],
+    ignore: int | None = None,
+    names: str | os.PathLike | None = None,
 ) -> MaskSource:
     """Returns the images in a folder, with the masks in another folder that have the same file names except for the suffix.
 
@@ -84,9 +88,12 @@ def from_masks(
         masks: Folder of masks. Masks without an image are ignored.
         classes: Number of classes, or their names in the order of their indices.
         ignore: Index in the masks that means "no class", such as 255, or `None`.
+        names: Text file with the name of an image in each line, without the suffix, such as those in `ImageSets/Segmentation`
+            of Pascal VOC. Defaults to all images in the folder.
 
     Raises:
-        DataError: If there are no images, if an image has no mask or a mask of another size, or if a mask has several channels.
+        DataError: If there are no images, if an image has no mask or a mask of another size, if a mask has several channels, or
+            if an image in `names` is missing.
         ImportError: If Pillow is not installed.
 
     Example:
@@ -98,6 +105,8 @@ def from_masks(
         if not folder.is_dir():
             raise DataError(f"There is no folder {folder}")
     paths, candidates = (sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) for folder in folders)
+    if names is not None:
+        paths = find_images(folders[0], read_names(names))
     by_name = {path.stem: path for path in candidates}
     missing = [path.name for path in paths if path.stem not in by_name]
     if missing or not paths:
@@ -106,9 +115,32 @@ def from_masks(
     pairs = [(path, by_name[path.stem]) for path in paths]
     for pair in pairs:
         _check_pair(*pair)
-    names = tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
+    class_names = tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
     image_paths, mask_paths = np.array(pairs, dtype=str).T
-    return MaskSource(image_paths, mask_paths, names, ignore)
+    return MaskSource(image_paths, mask_paths, class_names, ignore)
+
+
+def read_names(path: str | os.PathLike) -> list[str]:
+    """Returns the first word of each line of a text file."""
+    try:
+        return [line.split()[0] for line in pathlib.Path(path).read_text().splitlines() if line.strip()]
+    except OSError as error:
+        raise DataError(f"Cannot read the names of the images: {error}") from error
+
+
+def find_images(folder: pathlib.Path, names: Iterable[str]) -> list[pathlib.Path]:
+    """Returns the image files in a folder that have the given names, without their suffix.
+
+    Raises:
+        DataError: If there is no file for a name.
+    """
+    by_name = {path.stem: path for path in sorted(folder.glob("*"), reverse=True) if path.suffix.lower() in SUFFIXES}
+    paths = []
+    for name in names:
+        if name not in by_name:
+            raise DataError(f"There is no image {name} in {folder}")
+        paths.append(by_name[name])
+    return paths
 
 
 def _check_pair(image_path, mask_path):

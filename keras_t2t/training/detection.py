@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_t2t.data import BoxSource
 from keras_t2t.data.decoding import decode_file, without_autograph
+from keras_t2t.data.preparation import check_several
 from keras_t2t.data.views import resized
 from keras_t2t.extras import import_extra
 
@@ -153,7 +154,11 @@ def detect(
 
     Returns:
         The boxes in each image, in pixels of the image file.
+
+    Raises:
+        ValueError: If `images` is a single path.
     """
+    check_several(images)
     size = image_size or model.input_shape[1:3]
 
     @without_autograph

@@ -51,6 +51,7 @@ def write_coco(folder, **changes):
     annotations = [
         {"image_id": 7, "category_id": 90, "bbox": [2.5, 3, 10, 20.5], "iscrowd": 0},
         {"image_id": 7, "category_id": 3, "bbox": [0, 0, 40, 30], "iscrowd": 1},
+        {"image_id": 7, "category_id": 3, "bbox": [5, 5, 4, 0]},  # COCO has two boxes without an area
         {"image_id": 7, "category_id": 3, "bbox": [30, 20, 10, 10]},
     ]
     content = {
@@ -143,12 +144,16 @@ def test_missing_files_and_classes_are_named(tmp_path):
 
 
 def test_bad_coco_files_are_named(tmp_path):
-    empty = [{"image_id": 7, "category_id": 3, "bbox": [5, 5, 0, 4]}]
-    with pytest.raises(keras_t2t.DataError, match=r"that is not empty, .*instances\.json has \(5, 5, 5, 9\)"):
-        from_coco(write_coco(tmp_path, annotations=empty), tmp_path)
-    unknown = [{"image_id": 7, "category_id": 4, "bbox": [5, 5, 1, 4]}]
-    with pytest.raises(keras_t2t.DataError, match=r"Cannot read .* as COCO annotations: there is no 4"):
-        from_coco(write_coco(tmp_path, annotations=unknown), tmp_path)
+    def error_of(match, **changes):
+        annotation = {"image_id": 7, "category_id": 3, "bbox": [5, 5, 1, 4], **changes}
+        with pytest.raises(keras_t2t.DataError, match=match):
+            from_coco(write_coco(tmp_path, annotations=[annotation]), tmp_path)
+
+    error_of(r"that is not empty, .*instances\.json has \(5, 5, 4, 9\)", bbox=[5, 5, -1, 4])
+    error_of(r"Cannot read .* as COCO annotations: an annotation has an unknown category_id, 4$", category_id=4)
+    error_of(r"Cannot read .* as COCO annotations: an annotation has an unknown image_id, '7'$", image_id="7")
+    error_of(r"Cannot read .* as COCO annotations: not enough values", bbox=[5, 5, 1])
+    error_of(r"Cannot read .* as COCO annotations: .*str", bbox=[5, 5, "1", 4])
     with pytest.raises(keras_t2t.DataError, match="as COCO annotations"):
         from_coco(tmp_path / "nope.json", tmp_path)
     path = write_coco(tmp_path)

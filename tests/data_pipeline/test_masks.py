@@ -49,6 +49,21 @@ def test_reads_masks_of_every_kind(folder):
     np.testing.assert_array_equal(source_of(folder).read_mask(1), expected == 1)
 
 
+def test_images_listed_in_a_file(folder):
+    """Pascal VOC has masks for some of its images only."""
+    PIL.Image.new("RGB", (40, 24)).save(folder / "images" / "without a mask.jpg")
+    (folder / "train.txt").write_text("2\n0 1\n\n")
+    images, masks = folder / "images", folder / "masks"
+    source = from_masks(images, masks, 3, 255, names=folder / "train.txt")
+    assert source.images.tolist() == [str(images / "2.png"), str(images / "0.png")]
+    assert source.masks.tolist() == [str(masks / "2.png"), str(masks / "0.png")]
+    (folder / "train.txt").write_text("2\n7\n")
+    with pytest.raises(keras_t2t.DataError, match=r"There is no image 7 in .*images"):
+        from_masks(images, masks, 3, 255, names=folder / "train.txt")
+    with pytest.raises(keras_t2t.DataError, match=r"Cannot read the names of the images: .*val\.txt"):
+        from_masks(images, masks, 3, 255, names=folder / "val.txt")
+
+
 def test_masks_follow_their_images(folder):
     """Where the nearest pixel of a view is inside a class, the image shows the class as well."""
     batches = segmentation_batches(source_of(folder), SIZE, 3, crop_scale=(0.3, 0.9), seed=4)

@@ -109,6 +109,8 @@ def test_boxes_are_scaled_to_the_image_files(tmp_path):
         assert each.labels.tolist() == [1]
     (last,) = detect(KnowsTheTruth(), paths[-1:], (128, 160))
     np.testing.assert_array_equal(last.boxes, found[-1].boxes)
+    with pytest.raises(ValueError, match=r"Expected several paths, such as a list of them; received the path .*0\.png"):
+        detect(KnowsTheTruth(), str(paths[0]), (128, 160))
     report = coco_average_precision(found, source)
     assert report.average_precision_at_50 == pytest.approx(1)
     callback, logs = DetectionEvaluation(source, (128, 160), every=2), {}
