@@ -2,11 +2,13 @@
 
     python examples/study/redundancy.py runs/study --data cifar10 --output runs/study
 
-Reads the weights that `study_on_accelerator.py --save` has written, and writes `redundancy.md` and `redundancy.png`.
+Reads the models that `keras-t2t study` or `study_on_accelerator.py --save` has trained on all images, and writes
+`redundancy.md` and `redundancy.png`. Both contain moving averages of the weights.
 """
 
 import argparse
 import pathlib
+import sys
 
 import keras
 import numpy as np
@@ -15,7 +17,7 @@ import keras_t2t
 from keras_t2t.analysis import compare, draw_comparison
 from keras_t2t.data import from_folder
 from keras_t2t.studies import confidence_interval
-from keras_t2t.variants import STUDY_CONFIGS
+from keras_t2t.variants import REFERENCE_NAMES, STUDY_CONFIGS
 
 METRICS = {
     "cosine": "cosine similarity of heads",
@@ -33,12 +35,15 @@ def read_images(folder, count):
     return np.stack([keras.utils.img_to_array(keras.utils.load_img(path)) for path in paths])
 
 
-def load(name, path, classes):
-    """Returns a model of the study with the weights in a file."""
-    model = keras_t2t.T2TViT(
-        STUDY_CONFIGS[name], weights=None, classes=classes, classifier_activation=None, input_shape=(32, 32, 3), name=name
-    )
-    model.load_weights(path)
+def load(folder):
+    """Returns the model of a training run, or `None` if the run has not saved one."""
+    if (folder / "model.keras").exists():
+        return keras.models.load_model(folder / "model.keras")
+    if not (folder / "ema.weights.h5").exists():
+        return None
+    name = folder.parents[1].name
+    model = keras_t2t.T2TViT(STUDY_CONFIGS[name], weights=None, classes=10, input_shape=(32, 32, 3), name=name)
+    model.load_weights(folder / "ema.weights.h5")
     return model
 
 
@@ -54,15 +59,18 @@ def main(arguments=None):
     lines = [["model", *METRICS.values()], ["---"] * (1 + len(METRICS))]
     drawn = []
     for folder in sorted(options.study.glob("*/fraction-1")):
-        paths = sorted(folder.glob("seed-*/ema.weights.h5"))
-        if not paths:
-            continue
         name = folder.parent.name
-        comparisons = compare([load(name, path, 10) for path in paths], images, batch_size=50)
+        runs = [] if name in REFERENCE_NAMES else sorted(folder.glob("seed-*"))
+        models = [model for model in map(load, runs) if model is not None]
+        if not models:
+            continue
+        comparisons = compare(models, images, batch_size=50)
         drawn.append(comparisons[0])
         summaries = [comparison.summary() for comparison in comparisons]
         intervals = [confidence_interval([summary[metric] for summary in summaries]) for metric in METRICS]
         lines.append([name, *(f"{mean:.3g} ± {half_width:.2g}" for mean, half_width in intervals)])
+    if not drawn:
+        sys.exit(f"Found no T2T-ViT with its weights in {options.study}")
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "redundancy.md").write_text(table)

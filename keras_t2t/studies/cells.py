@@ -40,7 +40,7 @@ class Study:
     Attributes:
         models: Names of variants (`keras_t2t.VARIANTS`), of `keras_t2t.variants.STUDY_CONFIGS`, or of the convolutional
             networks in `keras_t2t.studies.references`.
-        recipe: Name of the recipe, or the path of a YAML file. See `keras_t2t.training.load_recipe`.
+        recipe: Name of a recipe for training from scratch, or the path of a YAML file. See `keras_t2t.training.load_recipe`.
         settings: Settings that differ from the recipe.
         seeds: Seeds. Each model is trained once with each seed.
         fractions: Fractions of the training images in (0, 1]. With fewer images, there are more epochs, so that the number of
@@ -68,6 +68,8 @@ class Study:
                 raise ValueError(f"Expected models from {', '.join(known)}; received: {model!r}{did_you_mean(model, known)}")
         if not all(0 < fraction <= 1 for fraction in self.fractions):
             raise ValueError(f"Expected fractions in (0, 1]; received: fractions={list(self.fractions)}")
+        if self.recipe == "finetune":
+            raise ValueError("Expected a recipe for training from scratch; received: recipe='finetune'")
         given = sorted({"model", "seed"} & set(self.settings))
         if given:
             raise ValueError(f"Expected models and seeds outside of the settings; received the settings {given}")

@@ -10,6 +10,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from keras_t2t.extras import import_extra
 from keras_t2t.figures import PALETTE, new_figure
 
@@ -64,7 +66,7 @@ def confidence_interval(values: Sequence[float]) -> tuple[float, float]:
     if len(values) < 2:
         return mean, float("nan")
     scale = import_extra("scipy.stats", "Confidence intervals need SciPy", "train").t.ppf(0.975, len(values) - 1)
-    return mean, float(scale * statistics.stdev(values) / len(values) ** 0.5)
+    return mean, float(scale * np.std(values, ddof=1) / len(values) ** 0.5)
 
 
 def read_results(folder: str | os.PathLike) -> list[dict[str, Any]]:
@@ -88,7 +90,7 @@ def summarize(results: Iterable[dict[str, Any]]) -> list[Summary]:
 
 def write_tables(folder: str | os.PathLike) -> str:
     """Writes the tables of a study to its folder (`results.md` and `results.json`), and pictures (`accuracy.png` and, if there
-    are several fractions, `fractions.png`).
+    are several fractions, `fractions.png`). The tables include the costs in `costs.json`, if there is one.
 
     Args:
         folder: Folder of the study.
@@ -112,7 +114,7 @@ def write_tables(folder: str | os.PathLike) -> str:
         text += "\n" + _fraction_table(summaries)
         _draw_fractions(summaries, folder / "fractions.png")
     (folder / "results.md").write_text(text)
-    rows = [dataclasses.asdict(summary) for summary in summaries]
+    rows = [{**dataclasses.asdict(summary), **costs.get(summary.model, {})} for summary in summaries]
     (folder / "results.json").write_text(json.dumps(rows, indent=2) + "\n")
     return text
 

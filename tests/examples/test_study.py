@@ -7,14 +7,18 @@ import subprocess
 import sys
 
 import jax
+import keras
 import numpy as np
 import PIL.Image
 import PIL.ImageEnhance
 import PIL.ImageOps
 import pytest
 
-from keras_t2t.studies import write_tables
+import keras_t2t
+from keras_t2t.cli import main
+from keras_t2t.studies import confidence_interval, write_tables
 from keras_t2t.training import load_recipe
+from tests.micro import MICRO, add_micro
 
 FOLDER = pathlib.Path(__file__).parents[2] / "examples" / "study"
 
@@ -54,17 +58,55 @@ def test_settings_are_those_of_the_recipe(monkeypatch):
     assert {name: getattr(recipe, name) for name in study_on_accelerator.SETTINGS} == study_on_accelerator.SETTINGS
 
 
+def write_images(folder, size, **counts):
+    """Writes images of two classes that differ in brightness, `counts` of each for the splits."""
+    rng = np.random.default_rng(0)
+    for split, count in counts.items():
+        for label, name in enumerate(("dark", "light")):
+            (folder / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(0, 100, (size, size, 3), "uint8") + 100 * np.uint8(label)
+                PIL.Image.fromarray(pixels).save(folder / split / name / f"{index}.png")
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page(tmp_path, capsys, monkeypatch):
+    """A study in two shards, with its costs, and the redundancy of its models."""
+    add_micro(monkeypatch)
+    write_images(tmp_path / "data", 16, train=16, test=6)
+    (tmp_path / "study.yaml").write_text(
+        "{models: [micro], seeds: [0, 1], settings: {image_size: 16, batch_size: 8, epochs: 1, warmup_epochs: 0}}"
+    )
+    for arguments in (["--shard", "1/2"], ["--shard", "2/2", "--measure"]):
+        command = ["keras-t2t", "study", "study.yaml", "--data", "data", "--output", "out", *arguments]
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("sys.argv", command)
+        with pytest.raises(SystemExit) as exit:
+            main()
+        assert exit.value.code == 0
+    two_classes = keras_t2t.T2TViT(MICRO, weights=None, classes=2, input_shape=(16, 16, 3))
+    (row,) = json.loads(pathlib.Path("out/results.json").read_text())
+    assert row["seeds"] == [0, 1] and row["parameters"] == two_classes.count_params()
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import redundancy
+
+    redundancy.main(["out", "--data", "data", "--output", "out", "--images", "4"])
+    seeds = [keras.models.load_model(f"out/micro/fraction-1/seed-{seed}/model.keras") for seed in (0, 1)]
+    images = redundancy.read_images(pathlib.Path("data"), 4)
+    assert images.shape == (4, 16, 16, 3)
+    entropies = [comparison.summary()["entropy"] for comparison in keras_t2t.analysis.compare(seeds, images)]
+    mean, half_width = confidence_interval(entropies)
+    columns = pathlib.Path("out/redundancy.md").read_text().splitlines()[2].split(" | ")
+    assert columns[0] == "| micro" and columns[3] == f"{mean:.3g} ± {half_width:.2g}"
+    assert keras.utils.img_to_array(keras.utils.load_img("out/redundancy.png")).std() > 1
+    with pytest.raises(SystemExit, match="Found no T2T-ViT with its weights in data"):
+        redundancy.main(["data", "--data", "data", "--output", "out", "--images", "4"])
+
+
 @pytest.mark.slow
 def test_small_study(tmp_path):
     """Two classes that differ in brightness, from half of the images."""
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 16), ("test", 500)):
-        for label, name in enumerate(("dark", "light")):
-            folder = tmp_path / "data" / split / name
-            folder.mkdir(parents=True)
-            for index in range(count):
-                pixels = rng.integers(0, 100, (8, 8, 3), "uint8") + 100 * np.uint8(label)
-                PIL.Image.fromarray(pixels).save(folder / f"{index}.png")
+    write_images(tmp_path / "data", 8, train=16, test=500)
     (tmp_path / "study.yaml").write_text(
         "{models: [hard_patches_wide], seeds: [0, 1], fractions: [0.5], settings: {image_size: 8, batch_size: 8, epochs: 2, "
         "warmup_epochs: 0, crop_padding: 1}}"

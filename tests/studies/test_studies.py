@@ -79,6 +79,10 @@ def test_cells_and_shards():
         ({"models": ["resnet_56"], "fractions": [0.0]}, "Expected fractions in (0, 1]; received: fractions=[0.0]"),
         ({"models": ["resnet_56"], "settings": {"seed": 1}}, "outside of the settings; received the settings ['seed']"),
         ({"models": ["resnet_56"], "seed": [1]}, "Unknown keys ['seed']"),
+        (
+            {"models": ["resnet_56"], "recipe": "finetune"},
+            "Expected a recipe for training from scratch; received: recipe='finetune'",
+        ),
         ({"seeds": [1]}, "Expected a YAML mapping with the key models"),
     ],
 )
@@ -146,7 +150,8 @@ def test_tables(tmp_path):
         "| --- | --- | --- |",
         "| a | 31.0 | 65.0 ± 63.5 |",
     ]
-    assert json.loads((tmp_path / "results.json").read_text())[1]["accuracy"] == pytest.approx(0.65)
+    row = json.loads((tmp_path / "results.json").read_text())[1]
+    assert row["accuracy"] == pytest.approx(0.65) and row["parameters"] == 1_230_000 and row["latency"] == 0.0031
     for picture in ("accuracy.png", "fractions.png"):
         assert keras.utils.img_to_array(keras.utils.load_img(tmp_path / picture)).std() > 1
     with pytest.raises(ValueError, match="Expected a folder with the results of a study; found none in"):

@@ -1,6 +1,7 @@
 """Training the models of a study, resuming and sharing it, and measuring their costs."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -65,21 +66,23 @@ def small_network(images, dtype):
 def test_a_study_is_interrupted_resumed_shared_and_merged(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(REFERENCES, "resnet_56", small_network)
     sources, study = digits(), Study(models=["micro", "resnet_56"], settings=SETTINGS, seeds=[0, 1], fractions=[0.5])
-    trained, train = [], keras_t2t.training.study.train
+    save, saved = keras_t2t.training.callbacks.save_state, []
 
-    def interrupted(recipe, sources, folder, **kwargs):
-        trained.append(folder)
-        if len(trained) == 2:
+    def interrupted(*arguments):
+        save(*arguments)
+        saved.append(arguments)
+        if len(saved) == 7:
             raise KeyboardInterrupt
-        return train(recipe, sources, folder, **kwargs)
 
-    monkeypatch.setattr(keras_t2t.training.study, "train", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(keras_t2t.training.callbacks, "save_state", interrupted)
+    with pytest.raises(KeyboardInterrupt):  # after the second epoch of the second run
         run_study(study, sources, tmp_path, (0, 2))
     run_study(study, sources, tmp_path, (0, 2))
-    run_study(study, sources, tmp_path, (1, 2))
-    assert len(trained) == 5 and trained[1] == trained[2] and len(set(trained)) == 4
-    assert "Run 1 of 2: micro, 50% of the images, seed 0: finished" in capsys.readouterr().out
+    run_study(study, sources, tmp_path / "other", (1, 2))
+    assert len(saved) == 4 * 5  # no epoch was trained twice
+    output = capsys.readouterr().out
+    assert "Run 1 of 2: micro, 50% of the images, seed 0: finished" in output
+    shutil.copytree(tmp_path / "other", tmp_path, dirs_exist_ok=True)
     images, labels = sources["val"].images.astype("float32"), sources["val"].labels
     accuracies = {}
     for cell in study.cells():
