@@ -23,6 +23,7 @@ import argparse
 import itertools
 import pathlib
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,7 @@ NAIVE_ROWS = {
     "onnx-int8": "onnx-naive",
     "openvino-naive": "openvino-naive",
     "openvino": "openvino-naive",
+    "openvino-float16": "openvino-naive",
     "openvino-bfloat16": "openvino-naive",
     "tflite-naive": "tflite-naive",
     "tflite": "tflite-naive",
@@ -58,7 +60,9 @@ FORMATS = (
     ("onnx", None),
     ("onnx", "int8"),
     ("openvino", None),
+    ("openvino", "float16"),
     ("openvino", "bfloat16"),
+    ("saved_model", None),
     ("saved_model", "bfloat16"),
 )
 SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "openvino": ".xml", "saved_model": ""}
@@ -99,15 +103,16 @@ def export_path(folder: str | pathlib.Path, row: str, batch_size: int) -> pathli
     return pathlib.Path(folder) / f"{row}{size}{SUFFIXES[format_]}"
 
 
-def write_export(row: str, batch_size: int, folder: str) -> None:
-    """Exports the random model for a row."""
+def write_export(row: str, batch_size: int, folder: str) -> float:
+    """Exports the random model for a row, and returns the seconds this takes after the model was built."""
     import keras_t2t
     from keras_t2t import assets
 
     model, path = random_model(), export_path(folder, row, batch_size)
+    start = time.perf_counter()
     if row.endswith("naive"):
         write_naive_export(model, batch_size, path)
-        return
+        return time.perf_counter() - start
     format_, _, quantize = row.partition("-")
     keras_t2t.export(
         model,
@@ -118,6 +123,7 @@ def write_export(row: str, batch_size: int, folder: str) -> None:
         calibration=assets.folder("images") if quantize == "full_int8" else None,
         tolerance=0.0 if quantize.endswith("int8") else None,  # the top class of random weights is arbitrary
     )
+    return time.perf_counter() - start
 
 
 def write_naive_export(model: Any, batch_size: int, path: pathlib.Path) -> None:
