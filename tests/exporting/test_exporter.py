@@ -61,6 +61,25 @@ def test_every_kind_of_model_in_every_format(kind, tmp_path, monkeypatch):
         assert relative_error(received, expected) < 1e-4, format
 
 
+@pytest.mark.slow
+def test_onnx_without_an_optimization_that_fails(tmp_path, monkeypatch):
+    import tf2onnx.optimizer
+
+    calls = []
+
+    def failing():
+        calls.append(os.environ.get("TF2ONNX_CATCH_ERRORS"))
+        raise RuntimeError
+
+    monkeypatch.setitem(tf2onnx.optimizer._optimizers, "merge_duplication", failing)
+    assert keras_t2t.export(small_model("performer", classes=7), tmp_path / "model.onnx").difference < 1e-4
+    assert calls[:2] == ["FALSE", None]
+    monkeypatch.setenv("TF2ONNX_CATCH_ERRORS", "TRUE")  # which means the same
+    with pytest.raises(RuntimeError):
+        keras_t2t.export(small_model("performer", classes=7), tmp_path / "other.onnx")
+    assert os.environ["TF2ONNX_CATCH_ERRORS"] == "TRUE"
+
+
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.slow
 def test_384_pixels(format, tmp_path):
