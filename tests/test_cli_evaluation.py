@@ -11,6 +11,13 @@ from tests.conftest import SMALL_CONFIGS, mostly_slow
 
 run = test_cli.run
 SIZE = (31, 46)
+RUNTIMES = {
+    "model.keras": "Keras, tensorflow",
+    "model.tflite": "LiteRT",
+    "model.onnx": "ONNX Runtime",
+    "model.xml": "OpenVINO",
+    "saved_model": "TensorFlow",
+}
 
 
 def color_model():
@@ -18,7 +25,7 @@ def color_model():
     return keras_t2t.replace_head(model, ["blue", "red"])
 
 
-@pytest.mark.parametrize("file", mostly_slow(["model.keras", "model.tflite", "model.onnx", "saved_model"], "model.onnx"))
+@pytest.mark.parametrize("file", mostly_slow(RUNTIMES, "model.onnx"))
 def test_models_and_exported_files(run, tmp_path, file):
     test_cli.write_colors(tmp_path / "colors", size=SIZE)
     model = color_model()
@@ -33,8 +40,7 @@ def test_models_and_exported_files(run, tmp_path, file):
     assert f"top-1 {right.mean():.4f}; 10 images of train\n" in output
     for label, name in enumerate(("blue", "red")):
         assert re.search(rf"│ {name} +│ 5 +│ {right[source.labels == label].mean():.4f} +│", output)
-    runtime = {"model.keras": "Keras, tensorflow", "model.tflite": "LiteRT", "model.onnx": "ONNX Runtime"}
-    speed = rf"\n[\d,.]+ images/s with {runtime.get(file, 'TensorFlow')}, including reading and resizing\n$"
+    speed = rf"\n[\d,.]+ images/s with {RUNTIMES[file]}, including reading and resizing\n$"
     assert re.search(speed, output)
 
 

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import gc
+import os
 import pickle
 import subprocess
 import sys
@@ -112,6 +113,21 @@ def test_export(model, images, tmp_path, format):
         compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         received = compiled(images)[0]
     assert difference(received, model, images) < 1e-5
+
+
+@pytest.mark.slow
+def test_predict_with_the_openvino_backend(model, images, tmp_path):
+    """On processors that compute in bfloat16, the logits differ by about 1%."""
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "images.npy", images)
+    program = (
+        "import keras, keras_t2t, numpy as np\n"
+        "assert keras.backend.backend() == 'openvino'\n"
+        "np.save('logits.npy', keras.models.load_model('model.keras').predict(np.load('images.npy')))"
+    )
+    environment = {**os.environ, "KERAS_BACKEND": "openvino"}
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True)
+    assert difference(np.load(tmp_path / "logits.npy"), model, images) < 0.03
 
 
 @pytest.mark.slow
