@@ -1,5 +1,6 @@
 """One model of every kind with seeded parameters, and its plain NumPy counterpart."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -8,9 +9,11 @@ from tests.conftest import SMALL_CONFIGS, mostly_slow, seeded_parameters
 from tests.numpy_t2t import NumpyT2T
 
 SIZE = (31, 46)
+FAST_KINDS = ("performer", "dense") if keras.backend.backend() == "tensorflow" else ("performer",)
+"""The kinds of models that the fast tests analyze. JAX compiles each operation of each kind."""
 
 
-@pytest.fixture(params=mostly_slow(SMALL_CONFIGS, "performer", "dense"), scope="session")
+@pytest.fixture(params=mostly_slow(SMALL_CONFIGS, *FAST_KINDS), scope="session")
 def pair(request):
     """A classifier with 5 classes for 31x46 images, its NumPy counterpart, and the kind of its configuration."""
     return (*model_and_numpy(request.param), request.param)

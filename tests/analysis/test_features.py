@@ -6,7 +6,7 @@ import keras_t2t
 from keras_t2t.analysis import feature_maps, feature_pyramid
 from keras_t2t.models import pyramid_levels
 from tests.analysis import conftest
-from tests.analysis.conftest import SIZE
+from tests.analysis.conftest import FAST_KINDS, SIZE
 from tests.conftest import PYRAMID_CONFIGS, mostly_slow, relative_error, slow_on_tensorflow
 
 
@@ -14,7 +14,7 @@ def model_and_numpy(kind, **kwargs):
     return conftest.model_and_numpy(kind, configs=PYRAMID_CONFIGS, **kwargs)
 
 
-@pytest.mark.parametrize("kind", mostly_slow(PYRAMID_CONFIGS, "performer", "dense"))
+@pytest.mark.parametrize("kind", mostly_slow(PYRAMID_CONFIGS, *FAST_KINDS))
 def test_maps_match_numpy(kind, images):
     model, numpy_model = model_and_numpy(kind)
     *stages, final = pyramid_levels(numpy_model.config.soft_splits)
@@ -35,7 +35,7 @@ def final_of(maps):
     return next(values for name, values in reversed(maps.items()) if name.startswith("P"))
 
 
-@pytest.mark.parametrize("kind", ["performer", "dense", "ghost", "squeeze_excite"])
+@pytest.mark.parametrize("kind", mostly_slow(["performer", "dense", "ghost", "squeeze_excite"], *FAST_KINDS))
 def test_block_maps(kind, images):
     """The final norm turns the map of the last block into the final map."""
     model, _ = model_and_numpy(kind)
