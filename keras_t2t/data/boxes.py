@@ -97,8 +97,8 @@ def from_voc(
             raise DataError(f"There is no split {split!r} in {listed.parent}; its splits are: {available}")
         names = read_names(listed)
     rows = []
-    for name, image in zip(names, find_images(folder / "JPEGImages", names), strict=True):
-        rows.append((image, _read_voc(annotations / f"{name}.xml", image, with_difficult)))
+    for image in find_images(folder / "JPEGImages", names):
+        rows.append((image, _read_voc(annotations / f"{image.stem}.xml", image, with_difficult)))
     return _source(rows, classes, folder)
 
 

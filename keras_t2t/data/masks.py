@@ -13,6 +13,8 @@ from keras_t2t.errors import DataError
 from keras_t2t.extras import import_extra
 
 EXIF_ORIENTATION = 0x0112
+PNG_BIT_DEPTH = 24
+"""Position of the byte in a PNG file that has the number of bits of a value."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,9 +123,10 @@ def from_masks(
 
 
 def read_names(path: str | os.PathLike) -> list[str]:
-    """Returns the first word of each line of a text file."""
+    """Returns the lines of a text file that are not empty."""
     try:
-        return [line.split()[0] for line in pathlib.Path(path).read_text().splitlines() if line.strip()]
+        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
+        return [line.strip() for line in lines if line.strip()]
     except OSError as error:
         raise DataError(f"Cannot read the names of the images: {error}") from error
 
@@ -131,15 +134,18 @@ def read_names(path: str | os.PathLike) -> list[str]:
 def find_images(folder: pathlib.Path, names: Iterable[str]) -> list[pathlib.Path]:
     """Returns the image files in a folder that have the given names, without their suffix.
 
+    A name that no file has may be followed by other words, as in the lists of Pascal VOC.
+
     Raises:
         DataError: If there is no file for a name.
     """
     by_name = {path.stem: path for path in sorted(folder.glob("*"), reverse=True) if path.suffix.lower() in SUFFIXES}
     paths = []
     for name in names:
-        if name not in by_name:
+        path = by_name.get(name) or by_name.get(name.split()[0])
+        if path is None:
             raise DataError(f"There is no image {name} in {folder}")
-        paths.append(by_name[name])
+        paths.append(path)
     return paths
 
 
@@ -174,7 +180,14 @@ def read_indices(path: str | os.PathLike) -> np.ndarray:
         ImportError: If Pillow is not installed.
     """
     with _open(path) as image:
-        return np.asarray(image, "int32")
+        try:
+            indices = np.asarray(image, "int32")
+        except OSError as error:  # Pillow reads the pixels now
+            raise DataError(f"Cannot read {path}: {error}") from error
+        if image.format == "PNG" and image.mode == "L":  # Pillow stretches 2 and 4 bits to 8
+            bits = pathlib.Path(path).read_bytes()[PNG_BIT_DEPTH]
+            indices = indices // (255 // (2**bits - 1))
+        return indices
 
 
 def _open(path):

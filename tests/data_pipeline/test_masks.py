@@ -1,6 +1,9 @@
 """Masks: reading, views that move with the image, and errors."""
 
 import dataclasses
+import shutil
+import struct
+import zlib
 
 import keras
 import numpy as np
@@ -47,6 +50,23 @@ def test_reads_masks_of_every_kind(folder):
     assert source_of(folder, ignore=511).read_mask(1).max() == 511
     PIL.Image.fromarray(expected == 1).save(folder / "masks" / "1.png")
     np.testing.assert_array_equal(source_of(folder).read_mask(1), expected == 1)
+    for bits in (2, 4):  # several classes in each byte
+        path = folder / "masks" / "1.png"
+        path.write_bytes(packed_png(expected % 3, bits))
+        np.testing.assert_array_equal(source_of(folder).read_mask(1), expected % 3)
+
+
+def packed_png(values, bits):
+    """Returns a grayscale PNG file with fewer than 8 bits per pixel."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    each = 8 // bits
+    packed = sum(values[:, i::each].astype("uint8") << (8 - bits * (i + 1)) for i in range(each))
+    rows = b"".join(b"\0" + row.astype("uint8").tobytes() for row in packed)
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def test_images_listed_in_a_file(folder):
@@ -57,6 +77,12 @@ def test_images_listed_in_a_file(folder):
     source = from_masks(images, masks, 3, 255, names=folder / "train.txt")
     assert source.images.tolist() == [str(images / "2.png"), str(images / "0.png")]
     assert source.masks.tolist() == [str(masks / "2.png"), str(masks / "0.png")]
+    for name in ("0 1", "photo 2"):  # names with spaces, even if the first word is a name as well
+        shutil.copy(folder / "images" / "2.png", folder / "images" / f"{name}.png")
+        shutil.copy(folder / "masks" / "2.png", folder / "masks" / f"{name}.png")
+    (folder / "train.txt").write_text("photo 2\n0 1\n", encoding="utf-8-sig")
+    source = from_masks(images, masks, 3, 255, names=folder / "train.txt")
+    assert source.images.tolist() == [str(images / "photo 2.png"), str(images / "0 1.png")]
     (folder / "train.txt").write_text("2\n7\n")
     with pytest.raises(keras_t2t.DataError, match=r"There is no image 7 in .*images"):
         from_masks(images, masks, 3, 255, names=folder / "train.txt")
@@ -165,6 +191,10 @@ def test_bad_masks_are_named(folder):
     PIL.Image.fromarray(np.zeros((*SIZE, 3), "uint8")).save(folder / "masks" / "1.png")
     with pytest.raises(keras_t2t.DataError, match=r"one channel of class indices; .*1\.png has the mode RGB"):
         source_of(folder)
+    content = (folder / "masks" / "0.png").read_bytes()
+    (folder / "truncated.png").write_bytes(content[: len(content) // 2])
+    with pytest.raises(keras_t2t.DataError, match=r"Cannot read .*truncated\.png: image file is truncated"):
+        dataclasses.replace(source, masks=np.array([str(folder / "truncated.png")])).read_mask(0)
     (folder / "masks" / "1.png").write_bytes(b"no image")
     with pytest.raises(keras_t2t.DataError, match=r"Cannot read .*1\.png"):
         source_of(folder)
