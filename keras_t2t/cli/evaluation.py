@@ -36,18 +36,25 @@ def evaluate_command(
     load_libraries()
     from keras_t2t.data import open_data
     from keras_t2t.data.check import explain_data_errors
-    from keras_t2t.training import Recipe
+    from keras_t2t.training import Recipe, load_recipe
     from keras_t2t.training.evaluation import draw_confusion
     from keras_t2t.training.evaluation import evaluate as evaluate_model
+    from keras_t2t.training.record import is_held_out
     from keras_t2t.training.trainer import readable_source
 
     classifier = open_classifier(model)
-    recipe = _recipe_next_to(model_file(model)) or Recipe()
-    sources = open_data(data, data_dir, recipe.validation_fraction, recipe.seed)
+    run = _run_of(model_file(model))
+    recipe = load_recipe(run / "recipe.yaml") if run else Recipe()
+    sources = open_data(data, data_dir, recipe.validation_fraction)
     if split not in sources:
         raise ValueError(
             f"Expected --split to be one of {', '.join(sources)}; received: {split!r}{did_you_mean(split, sources)}"
         )
+    if run and split != "test":
+        if is_held_out(sources["val"], run) is False:
+            print(f"Note: {run} held out other images, so training images may be among those of {split}")
+        else:
+            print(f"Using the held-out images of {run}")
     source = readable_source(recipe, split, sources[split])
     names = classifier.spec.labels or source.classes
     if len(names) == len(source.classes) and set(names) != set(source.classes):
@@ -71,12 +78,6 @@ def _some(names):
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def _recipe_next_to(file):
-    """Returns the recipe that a model was trained with, which determines the held-out images, or `None`."""
-    from keras_t2t.training import load_recipe
-
-    path = file and file.parent / "recipe.yaml"
-    if not path or not path.is_file():
-        return None
-    print(f"Using the held-out images of {path}")
-    return load_recipe(path)
+def _run_of(file):
+    """Returns the output folder of the training run that wrote a model, or `None`."""
+    return file.parent if file and (file.parent / "recipe.yaml").is_file() else None

@@ -79,9 +79,9 @@ def image_files(paths: Sequence[pathlib.Path]) -> list[str]:
 
 
 def _images_in(folder):
-    from keras_t2t.data.sources import SUFFIXES
+    from keras_t2t.data.sources import images_in_folder
 
-    files = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = images_in_folder(folder)
     if not files:
         raise ValueError(f"Expected a folder that contains images; received: {folder}")
     return files

@@ -10,7 +10,7 @@ import typer
 from keras_t2t.cli.app import DATA_AND_TRAINING, command, existing_path
 from keras_t2t.cli.libraries import load_libraries
 from keras_t2t.cli.training import DATA_HELP, DirOption, existing_data
-from keras_t2t.studies import load_study, write_tables
+from keras_t2t.studies import load_study, read_results, write_tables
 
 
 @command("study", DATA_AND_TRAINING)
@@ -44,13 +44,14 @@ def study_command(
     from keras_t2t.training import run_study
     from keras_t2t.training.study import measure_costs
 
-    sources = None if data is None else open_data(data, data_dir)
+    sources = None if data is None else open_data(data, data_dir, study.settings.get("validation_fraction", 0.2))
     if sources:
         run_study(study, sources, output, shard_and_count, f"keras-t2t {shlex.join(sys.argv[1:])}")
     if measure:
         measure_costs(study, output, len(sources["train"].classes) if sources else 10)
-    print(write_tables(output), end="")
-    print(f"Wrote results.md, results.json, and pictures to {output}")
+    if not measure or read_results(output):
+        print(write_tables(output), end="")
+        print(f"Wrote results.md, results.json, and pictures to {output}")
 
 
 def _shard(value):

@@ -137,7 +137,7 @@ def _recipe_and_sources(name, variant, changes, data, data_dir):
     from keras_t2t.data import open_data
 
     base = load_recipe(name, 1, variant).replace(**changes)
-    sources = open_data(data, data_dir, base.validation_fraction, base.seed)
+    sources = open_data(data, data_dir, base.validation_fraction)
     return load_recipe(name, len(sources["train"]), variant).replace(**changes), sources
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from keras_t2t.data.sources import SUFFIXES, ImageSource, IndexedSource, StreamSource
+from keras_t2t.data.sources import SUFFIXES, ImageSource, IndexedSource, StreamSource, images_in_folder, is_visible
 from keras_t2t.errors import DataError
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
@@ -17,11 +17,12 @@ def from_folder(folder: str | os.PathLike, validation_fraction: float = 0.2, see
     """Returns the images in a folder that has one subfolder for each class.
 
     The class subfolders may be in the folder itself, or in its subfolders `train` and `val` (or `validation`, or `test`). If
-    there are only training images, a fraction of every class is held out for validation.
+    there are only training images, a fraction of every class is held out for validation. Hidden files are left out.
 
     Args:
         folder: Path of the folder.
-        validation_fraction: Fraction of each class to hold out if there is no other split.
+        validation_fraction: Fraction in [0, 1) of each class to hold out if there is no other split. At least one image of each
+            class is held out, and one is left for training.
         seed: Seed for choosing the images to hold out.
 
     Returns:
@@ -29,14 +30,16 @@ def from_folder(folder: str | os.PathLike, validation_fraction: float = 0.2, see
         validation split.
 
     Raises:
-        DataError: If there are fewer than two classes, if a class has too few images, or if the splits have different classes.
+        DataError: If there are fewer than two classes, if a class has too few images, if the splits have different classes, or
+            if it is not clear which folders are splits.
+        ValueError: If `validation_fraction` is not in [0, 1).
     """
+    if not 0 <= validation_fraction < 1:
+        raise ValueError(f"Expected validation_fraction in [0, 1); received: validation_fraction={validation_fraction}")
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise DataError(f"Expected a folder of images with one subfolder for each class; there is no folder {folder}")
-    folders = {
-        SPLITS[path.name.lower()]: path for path in sorted(folder.iterdir()) if path.name.lower() in SPLITS and path.is_dir()
-    }
+    folders = _split_folders(folder)
     if folders and "train" not in folders:
         raise DataError(
             f"Expected a folder 'train' next to {', '.join(sorted(folders))} in {folder}, or one subfolder for each class"
@@ -57,9 +60,26 @@ def from_folder(folder: str | os.PathLike, validation_fraction: float = 0.2, see
     return sources
 
 
+def _split_folders(folder):
+    """Returns the subfolders of the splits, by split. A class may have the name of a split, such as a class of trains."""
+    named = [path for path in _subfolders(folder) if path.name.lower() in SPLITS]
+    others = [path.name for path in _subfolders(folder) if path not in named and images_in_folder(path)]
+    if others and not any(map(_subfolders, named)):
+        return {}
+    splits = [SPLITS[path.name.lower()] for path in named]
+    if (named and others) or len(set(splits)) < len(splits):
+        names = [path.name for path in named]
+        raise DataError(f"Expected either classes or one folder for each split in {folder}; found {[*names, *others[:3]]}")
+    return dict(zip(splits, named, strict=True))
+
+
+def _subfolders(folder):
+    return sorted(path for path in folder.iterdir() if path.is_dir() and is_visible(path.name))
+
+
 def _read_classes(folder):
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    files = [sorted(str(f) for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file()) for path in classes]
+    classes = _subfolders(folder)
+    files = [images_in_folder(path) for path in classes]
     empty = [path.name for path, found in zip(classes, files, strict=True) if not found]
     if len(classes) < 2 or empty:
         problem = f"no images ({', '.join(SUFFIXES)}) in {empty}" if empty else f"{len(classes)} subfolders"
@@ -77,7 +97,7 @@ def _hold_out(source, fraction, seed):
         indices = rng.permutation(np.flatnonzero(source.labels == label))
         if len(indices) < 2:
             raise DataError(f"Expected two or more images in every class, to hold one out; {name!r} has {len(indices)}")
-        held_out_by_class.append(indices[: max(1, round(fraction * len(indices)))])
+        held_out_by_class.append(indices[: min(max(1, round(fraction * len(indices))), len(indices) - 1)])
     held_out = np.sort(np.concatenate(held_out_by_class))
     rest = np.setdiff1d(np.arange(len(source)), held_out)
     return {"train": source.subset(rest), "val": source.subset(held_out)}
@@ -136,15 +156,14 @@ def _stream(builder, split):
 
 
 def open_data(
-    data: str | os.PathLike, data_dir: str | os.PathLike | None = None, validation_fraction: float = 0.2, seed: int = 0
+    data: str | os.PathLike, data_dir: str | os.PathLike | None = None, validation_fraction: float = 0.2
 ) -> Mapping[str, ImageSource]:
     """Returns the images in a folder, or the images of a dataset from TensorFlow Datasets.
 
     Args:
         data: Path of a folder, as for `from_folder`, or `"tfds:NAME"`, where NAME is a dataset for `from_tfds`.
         data_dir: Folder for prepared datasets; see `from_tfds`.
-        validation_fraction: Fraction of the images to hold out if there is only one split.
-        seed: Seed for choosing the images to hold out; see `from_folder`.
+        validation_fraction: Fraction of the images to hold out if there is only one split. Which ones depends on nothing else.
 
     Returns:
         Sources under `"train"`, `"val"`, and `"test"` if there is a test split.
@@ -155,4 +174,4 @@ def open_data(
     """
     if str(data).startswith("tfds:"):
         return from_tfds(str(data).removeprefix("tfds:"), data_dir, validation_fraction)
-    return from_folder(data, validation_fraction, seed)
+    return from_folder(data, validation_fraction)

@@ -1,6 +1,7 @@
 """Sources of labeled images, either with random access or as a stream."""
 
 import dataclasses
+import pathlib
 import typing
 from collections.abc import Sequence
 
@@ -12,6 +13,17 @@ from keras_t2t.errors import DataError
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif")
 SHUFFLE_BUFFER = 5_000
 LABEL_OUT_OF_RANGE = "Label out of range"
+
+
+def images_in_folder(folder: pathlib.Path) -> list[str]:
+    """Returns the image files in a folder and its subfolders, sorted, without hidden ones. See `is_visible`."""
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(str(path) for path in files if all(map(is_visible, path.relative_to(folder).parts)))
+
+
+def is_visible(name: str) -> bool:
+    """Returns whether a file or folder is meant to be seen: not hidden, and not one that macOS adds to archives."""
+    return not name.startswith(".") and name != "__MACOSX"
 
 
 class Source(typing.Protocol):
@@ -162,8 +174,12 @@ def from_arrays(images: np.ndarray, labels: np.ndarray, classes: Sequence[str] |
         raise DataError(f"Expected images of shape (N, H, W, 3) or (N, H, W, 1); received: {images.shape}")
     labels = np.asarray(labels).reshape(-1)
     if len(images) != len(labels) or len(labels) == 0 or labels.dtype.kind not in "iu":
-        raise DataError(f"Expected an integer label for every image; received: {len(images)} images and {len(labels)} labels")
+        raise DataError(
+            f"Expected an integer label for every image; received: {len(images)} images and {len(labels)} labels of dtype "
+            f"{labels.dtype}"
+        )
+    labels = labels.astype("int64")
     classes = tuple(map(str, range(labels.max() + 1))) if classes is None else tuple(classes)
     if labels.min() < 0 or labels.max() >= len(classes):
         raise DataError(f"Expected labels from 0 to {len(classes) - 1}; received: {labels.min()} to {labels.max()}")
-    return IndexedSource(images, labels.astype("int64"), classes)
+    return IndexedSource(images, labels, classes)

@@ -2,10 +2,12 @@
 
 import os
 import pathlib
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from keras_t2t.data import ImageSource
+from keras_t2t.data import ImageSource, IndexedSource
+from keras_t2t.extras import read_yaml
 from keras_t2t.recipes.recipe import Recipe, yaml_module
 from keras_t2t.training.checkpoints import last_state
 
@@ -37,6 +39,7 @@ def record_training(
     """
     data: dict[str, Any] = {split: len(source) for split, source in sources.items()}
     data |= {"weights": None if weights is None else str(weights), "classes": list(map(str, sources["train"].classes))}
+    data["val_checksum"] = file_checksum(sources["val"])
     texts = {"recipe.yaml": recipe.to_yaml(), "data.yaml": yaml_module().safe_dump(data, sort_keys=False)}
     epochs_before = recipe.total_epochs
     if last_state(output) != "none":
@@ -50,6 +53,26 @@ def record_training(
         temporary.write_text(text)
         os.replace(temporary, output / name)
     return epochs_before
+
+
+def file_checksum(source: ImageSource) -> int | None:
+    """Returns a checksum of the names of the image files and their folders, or `None` for images that are not files."""
+    if not isinstance(source, IndexedSource) or not source.from_files:
+        return None
+    names = sorted("/".join(pathlib.PurePath(path).parts[-2:]) for path in source.images)
+    return zlib.crc32(os.fsencode("\n".join(names)))
+
+
+def is_held_out(source: ImageSource, run: pathlib.Path) -> bool | None:
+    """Returns whether a training run held out these images, or `None` if it did not record it.
+
+    Args:
+        source: Images.
+        run: Output folder of the run.
+    """
+    recorded = read_yaml(run / "data.yaml", "Recipes need PyYAML") if (run / "data.yaml").is_file() else {}
+    checksums = recorded.get("val_checksum"), file_checksum(source)
+    return None if None in checksums else checksums[0] == checksums[1]
 
 
 def _epochs_before(recipe, text):

@@ -50,7 +50,7 @@ def run_study(
     for number, cell in enumerate(cells, 1):
         folder = pathlib.Path(output) / cell.folder
         state = "finished" if (folder / RESULT).exists() else "training"
-        print(f"Run {number} of {len(cells)}: {cell.model}, {cell.fraction:.0%} of the images, seed {cell.seed}: {state}")
+        print(f"Run {number} of {len(cells)}: {cell.model}, {100 * cell.fraction:g}% of the images, seed {cell.seed}: {state}")
         if state == "training":
             _run_cell(study, cell, sources, folder, command)
 

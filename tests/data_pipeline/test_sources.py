@@ -62,6 +62,38 @@ def test_a_folder_with_splits(names, expected, tmp_path):
     assert lengths[0] == expected[0]
 
 
+def test_every_class_keeps_an_image_for_training(tmp_path):
+    write_images(tmp_path, {"daisy": 10, "rose": 2})
+    sources = from_folder(tmp_path, validation_fraction=0.9)
+    assert [np.bincount(sources[split].labels).tolist() for split in ("train", "val")] == [[1, 1], [9, 1]]
+    for fraction in (1.0, 20, -0.1):
+        with pytest.raises(ValueError, match=rf"Expected validation_fraction in \[0, 1\); .*={fraction}"):
+            from_folder(tmp_path, validation_fraction=fraction)
+
+
+def test_hidden_files_are_left_out(tmp_path):
+    write_images(tmp_path, {"daisy": 2, "rose": 3, "rose/.ipynb_checkpoints": 1, "__MACOSX/rose": 2, ".trash": 2})
+    (tmp_path / "daisy" / "._000.png").write_bytes(b"Mac OS X")
+    sources = from_folder(tmp_path)
+    assert sources["train"].classes == ("daisy", "rose")
+    assert sorted(len(source) for source in sources.values()) == [2, 3]
+
+
+def test_a_class_may_have_the_name_of_a_split(tmp_path):
+    write_images(tmp_path, {"bus": 2, "car": 2, "train": 3})
+    assert from_folder(tmp_path)["train"].classes == ("bus", "car", "train")
+    write_images(tmp_path / "train", {"diesel": 2, "steam": 2})
+    with pytest.raises(DataError, match=r"either classes or one folder for each split in .*; found \['train', 'bus', 'car'\]"):
+        from_folder(tmp_path)
+
+
+def test_two_folders_for_one_split_are_refused(tmp_path):
+    for split in ("train", "val", "valid"):
+        write_images(tmp_path / split, {"daisy": 2, "rose": 2})
+    with pytest.raises(DataError, match=r"one folder for each split in .*; found \['train', 'val', 'valid'\]"):
+        from_folder(tmp_path)
+
+
 def test_rejects_unusable_folders(tmp_path):
     with pytest.raises(DataError, match=r"there is no folder .*none"):
         from_folder(tmp_path / "none")
@@ -265,3 +297,12 @@ def test_from_tfds_without_a_validation_split_or_classes(tmp_path):
         DataError, match=r"images with class labels; 'tiny_flowers/texts' has the features \['image', 'label'\]"
     ):
         from_tfds("tiny_flowers/texts", tmp_path)
+
+
+def test_labels_of_any_integer_type():
+    images = np.zeros((3, 4, 4, 3), "uint8")
+    for dtype, largest in (("uint8", 255), ("int8", 127)):
+        source = from_arrays(images, np.array([0, largest, 1], dtype))
+        assert source.labels.tolist() == [0, largest, 1] and len(source.classes) == largest + 1
+    with pytest.raises(DataError, match=r"Expected an integer label for every image; .* 3 labels of dtype float64"):
+        from_arrays(images, [0.0, 1.0, 1.0])
