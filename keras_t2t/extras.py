@@ -1,6 +1,8 @@
-"""Optional packages, and what to install where one is missing."""
+"""Optional packages, what to install where one is missing, and YAML files, which need one."""
 
 import importlib
+import os
+import pathlib
 from typing import Any
 
 
@@ -19,3 +21,22 @@ def import_extra(module: str, need: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(f'{need}: pip install "keras-t2t[{extra}]"') from error
+
+
+def read_yaml(path: str | os.PathLike, need: str) -> Any:
+    """Returns what a YAML file contains.
+
+    Args:
+        path: Path of the file.
+        need: See `import_extra`.
+
+    Raises:
+        ImportError: If PyYAML is not installed.
+        OSError: If the file cannot be read.
+        ValueError: If it is not a YAML file.
+    """
+    yaml = import_extra("yaml", need, "train")
+    try:
+        return yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"Cannot read {path} as YAML: {' '.join(str(error).split())}") from error

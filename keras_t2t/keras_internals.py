@@ -68,11 +68,16 @@ def producer(tensor: Any) -> tuple[Any, list[Any]]:
     return operation, operation._inbound_nodes[node_index].input_tensors
 
 
+def layers_inside(layer: keras.Layer) -> list[keras.Layer]:
+    """Returns a layer and all layers inside it."""
+    return list(layer._flatten_layers())
+
+
 def draws_random_numbers(layer: keras.Layer) -> bool:
     """Returns whether a built layer, or a layer inside it, has a generator of random numbers of Keras or keras-cv."""
     if any("seed_generator" in variable.path for variable in layer.variables):
         return True
-    return any(hasattr(inner, "_random_generator") for inner in layer._flatten_layers())  # layers of keras-cv
+    return any(hasattr(inner, "_random_generator") for inner in layers_inside(layer))  # layers of keras-cv
 
 
 def moving_averages(optimizer: keras.optimizers.Optimizer) -> list[tuple[keras.Variable, keras.Variable]]:
@@ -118,6 +123,9 @@ class LayerwiseUpdates(keras.optimizers.Optimizer):
             for variable in variables
             if variable.path in self.lr_multipliers
         }
+        for variable, average in zip(variables, self._model_variables_moving_average if self.use_ema else (), strict=False):
+            if average is not None:
+                average.assign(variable)  # Keras starts from zero, and the first step may be skipped because of an overflow
 
     def _learning_rate_of(self, variable, learning_rate):
         multiplier = self._multipliers.get(self._var_key(variable))

@@ -31,7 +31,7 @@ METRICS = {
 def read_images(folder, count):
     """Returns every n-th test image, `count` of them, as float32."""
     paths = from_folder(folder)["val"].images
-    paths = paths[:: len(paths) // count][:count]
+    paths = paths[:: max(len(paths) // count, 1)][:count]
     return np.stack([keras.utils.img_to_array(keras.utils.load_img(path)) for path in paths])
 
 

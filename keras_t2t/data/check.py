@@ -52,7 +52,7 @@ def explain_data_errors(*sources: ImageSource, can_skip: bool = False) -> Iterat
     """
     try:
         yield
-    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
+    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.PermissionDeniedError) as error:
         if LABEL_OUT_OF_RANGE in str(error):
             raise DataError(f"Expected labels from 0 to {len(sources[0].classes) - 1}; some are out of range") from error
         in_files = (source for source in sources if isinstance(source, IndexedSource) and source.from_files)

@@ -14,7 +14,7 @@ from keras_t2t.data.preparation import center_view
 from keras_t2t.data.randaugment import rand_augment
 from keras_t2t.data.sources import ImageSource, IndexedSource, Source
 from keras_t2t.errors import DataError, counted
-from keras_t2t.keras_internals import draws_random_numbers
+from keras_t2t.keras_internals import draws_random_numbers, layers_inside
 from keras_t2t.preprocessing import Preprocessing
 from keras_t2t.recipes import Augmentation
 
@@ -93,7 +93,10 @@ def training_batches(
 
 def _augmented(dataset, layer):
     """Applies a Keras preprocessing layer to batches of images and targets, one batch after the other."""
-    mixes = any(base.__name__ in MIXING_LAYERS for base in type(layer).__mro__)
+    mixes = _is_mixing(layer)
+    inner = [] if mixes else [each for each in layers_inside(layer) if _is_mixing(each)]
+    if inner:
+        raise ValueError(f"{inner[0].name} inside {layer.name} cannot change the targets; pass it as `augment` itself")
 
     def apply(images, targets):
         if not mixes:
@@ -109,6 +112,10 @@ def _augmented(dataset, layer):
             stacklevel=3,
         )
     return dataset
+
+
+def _is_mixing(layer):
+    return any(base.__name__ in MIXING_LAYERS for base in type(layer).__mro__)
 
 
 def steps_per_epoch(source: Source, batch_size: int, shard: tuple[int, int] = (0, 1)) -> int:

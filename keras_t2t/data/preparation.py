@@ -30,7 +30,7 @@ def center_view(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     least = tf.constant([math.floor(side / preprocessing.crop_fraction) for side in size], "float32")
     old = tf.cast(tf.shape(pixels)[:2], "float32")
     new = tf.maximum(tf.cast(tf.round(old * tf.reduce_max(least / old)), "int32"), size)
-    pixels = tf.image.resize(pixels, new, preprocessing.interpolation, antialias=True)
+    pixels = tf.cast(tf.image.resize(pixels, new, preprocessing.interpolation, antialias=True), "float32")
     top, left = tf.unstack((new - size) // 2)
     view = tf.ensure_shape(pixels[top : top + size[0], left : left + size[1]], (*size, 3))
     return tf.clip_by_value(tf.round(view), 0, 255)

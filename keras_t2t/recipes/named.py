@@ -9,8 +9,9 @@ import pathlib
 from typing import Any
 
 from keras_t2t.errors import did_you_mean, did_you_mean_file
+from keras_t2t.extras import read_yaml
 from keras_t2t.preprocessing import CIFAR_MEAN, CIFAR_STD
-from keras_t2t.recipes.recipe import Recipe, yaml_module
+from keras_t2t.recipes.recipe import Recipe
 from keras_t2t.variants import find_variant
 
 _SMALL_IMAGES: dict[str, Any] = {
@@ -149,7 +150,7 @@ def _from_yaml(name):
             f"Expected one of the recipes {', '.join(names)}, or a YAML file; received: {str(name)!r}"
             f"{did_you_mean(name, names) or did_you_mean_file(name)}"
         )
-    values = yaml_module().safe_load(pathlib.Path(name).read_text())
+    values = read_yaml(name, "Recipes need PyYAML")
     if not isinstance(values, dict):
         raise ValueError(f"Expected a YAML mapping of setting names to values in {name}")
     return Recipe().replace(**values)

@@ -3,13 +3,13 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_t2t.errors import did_you_mean
-from keras_t2t.extras import import_extra
+from keras_t2t.extras import read_yaml
 from keras_t2t.variants import REFERENCE_NAMES, STUDY_CONFIGS, VARIANTS
 
 
@@ -57,11 +57,14 @@ class Study:
     fractions: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
-        for name in ("models", "seeds", "fractions"):
-            values = tuple(getattr(self, name))
-            object.__setattr__(self, name, values)
+        for name, kind in (("models", str), ("seeds", int), ("fractions", (int, float))):
+            values = getattr(self, name)
+            is_list = isinstance(values, Sequence) and not isinstance(values, str)
+            if not is_list or not all(isinstance(value, kind) for value in values):
+                raise ValueError(f"Expected a list of {name}; received: {name}={values!r}")
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"Expected one or more distinct {name}; received: {name}={list(values)}")
+            object.__setattr__(self, name, tuple(values))
         known = [*STUDY_CONFIGS, *REFERENCE_NAMES, *VARIANTS]
         for model in self.models:
             if model not in known:
@@ -92,7 +95,7 @@ def load_study(path: str | os.PathLike) -> Study:
         OSError: If the file cannot be read.
         ValueError: If the file has unknown keys or invalid values.
     """
-    values = import_extra("yaml", "Studies need PyYAML", "train").safe_load(pathlib.Path(path).read_text())
+    values = read_yaml(path, "Studies need PyYAML")
     names = [field.name for field in dataclasses.fields(Study)]
     if not isinstance(values, dict) or "models" not in values:
         raise ValueError(f"Expected a YAML mapping with the key models, and possibly others of {', '.join(names)}, in {path}")
@@ -101,7 +104,7 @@ def load_study(path: str | os.PathLike) -> Study:
         raise ValueError(
             f"Unknown keys {unknown} in {path}; expected some of: {', '.join(names)}{did_you_mean(unknown[0], names)}"
         )
-    return Study(**values)
+    return Study(**{name: value for name, value in values.items() if value is not None})
 
 
 def stratified_indices(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:

@@ -110,11 +110,12 @@ def write_tables(folder: str | os.PathLike) -> str:
     whole = [summary for summary in summaries if summary.fraction == summaries[0].fraction]
     text = _accuracy_table(whole, costs)
     _draw_accuracies(whole, folder / "accuracy.png")
-    if len({summary.fraction for summary in summaries}) > 1:
+    if any(len(group) > 1 for group in _by_model(summaries).values()):
         text += "\n" + _fraction_table(summaries)
         _draw_fractions(summaries, folder / "fractions.png")
     (folder / "results.md").write_text(text)
     rows = [{**dataclasses.asdict(summary), **costs.get(summary.model, {})} for summary in summaries]
+    rows = [{name: None if value != value else value for name, value in row.items()} for row in rows]  # JSON has no NaN
     (folder / "results.json").write_text(json.dumps(rows, indent=2) + "\n")
     return text
 
@@ -158,7 +159,7 @@ def _fraction_table(summaries):
     cells = {(summary.model, summary.fraction): _percent(summary.accuracy, summary.interval) for summary in summaries}
     models = [model for model, group in _by_model(summaries).items() if len(group) > 1]
     rows = [[model, *(cells.get((model, fraction), "-") for fraction in fractions)] for model in models]
-    return _markdown(["model", *(f"{fraction:.0%} of the images" for fraction in fractions)], rows)
+    return _markdown(["model", *(f"{100 * fraction:g}% of the images" for fraction in fractions)], rows)
 
 
 def _by_model(summaries):

@@ -52,8 +52,10 @@ def make_optimizer(recipe: Recipe, model: keras.Model, schedule: Any) -> keras.o
     """
     floor = recipe.final_learning_rate if recipe.shared_final_lr else 0.0
     multipliers = layer_lr_multipliers(model, recipe.backbone_lr_multiplier, recipe.layer_decay)
-    if floor:  # multipliers apply in full at the peak rate and not at all at the floor
-        peak = recipe.learning_rate
+    peak = recipe.learning_rate
+    if floor and peak == floor:
+        multipliers = {}
+    elif floor:  # multipliers apply in full at the peak rate and not at all at the floor
         multipliers = {path: (peak * value - floor) / (peak - floor) for path, value in multipliers.items()}
     steps = recipe.gradient_accumulation_steps
     common: dict[str, Any] = {

@@ -141,6 +141,9 @@ def prepare_sources(recipe: Recipe, sources: Mapping[str, ImageSource]) -> dict[
         DataError: If the recipe cannot be trained on these images.
     """
     readable: dict[str, Any] = {split: readable_source(recipe, split, sources[split]) for split in ("train", "val")}
+    classes = [tuple(source.classes) for source in readable.values()]
+    if classes[0] != classes[1]:
+        raise DataError(f"Expected validation images of the same classes, {list(classes[0])}; received: {list(classes[1])}")
     if recipe.class_weights and not hasattr(readable["train"], "labels"):
         raise DataError("class_weights needs all labels in advance. Use images from a folder or arrays instead of a stream")
     if len(readable["train"]) < recipe.batch_size:

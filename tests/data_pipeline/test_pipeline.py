@@ -131,3 +131,5 @@ def test_keras_layers_augment_batches():
     with pytest.warns(UserWarning, match="draws its random numbers"):
         _, mixed = first(keras.layers.CutMix(seed=1))
     assert (mixed != targets).any() and mixed.sum(-1) == pytest.approx(1)
+    with pytest.raises(ValueError, match="mix inside several cannot change the targets; pass it as `augment` itself"):
+        first(keras.Sequential([keras.layers.CutMix(name="mix")], name="several"))

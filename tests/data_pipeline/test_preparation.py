@@ -9,6 +9,7 @@ import sklearn.datasets
 
 import keras_t2t
 from keras_t2t.data import read_view
+from keras_t2t.data.preparation import center_view
 from keras_t2t.preprocessing import Preprocessing
 
 
@@ -73,3 +74,11 @@ def test_a_single_path_in_place_of_several(path):
     for function in (keras_t2t.data.load_images, lambda path, model: keras_t2t.predict_images(model, path)):
         with pytest.raises(ValueError, match=r"Expected several paths, .*; received the path 'photos/a\.png'"):
             function(path, model)
+
+
+def test_every_interpolation_returns_floats():
+    pixels = smooth_picture(30, 40)
+    for interpolation in ("nearest", "bilinear"):
+        view = center_view(pixels, Preprocessing(image_size=(15, 20), crop_fraction=1.0, interpolation=interpolation))
+        assert view.dtype == "float32"
+        assert set(np.unique(view)) <= set(np.unique(pixels)) or interpolation == "bilinear"

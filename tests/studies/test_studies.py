@@ -14,6 +14,7 @@ import yaml
 import keras_t2t
 from keras_t2t.cli import main
 from keras_t2t.models import replace_head
+from keras_t2t.recipes import load_recipe
 from keras_t2t.studies import Cell, Study, confidence_interval, load_study, summarize, write_tables
 from keras_t2t.studies.references import REFERENCES, convolution_macs, reference_backbone
 from keras_t2t.variants import STUDY_CONFIGS
@@ -83,6 +84,9 @@ def test_cells_and_shards():
             {"models": ["resnet_56"], "recipe": "finetune"},
             "Expected a recipe for training from scratch; received: recipe='finetune'",
         ),
+        ({"models": "resnet_56"}, "Expected a list of models; received: models='resnet_56'"),
+        ({"models": ["resnet_56"], "seeds": 3}, "Expected a list of seeds; received: seeds=3"),
+        ({"models": ["resnet_56"], "fractions": ["1"]}, "Expected a list of fractions; received: fractions=['1']"),
         ({"seeds": [1]}, "Expected a YAML mapping with the key models"),
     ],
 )
@@ -90,6 +94,15 @@ def test_invalid_descriptions(values, message, tmp_path):
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(ValueError, match=re.escape(message)):
         load_study(tmp_path / "study.yaml")
+
+
+def test_yaml_files(tmp_path):
+    (tmp_path / "study.yaml").write_text("models: [resnet_56]\nsettings:\n")  # without settings
+    assert load_study(tmp_path / "study.yaml") == Study(models=["resnet_56"])
+    for load in (load_study, load_recipe):
+        (tmp_path / "study.yaml").write_text("models: [resnet_56")
+        with pytest.raises(ValueError, match=r"Cannot read .*study\.yaml as YAML: while parsing a flow sequence"):
+            load(tmp_path / "study.yaml")
 
 
 def test_the_studies_in_the_examples_share_a_recipe():
@@ -118,7 +131,7 @@ def test_tables(tmp_path):
         result("a", 1.0, 1, 0.70, ema_accuracy=0.72),
         result("a", 1.0, 0, 0.60, ema_accuracy=0.74),
         result("b", 1.0, 0, 0.80),
-        result("a", 0.1, 0, 0.31, ema_accuracy=0.3),
+        result("a", 0.125, 0, 0.31, ema_accuracy=0.3),
     ]
     for each in results:
         folder = tmp_path / Cell(each["model"], each["fraction"], each["seed"]).folder
@@ -136,7 +149,7 @@ def test_tables(tmp_path):
     assert [(s.model, s.fraction, s.seeds) for s in summarize(results)] == [
         ("b", 1.0, (0,)),
         ("a", 1.0, (0, 1)),
-        ("a", 0.1, (0,)),
+        ("a", 0.125, (0,)),
     ]
     text = write_tables(tmp_path)
     assert text == (tmp_path / "results.md").read_text()
@@ -146,11 +159,12 @@ def test_tables(tmp_path):
         "| b | 80.0 | - | 1 | - | - | - | - |",
         "| a | 65.0 ± 63.5 | 73.0 ± 12.7 | 2 | 1.23 M | 46 M | 3.1 ms | 988 |",
         "",
-        "| model | 10% of the images | 100% of the images |",
+        "| model | 12.5% of the images | 100% of the images |",
         "| --- | --- | --- |",
         "| a | 31.0 | 65.0 ± 63.5 |",
     ]
-    row = json.loads((tmp_path / "results.json").read_text())[1]
+    single, row = json.loads((tmp_path / "results.json").read_text())[:2]
+    assert single["model"] == "b" and single["interval"] is None  # JSON has no NaN
     assert row["accuracy"] == pytest.approx(0.65) and row["parameters"] == 1_230_000 and row["latency"] == 0.0031
     for picture in ("accuracy.png", "fractions.png"):
         assert keras.utils.img_to_array(keras.utils.load_img(tmp_path / picture)).std() > 1

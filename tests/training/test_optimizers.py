@@ -88,6 +88,15 @@ def test_moving_average_warms_up():
     assert (1 + 24) / (10 + 24) > 0.7 > 1 / 10  # covers warm-up and the final momentum
 
 
+def test_moving_average_starts_from_the_weights():
+    """If the first step is skipped, because float16 overflows, the averages are still those of the weights."""
+    model = small_model()
+    optimizer = make_optimizer(Recipe(ema_momentum=0.7), model, 1e-2)
+    optimizer.build(model.trainable_variables)
+    for average, weight in zip(optimizer._model_variables_moving_average, model.trainable_weights, strict=True):
+        np.testing.assert_array_equal(average, weight)
+
+
 def test_moving_average_with_gradient_accumulation():
     before, _, history, _, optimizer = descend(Recipe(ema_momentum=0.7, weight_decay=0.0, gradient_accumulation_steps=3), 9)
     average = before[0].astype("float64")  # the value after the first batch
@@ -176,6 +185,13 @@ def test_shared_final_lr():
         for i, path in enumerate(paths):
             expected = before[i] - (rate if path.startswith("head/") else backbone_rate) * gradients[0][i]
             np.testing.assert_allclose(history[0][i], expected, rtol=1e-4, atol=1e-7, err_msg=path)
+
+
+def test_shared_final_lr_without_decay():
+    recipe = RECIPES["transfer"].replace(weight_decay=0.0, momentum=0.0, learning_rate=2e-4, final_learning_rate=2e-4)
+    before, gradients, history, _, _ = descend(recipe, 1, rate=2e-4)
+    for i, weights in enumerate(history[0]):
+        np.testing.assert_allclose(weights, before[i] - 2e-4 * gradients[0][i], rtol=1e-4, atol=1e-7)
 
 
 def test_multipliers_follow_the_graph():

@@ -1,6 +1,7 @@
 """Complete training runs: their output files, resuming after an interruption, and helpful error messages."""
 
 import csv
+import dataclasses
 import io
 import os
 import random
@@ -301,6 +302,12 @@ def test_class_weights_need_all_labels(tmp_path):
         train(RECIPE.replace(class_weights=True), stream, tmp_path / "weighted")
     _, history = train(RECIPE.replace(cache=True, epochs=1), stream, tmp_path / "plain")
     assert len(history) == 1
+
+
+def test_validation_images_have_the_same_classes(tmp_path):
+    sources = {**SOURCES, "val": dataclasses.replace(SOURCES["val"], classes=SOURCES["val"].classes[::-1])}
+    with pytest.raises(DataError, match=r"Expected validation images of the same classes, .*; received: "):
+        train(RECIPE, sources, tmp_path)
 
 
 def test_too_few_images(tmp_path):
