@@ -62,8 +62,8 @@ def T2TViT(
     if include_top:
         labels = class_names(pretrained.dataset) if pretrained else None
         x = classify(x, classes, classifier_activation, labels, dtype)
-    (inputs,) = [images] if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
-    model = keras.Model(inputs, x, name=name)
+    inputs = [images] if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+    model = keras.Model(inputs[0] if len(inputs) == 1 else inputs, x, name=name)
     if pretrained:
         load_pretrained(model, pretrained)
     elif weights is not None:

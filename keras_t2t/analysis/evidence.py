@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_t2t.analysis.tracing import batches, check_output, run_with_attention, to_numpy
+from keras_t2t.analysis.tracing import batches, check_output, run_with_attention, size_of_tokenized_images, to_numpy
 from keras_t2t.configs import token_grid
 from keras_t2t.models.graph import find_head, tokens_to_token_of
 
@@ -57,9 +57,10 @@ def class_evidence(
     for batch in batches(model, images, batch_size):
         batch_classes = None if classes is None else classes[start : start + batch_size]
         weights, gradients, token_gradients = attention_gradients(model, batch, batch_classes)
-        is_read = np.abs(token_gradients).max((0, 2)) > 0  # the class token, or the tokens that are pooled
-        relevances = relevance(weights, gradients)[:, is_read].mean(1)
-        results.append(relevances[:, 1:].reshape(-1, *token_grid(soft_splits, *batch.shape[1:3])))
+        is_read = np.abs(token_gradients).max(2, keepdims=True) > 0  # the class token, or the tokens that are pooled
+        relevances = (relevance(weights, gradients) * is_read).sum(1) / np.maximum(is_read.sum(1), 1)
+        grid = token_grid(soft_splits, *size_of_tokenized_images(model, batch))
+        results.append(relevances[:, 1:].reshape(len(relevances), *grid))
         start += batch_size
     return np.concatenate(results)
 

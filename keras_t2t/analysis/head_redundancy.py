@@ -9,7 +9,7 @@ import numpy as np
 from keras_t2t.analysis.costs import Cost, cost
 from keras_t2t.analysis.geometry import distances, token_centers
 from keras_t2t.analysis.similarity import attention_distance, centered_gram, cka, entropy, head_cosine, head_divergence
-from keras_t2t.analysis.tracing import batches, check_output, run_with_attention, to_numpy
+from keras_t2t.analysis.tracing import batches, check_output, run_with_attention, size_of_tokenized_images, to_numpy
 from keras_t2t.models.graph import blocks_of, tokens_to_token_of
 
 
@@ -88,7 +88,7 @@ def redundancy(model: keras.Model, images: np.ndarray, batch_size: int = 4) -> R
     names, soft_splits = [block.name for block in blocks_of(model)], tokens_to_token_of(model).soft_splits
     sums, products = np.zeros(()), np.zeros((len(names), len(names)))
     for batch in batches(model, images, batch_size):
-        token_distances = distances(token_centers(soft_splits, batch.shape[1:3]))
+        token_distances = distances(token_centers(soft_splits, size_of_tokenized_images(model, batch)))
         if len(token_distances) < 3:
             raise ValueError(f"Expected images with at least 3 tokens; received: image size {tuple(batch.shape[1:3])}")
         statistics, outputs = _measure_batch(model, batch, token_distances)

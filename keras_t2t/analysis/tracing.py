@@ -11,10 +11,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_t2t.keras_internals import run_graph
+from keras_t2t.keras_internals import call_for_inference, run_graph
 from keras_t2t.layers import EncoderBlock, TokensToToken
 from keras_t2t.layers.common import precise_dtype
-from keras_t2t.models.graph import blocks_of, find_head
+from keras_t2t.models.graph import blocks_of, find_head, tokens_to_token_of
 
 
 def stage_names(module: TokensToToken) -> list[str]:
@@ -64,9 +64,15 @@ def run_with_attention(
             return args[0]
         if head and operation is head.dense:
             return _without_activation(operation, args[0])
-        return operation(*args, **kwargs)
+        return call_for_inference(operation, *args, **kwargs)
 
     return run_graph(model, images, call)
+
+
+def size_of_tokenized_images(model: keras.Model, images: Any) -> tuple[int, int]:
+    """Returns the height and width of the images that the T2T module takes. A layer before it may have resized `images`."""
+    height, width = tokens_to_token_of(model).input.shape[1:3]
+    return (height or images.shape[1], width or images.shape[2])
 
 
 def _run_block(block, tokens, offset):
@@ -107,8 +113,8 @@ def _first_to_differ(model, images, tolerance):
     names = []
 
     def call(operation, *args, **kwargs):
-        output = operation(*args, **kwargs)
-        again = operation(*args, **kwargs)
+        output = call_for_inference(operation, *args, **kwargs)
+        again = call_for_inference(operation, *args, **kwargs)
         if isinstance(operation, EncoderBlock):
             _, again = _run_block(operation, args[0], None)
             again = again[:, :1] if operation.class_token_only else again

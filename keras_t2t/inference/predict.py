@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import keras
 import numpy as np
 
+from keras_t2t.configs import check_value, is_count
 from keras_t2t.models import spec_of
 from keras_t2t.preprocessing import ModelSpec, Preprocessing
 from keras_t2t.runtime import Runtime
@@ -120,7 +121,8 @@ def stream_predictions(
         If the file cannot be read, the exception is in their place. It is not raised, so the other files are predicted.
 
     Raises:
-        ValueError: If `paths` is a single path, or if the model is not a classifier built by this package.
+        ValueError: If `paths` is a single path, if `top` or `batch_size` is not positive, or if the model is not a classifier
+            built by this package.
 
     Example:
 
@@ -133,6 +135,8 @@ def stream_predictions(
     from keras_t2t.data.preparation import check_several  # needs TensorFlow, regardless of the Keras backend
 
     check_several(paths)
+    for name, value in (("top", top), ("batch_size", batch_size)):
+        check_value(is_count(value), name, "a positive integer", value)
     runtime = model if isinstance(model, Runtime) else keras_runtime(model)
     remaining = iter(paths)
     while batch := list(itertools.islice(remaining, batch_size)):

@@ -34,7 +34,7 @@ class FeatureMap(keras.Layer):
         check_grid(self, tokens_shape, like_shape[1:3], "`like`")
 
     def call(self, tokens: Any, like: Any) -> Any:
-        batch, rows, columns, _ = ops.shape(like)
+        batch, rows, columns = ops.shape(like)[:3]
         return ops.reshape(tokens[:, 1:], (batch, rows, columns, tokens.shape[-1]))
 
     def compute_output_shape(self, tokens_shape: tuple, like_shape: tuple) -> tuple:

@@ -108,6 +108,12 @@ def load_checkpoint(
             f"{explain_mismatches(checkpoint.arrays, config, error)}"
         ) from None
     weights = _weights_by_path({name: layers[name] for name in {row.target.split("/")[0] for row in fit.rows}})
+    wrong = [row.target for row in fit.rows if row.target not in weights or weights[row.target].shape != row.weight_shape]
+    if wrong:
+        raise CheckpointError(
+            f"The checkpoint does not fit the model {model.name!r}. No weights were loaded from {checkpoint.source}. The model "
+            f"has no weights of the same shape for {', '.join(wrong)}. For another head, pass skip_head=True"
+        )
     arrays, resized = checkpoint.arrays, []
     if fit.position_grid != positions.grid_size:
         row = next(row for row in fit.rows if row.target == POSITIONS)

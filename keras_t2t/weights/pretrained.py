@@ -4,6 +4,7 @@ A download is first verified, and then moved to the cache in a single atomic ste
 time. At worst, each of them downloads the same file.
 """
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -115,8 +116,9 @@ def _download(weights, path):
 
 def _remove_old_temporary_folders(parent):
     for path in parent.glob(f"{TEMPORARY}*"):
-        if time.time() - path.stat().st_mtime > KEEP_TEMPORARY:
-            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process may remove it, too
+            if time.time() - path.stat().st_mtime > KEEP_TEMPORARY:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _find_problem(weights, path):

@@ -125,3 +125,24 @@ def test_invalid_arguments_raise(images):
         feature_pyramid(model_and_numpy("patches")[0], ["block7"])
     with pytest.raises(ValueError, match="Expected a model built by keras_t2t"):
         feature_pyramid(keras.Sequential([keras.Input((31, 46, 3)), keras.layers.Flatten()]))
+
+
+def test_stages_with_the_same_stride_are_refused():
+    with pytest.raises(ValueError, match=r"Expected stages with different strides, .*; received: \[2, 2, 4\]"):
+        pyramid_levels([(3, 2, 1), (3, 1, 1), (3, 2, 1)])
+
+
+def test_lora_and_layers_that_are_adapted(images):
+    """The pyramid computes what the model computes."""
+    model, _ = model_and_numpy("performer")
+    normalization = keras.layers.Normalization()
+    normalization.adapt(images)
+    whole = keras.Model(model.input, model(normalization(model.input)))
+    model.get_layer("block0").attention.qkv.enable_lora(2)
+    lora = model.get_layer("block0").attention.qkv
+    lora.lora_kernel_b.assign(np.ones(lora.lora_kernel_b.shape))
+    merged, _ = model_and_numpy("performer")
+    merged.get_layer("block0").attention.qkv.kernel.assign(lora.kernel)
+    expected = feature_maps(merged, (images - images.mean((0, 1, 2))) / images.std((0, 1, 2)))
+    for name, values in feature_pyramid(whole, image_size=SIZE).predict(images, verbose=0).items():
+        assert relative_error(values, expected[name]) < 1e-5

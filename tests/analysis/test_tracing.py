@@ -182,8 +182,8 @@ def test_models_that_cannot_be_followed_say_so(images):
         analysis.attention_maps(both, images)
     with pytest.raises(ValueError, match="If this model was made by optimize_for_inference, pass the original model"):
         analysis.attention_maps(keras_t2t.optimize_for_inference(model), images)
-    noise = keras.layers.GaussianNoise(1.0, name="noise")
-    noisy = keras.Model(model.input, keras.layers.Activation("tanh")(noise(model.output, training=True)), name="noisy")
+    noise = keras.layers.Lambda(lambda x: x + keras.random.normal(keras.ops.shape(x)), name="noise")
+    noisy = keras.Model(model.input, keras.layers.Activation("tanh")(noise(model.output)), name="noisy")
     nested = keras.Sequential([keras.Input((31, 46, 3)), noisy], name="around")
     for each, name in ((noisy, "noisy"), (nested, "around")):
         message = (
@@ -214,3 +214,42 @@ def test_layers_after_a_class_token_see_what_they_see_in_the_model(images):
     maps = analysis.attention_maps(keras.Model(model.input, mean), images)
     for name, expected in analysis.attention_maps(model, images).items():
         np.testing.assert_allclose(maps[name], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_layers_that_change_images_in_training(images):
+    """Called directly, the augmentation layers of Keras change images unless they are told not to."""
+    model, _ = model_and_numpy("patches")
+    flip = keras.layers.RandomFlip(name="flip")
+    flipping = keras.Model(model.input, model(flip(model.input)))
+    np.testing.assert_allclose(
+        analysis.attention_maps(flipping, images)["block0"], analysis.attention_maps(model, images)["block0"], atol=1e-5
+    )
+    expected = analysis.class_evidence(model, images, [0, 1, 2])
+    for _ in range(3):
+        np.testing.assert_allclose(analysis.class_evidence(flipping, images, [0, 1, 2]), expected, rtol=1e-3, atol=1e-6)
+
+
+def test_models_that_resize_their_images(images):
+    model, _ = model_and_numpy("patches", size=(20, 24))
+    inputs = keras.Input((40, 48, 3))
+    resizing = keras.Model(inputs, model(keras.layers.Resizing(20, 24)(inputs)))
+    larger = np.repeat(np.repeat(images[:, :20, :24], 2, 1), 2, 2)  # resized to the same images again
+    np.testing.assert_allclose(
+        analysis.class_evidence(resizing, larger, [0, 1, 2]),
+        analysis.class_evidence(model, images[:, :20, :24], [0, 1, 2]),
+        rtol=1e-3,
+        atol=1e-6,
+    )
+    received, expected = analysis.redundancy(resizing, larger), analysis.redundancy(model, images[:, :20, :24])
+    np.testing.assert_allclose(received.distance, expected.distance, rtol=1e-3)
+
+
+def test_evidence_of_pooled_maxima_does_not_depend_on_the_batch(images):
+    backbone, _ = model_and_numpy("patches")
+    pooled = keras_t2t.T2TViT(keras_t2t.config_of(backbone), include_top=False, pooling="max", input_shape=(31, 46, 3))
+    model = keras_t2t.replace_head(pooled, 4)
+    one, many = (analysis.class_evidence(model, images, [0, 1, 2], batch_size=n) for n in (1, 3))
+    np.testing.assert_allclose(one, many, rtol=1e-4, atol=1e-7)
+    dense = keras_t2t.models.graph.find_head(model).dense
+    dense.kernel.assign(np.zeros(dense.kernel.shape))
+    assert not analysis.class_evidence(model, images, [0, 1, 2]).any()

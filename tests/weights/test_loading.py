@@ -223,3 +223,16 @@ def test_models_with_two_backbones_are_refused(parameters):
     message = "Expected a model with one TokensToToken layer; received: 'ensemble', which has 2. Pass one of the nested models"
     with pytest.raises(ValueError, match=message):
         keras_t2t.load_checkpoint(model, parameters)
+
+
+def test_a_head_without_a_bias_is_refused_before_anything_is_loaded(parameters):
+    features = build(include_top=False, pooling="token")
+    model = keras.Model(features.input, keras.layers.Dense(5, use_bias=False)(features.output), name="without_bias")
+    before = model.get_weights()
+    classes = {name: value[:5] if name.startswith("head") else value for name, value in parameters.items()}
+    with pytest.raises(
+        keras_t2t.CheckpointError, match=r"no weights of the same shape for head/bias\. For another head, pass skip"
+    ):
+        keras_t2t.load_checkpoint(model, classes)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
