@@ -73,6 +73,25 @@ def layers_inside(layer: keras.Layer) -> list[keras.Layer]:
     return list(layer._flatten_layers())
 
 
+def copy_weights(source: keras.Layer, target: keras.Layer) -> None:
+    """Copies the weights of a layer to another one of the same structure, as if it was saved and loaded.
+
+    Unlike `set_weights`, this merges LoRA, and updates what layers such as `keras.layers.Normalization` compute from their
+    weights.
+    """
+    for old, new in zip(layers_inside(source), layers_inside(target), strict=True):
+        store: dict[str, Any] = {}
+        old.save_own_variables(store)
+        new.load_own_variables({name: ops.convert_to_numpy(value) for name, value in store.items()})
+
+
+def call_for_inference(operation: Any, *args: Any, **kwargs: Any) -> Any:
+    """Calls a layer with `training=False` if it takes that, as models do in inference, or another operation as it is."""
+    if getattr(operation, "_call_has_training_arg", False):
+        kwargs["training"] = False
+    return operation(*args, **kwargs)
+
+
 def draws_random_numbers(layer: keras.Layer) -> bool:
     """Returns whether a built layer, or a layer inside it, has a generator of random numbers of Keras or keras-cv."""
     if any("seed_generator" in variable.path for variable in layer.variables):

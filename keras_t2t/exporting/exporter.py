@@ -18,7 +18,7 @@ from keras_t2t.exporting.samples import images_for
 from keras_t2t.exporting.saved_model import to_saved_model
 from keras_t2t.exporting.tflite import to_tflite
 from keras_t2t.inference.optimize import optimize_for_inference
-from keras_t2t.keras_internals import is_graph
+from keras_t2t.keras_internals import copy_weights, is_graph
 from keras_t2t.models import normalizes, spec_of
 from keras_t2t.models.graph import layers_of
 
@@ -143,7 +143,9 @@ def _in_float32(model):
 
     images = keras.Input(model.input_shape[1:], name=model.inputs[0].name)
     copy = keras.models.clone_model(model, input_tensors=images, clone_function=copy_layer)
-    copy.set_weights(model.get_weights())
+    for old, new in zip(layers_of(model), layers_of(copy), strict=True):
+        if isinstance(old, keras.Layer):
+            copy_weights(old, new)
     return copy
 
 

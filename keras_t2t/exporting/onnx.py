@@ -154,7 +154,7 @@ def _optimizing_in_place():
     try:
         yield
     finally:
-        del os.environ[name]
+        os.environ.pop(name, None)
         if before is not None:
             os.environ[name] = before
 

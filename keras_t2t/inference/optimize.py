@@ -8,11 +8,14 @@ import numpy as np
 from keras_t2t.inference.block import InferenceBlock
 from keras_t2t.inference.folded import FoldedLayer
 from keras_t2t.inference.tokens import InferenceTokensToToken
-from keras_t2t.keras_internals import is_graph
-from keras_t2t.layers import EncoderBlock, GhostBlock, SqueezeExciteBlock, TokensToToken
+from keras_t2t.keras_internals import copy_weights, is_graph
+from keras_t2t.layers import DenseBlock, EncoderBlock, GhostBlock, SqueezeExciteBlock, TokensToToken
 from keras_t2t.layers.common import precise_dtype
 from keras_t2t.layers.fast_dense import exact_gelu
 from keras_t2t.models.graph import layers_of
+
+FOLDABLE_BLOCKS = (EncoderBlock, SqueezeExciteBlock, GhostBlock, DenseBlock)
+"""The blocks whose weights can be folded. Subclasses of them may compute something else, so they are copied."""
 
 
 def optimize_for_inference(model: keras.Model, dtype: str | None = None) -> keras.Model:
@@ -22,7 +25,7 @@ def optimize_for_inference(model: keras.Model, dtype: str | None = None) -> kera
     - The scale and shift of the blocks' LayerNorms, and the scale of the attention, are folded into the weights after them.
     - Dropout and drop path are removed.
 
-    Other layers, such as your own head, are copied.
+    Other layers, such as your own head or blocks of your own, are copied.
 
     With `dtype="bfloat16"`, the encoder blocks and the T2T module compute in bfloat16 and take about half the space. The
     statistics of norms, the softmax, the performer's features and the first soft split are still computed in float32. Use it
@@ -51,7 +54,7 @@ def optimize_for_inference(model: keras.Model, dtype: str | None = None) -> kera
     """
     if dtype not in (None, "bfloat16"):
         raise ValueError(f"Expected dtype to be None or 'bfloat16'; received: dtype={dtype!r}")
-    replaceable = (EncoderBlock, TokensToToken, FoldedLayer)
+    replaceable = (*FOLDABLE_BLOCKS, TokensToToken, FoldedLayer)
     if not is_graph(model) or not any(isinstance(layer, replaceable) for layer in layers_of(model)):
         raise ValueError(
             "Expected a model built by keras_t2t, functional or Sequential, with TokensToToken or EncoderBlock layers; "
@@ -69,12 +72,12 @@ def optimize_for_inference(model: keras.Model, dtype: str | None = None) -> kera
     optimized = replace(model)
     for old, new in replaced:
         if isinstance(old, keras.Layer) and type(old) is type(new):
-            new.set_weights(old.get_weights())
+            copy_weights(old, new)
     return optimized
 
 
 def _replacement(layer, dtype):
-    if isinstance(layer, TokensToToken):
+    if type(layer) is TokensToToken:
         return InferenceTokensToToken.from_arrays(
             fold_tokens(layer),
             token_attention=layer.token_attention,
@@ -84,7 +87,7 @@ def _replacement(layer, dtype):
             name=layer.name,
             dtype=dtype or precise_dtype(layer.variable_dtype),
         )
-    if isinstance(layer, EncoderBlock):
+    if type(layer) in FOLDABLE_BLOCKS:
         return InferenceBlock.from_arrays(
             fold_block(layer),
             num_heads=layer.num_heads,
@@ -156,7 +159,7 @@ def fold_block(block: EncoderBlock) -> dict[str, np.ndarray]:
 
 
 def _array(variable):
-    return variable.numpy().astype("float64")
+    return keras.ops.convert_to_numpy(variable).astype("float64")
 
 
 def _weights(dense):

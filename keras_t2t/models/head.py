@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_t2t.configs import is_count
-from keras_t2t.keras_internals import is_graph, run_graph
+from keras_t2t.keras_internals import run_graph
 from keras_t2t.layers import FastDense, Predictions
 from keras_t2t.layers.common import precise_dtype
 from keras_t2t.models.graph import find_head, layers_of
@@ -75,9 +75,9 @@ def _features(model):
                 f"`include_top=False, pooling='token'`; received a model with the output shape {model.output_shape}"
             )
         return model.outputs[0]
-    if all(not is_graph(layer) for layer in model.layers):
+    if any(layer is head.dense for layer in model.layers):
         return head.features
-    # The head may be inside a nested model, so every operation except the head is called again, on the same inputs.
+    # The head is inside a nested model, so every operation except the head is called again, on the same inputs.
     dropped = {id(operation) for operation in (head.dense, *head.layers_after)}
 
     def call(operation, *args, **kwargs):

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_t2t.configs import SoftSplits, T2TConfig
-from keras_t2t.keras_internals import run_graph
+from keras_t2t.keras_internals import copy_weights, run_graph
 from keras_t2t.layers import (
     ClassToken,
     EncoderBlock,
@@ -31,7 +31,7 @@ def pyramid_levels(soft_splits: SoftSplits) -> tuple[str, ...]:
     """Returns the level of each stage of a T2T module. Level `"Pn"` has a stride of `2**n` pixels.
 
     Raises:
-        ValueError: If a stride is not a power of two.
+        ValueError: If a stride is not a power of two, or if two stages have the same.
 
     Example:
 
@@ -44,6 +44,8 @@ def pyramid_levels(soft_splits: SoftSplits) -> tuple[str, ...]:
             "Expected feature maps with strides that are powers of two, which the levels are named after; received: "
             f"the strides {strides}"
         )
+    if len(set(strides)) < len(strides):
+        raise ValueError(f"Expected stages with different strides, which the levels are named after; received: {strides}")
     return tuple(f"P{stride.bit_length() - 1}" for stride in strides)
 
 
@@ -181,7 +183,7 @@ def copy_backbone(model: keras.Model, copy: keras.Model) -> None:
         received = f"which has {others[0]!r} in between" if others else "which ends early"
         raise ValueError(f"Expected a model with the backbone of a T2T-ViT; received: {model.name!r}, {received}")
     for source, target in zip(old, new, strict=True):
-        target.set_weights(source.get_weights())
+        copy_weights(source, target)
 
 
 def _backbone_operations(model):
@@ -221,13 +223,13 @@ def _is_level(name, at_least):
 def _run(model, images, computed, names, blocks):
     """Rebuilds a model on new images up to the norm after its last block. Returns the feature maps by name."""
     maps: dict[str, Any] = {}
-    remaining = set(names)
+    remaining, taken = set(names), set(names)
 
     def call(operation, *args, **kwargs):
-        layer = _clone(operation)
+        layer = _clone(operation, taken)
         output = layer(*args, **kwargs)
         if isinstance(operation, keras.Layer):
-            layer.set_weights(operation.get_weights())
+            copy_weights(operation, layer)
         if isinstance(layer, TokensToToken):
             maps.update(zip(computed, output, strict=True))
             output = output[-1]
@@ -251,8 +253,11 @@ class _Finished(Exception):  # noqa: N818  not an error
     """Stops a graph run early."""
 
 
-def _clone(operation):
-    """Clones a layer so that it returns all stages and all tokens. Functions from `keras.ops` are returned as they are."""
+def _clone(operation, taken):
+    """Clones a layer so that it returns all stages and all tokens. Functions from `keras.ops` are returned as they are.
+
+    A layer gets another name if it has one of those in `taken`, as layers of different nested models may.
+    """
     if not isinstance(operation, keras.Layer):
         return operation
     changes = {TokensToToken: {"return_stages": True}, EncoderBlock: {"class_token_only": False}}
@@ -260,4 +265,8 @@ def _clone(operation):
     for kind, values in changes.items():
         if isinstance(operation, kind):
             config |= values
+    if not isinstance(operation, EncoderBlock):
+        while config["name"] in taken:
+            config["name"] += "_"
+        taken.add(config["name"])
     return type(operation).from_config(config)

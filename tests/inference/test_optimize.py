@@ -264,3 +264,27 @@ def test_models_that_contain_ours(sequential):
     assert {"InferenceTokensToToken", "InferenceBlock"} <= kinds and not kinds & {"TokensToToken", "EncoderBlock"}
     images = difficult_images(31, 23, 3)
     assert relative_error(outputs_of(optimized, images), outputs_of(model, images)) < TOLERANCE
+
+
+def test_layers_with_weights_of_any_kind():
+    """Layers that compute something from their weights, LoRA, and blocks that compute something else."""
+
+    class Doubled(keras_t2t.layers.EncoderBlock):
+        def residual_mlp(self, x, attention_output, training=None):
+            return 2 * super().residual_mlp(x, attention_output, training)
+
+    def clone(layer):
+        return (Doubled if layer.name == "block1" else type(layer)).from_config(layer.get_config())
+
+    model = keras.models.clone_model(small_model("performer", classes=7), clone_function=clone)
+    model.get_layer("block0").attention.qkv.enable_lora(2)
+    normalization = keras.layers.Normalization()
+    normalization.adapt(difficult_images(31, 23, 3))
+    inputs = keras.Input((31, 23, 3))
+    whole = keras.Model(inputs, model(normalization(inputs)))
+    for weight in whole.trainable_weights:
+        weight.assign_add(0.1 * np.random.default_rng(5).standard_normal(weight.shape))
+    images = np.random.default_rng(6).uniform(0, 255, (3, 31, 23, 3))
+    optimized = keras_t2t.optimize_for_inference(whole)
+    assert relative_error(optimized.predict(images, verbose=0), whole.predict(images, verbose=0)) < 1e-4
+    assert isinstance(optimized.get_layer(model.name).get_layer("block1"), Doubled)
