@@ -31,12 +31,14 @@ def test_levels_are_those_of_the_feature_pyramid(model):
 
 
 @pytest.mark.filterwarnings("ignore:`compile")
-@pytest.mark.parametrize("task", ["retinanet", "deeplab"])
+@pytest.mark.parametrize("task", ["retinanet", "yolo", "deeplab"])
 @pytest.mark.slow
 def test_models_keep_every_bit(model, task, tmp_path):
     backbone = cv.backbone(model, (64, 96, 3))
     if task == "retinanet":
         result = keras_cv.models.RetinaNet(num_classes=3, bounding_box_format="xyxy", backbone=backbone)
+    elif task == "yolo":
+        result = keras_cv.models.YOLOV8Detector(backbone, 3, "xyxy", fpn_depth=1)
     else:
         result = keras_cv.models.DeepLabV3Plus(num_classes=3, backbone=backbone)
     result.save(tmp_path / "model.keras")
