@@ -44,14 +44,23 @@ def run_with_attention(
 
     Returns:
         The output of the model.
+
+    Raises:
+        ValueError: If a block runs twice.
     """
-    remaining = list(offsets or ())
+    remaining, visited = list(offsets or ()), set()
     last = blocks_of(model)[-1]
     head = find_head(model) if logits else None
     skipped = {id(operation) for operation in head.layers_after} if head else set()
 
     def call(operation, *args, **kwargs):
         if isinstance(operation, EncoderBlock):
+            if operation in visited:
+                raise ValueError(
+                    f"Expected a model that runs each block once; received: {model.name!r}, which runs {operation.name!r} "
+                    "again. Pass one of the nested models instead"
+                )
+            visited.add(operation)
             weights, output = _run_block(operation, args[0], remaining.pop(0) if remaining else None)
             if operation is last and remaining:
                 output = output + remaining.pop(0)

@@ -232,7 +232,7 @@ def _run(model, images, computed, names, blocks):
             copy_weights(operation, layer)
         if isinstance(layer, TokensToToken):
             maps.update(zip(computed, output, strict=True))
-            output = output[-1]
+            output = output if operation.return_stages else output[-1]
         elif isinstance(layer, EncoderBlock):
             remaining.remove(layer.name)
         is_final = isinstance(layer, FastLayerNorm) and not remaining

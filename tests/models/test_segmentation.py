@@ -124,3 +124,13 @@ def test_invalid_arguments_raise():
             keras_t2t.segmenter(model, 3, **arguments)
     with pytest.raises(ValueError, match="Expected a model built by keras_t2t"):
         keras_t2t.segmenter(keras.Sequential([keras.Input((31, 46, 3))]), 3)
+
+
+def test_a_segmenter_becomes_a_pyramid_or_another_segmenter():
+    model = build()
+    pyramid = keras_t2t.feature_pyramid(model)
+    keras.utils.set_random_seed(3)  # gives the same weights as in `build`
+    backbone = keras_t2t.T2TViT(keras_t2t.config_of(model), input_shape=(*SIZE, 3))
+    for name, values in keras_t2t.feature_pyramid(backbone).predict(X, verbose=0).items():
+        np.testing.assert_allclose(pyramid.predict(X, verbose=0)[name], values, rtol=1e-4, atol=1e-5)
+    assert keras_t2t.segmenter(model, 9, image_size=SIZE).output_shape == (None, *SIZE, 9)
