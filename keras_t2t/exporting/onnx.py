@@ -45,6 +45,7 @@ def to_onnx(
     import onnx
 
     converted = _fuse(_convert(model, input_dtype, opset), opset)
+    _sort_nodes(converted.graph)
     _rename_by_position(converted.graph, INPUT, spec.output)
     onnx.helper.set_model_props(converted, {KEY: spec.to_json()})
     onnx.checker.check_model(converted, full_check=True)
@@ -103,6 +104,22 @@ def _fuse(converted, opset):
     if opset >= LAYER_NORM_OPSET:
         rules.append(pattern.RewriteRule(standardize, layer_norm, is_over_channels))
     return rewrite(converted, pattern_rewrite_rules=rules)
+
+
+def _sort_nodes(graph):
+    """Makes the file reproducible: orders nodes depth first from the output. tf2onnx may order them in several ways."""
+    producers = {name: node for node in graph.node for name in node.output}
+    positions: dict[str, int] = {}
+    visited, stack = set(), [(producers[graph.output[0].name], False)]
+    while stack:
+        node, are_inputs_placed = stack.pop()
+        if are_inputs_placed:
+            positions[node.output[0]] = len(positions)
+        elif node.output[0] not in visited:
+            visited.add(node.output[0])
+            stack.append((node, True))
+            stack.extend((producers[name], False) for name in reversed(node.input) if name in producers)
+    graph.node.sort(key=lambda node: positions[node.output[0]])
 
 
 def _rename_by_position(graph, input_name, output_name):
