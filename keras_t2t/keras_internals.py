@@ -142,9 +142,6 @@ class LayerwiseUpdates(keras.optimizers.Optimizer):
             for variable in variables
             if variable.path in self.lr_multipliers
         }
-        for variable, average in zip(variables, self._model_variables_moving_average if self.use_ema else (), strict=False):
-            if average is not None:
-                average.assign(variable)  # Keras starts from zero, and the first step may be skipped because of an overflow
 
     def _learning_rate_of(self, variable, learning_rate):
         multiplier = self._multipliers.get(self._var_key(variable))

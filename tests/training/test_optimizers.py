@@ -88,15 +88,6 @@ def test_moving_average_warms_up():
     assert (1 + 24) / (10 + 24) > 0.7 > 1 / 10  # covers warm-up and the final momentum
 
 
-def test_moving_average_starts_from_the_weights():
-    """If the first step is skipped, because float16 overflows, the averages are still those of the weights."""
-    model = small_model()
-    optimizer = make_optimizer(Recipe(ema_momentum=0.7), model, 1e-2)
-    optimizer.build(model.trainable_variables)
-    for average, weight in zip(optimizer._model_variables_moving_average, model.trainable_weights, strict=True):
-        np.testing.assert_array_equal(average, weight)
-
-
 def test_moving_average_with_gradient_accumulation():
     before, _, history, _, optimizer = descend(Recipe(ema_momentum=0.7, weight_decay=0.0, gradient_accumulation_steps=3), 9)
     average = before[0].astype("float64")  # the value after the first batch
