@@ -8,6 +8,7 @@ import pytest
 import keras_t2t
 from keras_t2t import cv
 from tests.conftest import PYRAMID_CONFIGS
+from tests.data_pipeline.test_pipeline import first
 
 CONFIG = keras_t2t.T2TConfig(**{**PYRAMID_CONFIGS["performer"], "soft_splits": ((5, 4, 2), (3, 2, 1), (3, 2, 1))})
 X = np.random.default_rng(0).uniform(0, 255, (1, 64, 96, 3)).astype("float32")
@@ -49,16 +50,6 @@ def test_models_keep_every_bit(model, task, tmp_path):
 
 def test_augmentation_layers_of_keras_cv_change_batches():
     """They draw from a generator of TensorFlow instead of a seed generator of Keras."""
-    pixels = np.random.default_rng(0).integers(60, 120, (4, 8, 8, 3)).astype("uint8")
-    source = keras_t2t.data.from_arrays(pixels, [0, 1, 2, 3])
-    plain = keras_t2t.data.Augmentation(
-        crop_mode="none", flip=False, rand_augment_num_ops=0, random_erase_prob=0, mixup=0, cutmix=0, label_smoothing=0
-    )
-
-    def first(layer):
-        batches = keras_t2t.data.training_batches(source, (8, 8), 4, plain, augment=layer)
-        return next(batches.as_numpy_iterator())
-
     images, targets = first(None)
     with pytest.warns(UserWarning, match="draws its random numbers one after the other"):
         brighter, same_targets = first(keras_cv.layers.RandomBrightness(0.2, seed=1))

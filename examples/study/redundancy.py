@@ -3,7 +3,7 @@
     python examples/study/redundancy.py runs/study --data cifar10 --output runs/study
 
 Reads the models that `keras-t2t study` or `study_on_accelerator.py --save` has trained on all images, and writes
-`redundancy.md` and `redundancy.png`. Both contain moving averages of the weights.
+`redundancy.md` and `redundancy.png`.
 """
 
 import argparse

@@ -109,16 +109,17 @@ def test_cached_decodes_images_of_one_size(tmp_path):
         cached(from_folder(tmp_path)["train"])
 
 
-def test_keras_layers_augment_batches():
+def first(layer):
+    """Returns the images and targets of a batch of four images that nothing but `layer` augments."""
     pixels = np.random.default_rng(0).integers(60, 120, (4, 8, 8, 3)).astype("uint8")
     source = keras_t2t.data.from_arrays(pixels, [0, 1, 2, 3])
     plain = keras_t2t.data.Augmentation(
         crop_mode="none", flip=False, rand_augment_num_ops=0, random_erase_prob=0, mixup=0, cutmix=0, label_smoothing=0
     )
+    return next(keras_t2t.data.training_batches(source, (8, 8), 4, plain, augment=layer).as_numpy_iterator())
 
-    def first(layer):
-        return next(keras_t2t.data.training_batches(source, (8, 8), 4, plain, augment=layer).as_numpy_iterator())
 
+def test_keras_layers_augment_batches():
     images, targets = first(None)
     scaled, same_targets = first(keras.layers.Rescaling(0.5))  # draws nothing, so it does not warn
     np.testing.assert_array_equal(scaled, images * 0.5)
