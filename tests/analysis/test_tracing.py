@@ -182,7 +182,9 @@ def test_models_that_cannot_be_followed_say_so(images):
         analysis.attention_maps(both, images)
     with pytest.raises(ValueError, match="If this model was made by optimize_for_inference, pass the original model"):
         analysis.attention_maps(keras_t2t.optimize_for_inference(model), images)
-    twice = keras.Model(images_in, keras.layers.Average()([model(images_in), model(images_in[:, :, ::-1])]), name="twice")
+    twice = keras.Model(
+        images_in, keras.layers.Average()([model(images_in), model(keras.ops.flip(images_in, axis=2))]), name="twice"
+    )
     with pytest.raises(ValueError, match="runs each block once; received: 'twice', which runs 'block0' again"):
         analysis.attention_maps(twice, images)
     noise = keras.layers.Lambda(lambda x: x + keras.random.normal(keras.ops.shape(x)), name="noise")
