@@ -160,6 +160,17 @@ def test_evidence_of_pooled_tokens_is_the_mean_over_them(images):
     np.testing.assert_allclose(analysis.class_evidence(model, images, [0, 1, 2]).reshape(3, -1), expected, rtol=1e-4)
 
 
+class Noise(keras.layers.Layer):
+    """Adds noise in inference, too."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seed_generator = keras.random.SeedGenerator(0)
+
+    def call(self, x):
+        return x + keras.random.normal(keras.ops.shape(x), seed=self.seed_generator)
+
+
 def test_a_model_that_ends_early(images):
     model, _ = model_and_numpy("convolution")
     maps = analysis.attention_maps(model, images)
@@ -187,8 +198,7 @@ def test_models_that_cannot_be_followed_say_so(images):
     )
     with pytest.raises(ValueError, match="runs each block once; received: 'twice', which runs 'block0' again"):
         analysis.attention_maps(twice, images)
-    noise = keras.layers.Lambda(lambda x: x + keras.random.normal(keras.ops.shape(x)), name="noise")
-    noisy = keras.Model(model.input, keras.layers.Activation("tanh")(noise(model.output)), name="noisy")
+    noisy = keras.Model(model.input, keras.layers.Activation("tanh")(Noise(name="noise")(model.output)), name="noisy")
     nested = keras.Sequential([keras.Input((31, 46, 3)), noisy], name="around")
     for each, name in ((noisy, "noisy"), (nested, "around")):
         message = (

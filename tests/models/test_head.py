@@ -179,9 +179,10 @@ def test_layers_before_a_nested_model_keep_their_names():
     """The first `Normalization` is called like the one inside our models, and arguments of the call are kept."""
     inner = build(include_top=False, pooling="token")
     inputs = keras.Input((31, 23, 3))
-    normalization = keras.layers.Normalization(mean=3.0, variance=4.0, name="normalization")
+    mean, variance = (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)
+    normalization = keras.layers.Normalization(mean=mean, variance=variance, name="normalization")
     features = inner(normalization(inputs), training=False)
     model = keras_t2t.replace_head(keras.Model(inputs, keras.layers.Dense(4)(features)), 3, None)
     dense = find_head(model).dense
-    expected = inner.predict((X - 3) / 2, verbose=0) @ np.array(dense.kernel) + np.array(dense.bias)
+    expected = inner.predict((X - mean) / np.sqrt(variance), verbose=0) @ np.array(dense.kernel) + np.array(dense.bias)
     np.testing.assert_allclose(model.predict(X, verbose=0), expected, rtol=1e-4, atol=1e-5)
