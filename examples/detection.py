@@ -35,7 +35,7 @@ def write_shapes(folder: pathlib.Path, count: int) -> None:
         (folder / name).mkdir(parents=True)
     for seed, (split, number) in enumerate({"train": count, "val": count // 5, "test": count // 5}.items()):
         names = [f"{split}{index:04}" for index in range(number)]
-        (folder / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names))
+        (folder / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names), encoding="utf-8")
         for name, image, mask in zip(names, *draw(number, seed), strict=True):
             keras.utils.save_img(folder / "JPEGImages" / f"{name}.png", image, scale=False)
             objects = []
@@ -44,7 +44,7 @@ def write_shapes(folder: pathlib.Path, count: int) -> None:
                 objects.append(OBJECT.format(SHAPES[kind], x.min() + 1, y.min() + 1, x.max() + 1, y.max() + 1))
             size = f"<size><width>{image.shape[1]}</width><height>{image.shape[0]}</height></size>"
             content = f"<annotation>{size}{''.join(objects)}</annotation>"
-            (folder / "Annotations" / f"{name}.xml").write_text(content)
+            (folder / "Annotations" / f"{name}.xml").write_text(content, encoding="utf-8")
 
 
 def build(classes: int, size: tuple[int, int]) -> keras.Model:
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "parameters": model.count_params(),
             "training_seconds": seconds,
         }
-        (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        (output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         model.save_to_preset(output / "preset")
         draw_boxes(model, sources["test"], output / "boxes.png")
         if options.output:

@@ -192,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "training_seconds": seconds,
             "latency_seconds": median_time(lambda: model.predict_on_batch(image)),
         }
-        (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        (output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         model.save(output / "model.keras")
         draw_predictions(model, sources["test"], output / "predictions.png")
         if options.output:

@@ -240,7 +240,8 @@ class _WeightsFile:
 
     def __init__(self, config, weights, pretrained):
         self._config, self._weights, self._pretrained = config, weights, pretrained
-        self._variant = VARIANTS.get(variant_of(config) or "")
+        name = variant_of(config)
+        self._variant = None if name is None else find_variant(name)
 
     @functools.cached_property
     def _checkpoint(self):

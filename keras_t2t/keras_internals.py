@@ -42,12 +42,12 @@ def run_graph(model: keras.Model, inputs: Any, call: Callable[..., Any]) -> Any:
     """Runs a model one operation at a time, in the order of its graph. This includes the operations of nested models.
 
     Args:
-        model: A model for which `is_graph` is true, with one input and one output.
+        model: A model for which `is_graph` is true, with one input.
         inputs: The input, of any type that `call` accepts.
         call: Function that is called as `call(operation, *args, **kwargs)` in place of each operation and returns its output.
 
     Returns:
-        The output of the model.
+        The output of the model. If there are several, they have the structure of the model's outputs.
     """
 
     def run(operation):
@@ -56,8 +56,8 @@ def run_graph(model: keras.Model, inputs: Any, call: Callable[..., Any]) -> Any:
         return lambda *args, **kwargs: call(operation, *args, **kwargs)
 
     outputs = _functional(model)._run_through_graph(inputs, run)
-    (output,) = keras.tree.flatten(outputs)
-    return output
+    first, *others = keras.tree.flatten(outputs)
+    return outputs if others else first
 
 
 def producer(tensor: Any) -> tuple[Any, list[Any]]:

@@ -118,6 +118,11 @@ STUDY_CONFIGS: dict[str, T2TConfig] = {
 }
 """Configurations for 32x32 images that test the claims of the paper. With 10 classes, each has 0.9 million parameters."""
 
+_STUDY_VARIANTS = {
+    name: Variant(constructor="T2TViT", config=config, image_size=32, crop_fraction=1.0)
+    for name, config in STUDY_CONFIGS.items()
+}
+
 
 def variant_called(name: str) -> str | None:
     """Returns the key in `VARIANTS` of a variant called by that key or by its constructor, or `None` if there is none."""
@@ -136,8 +141,8 @@ def find_variant(name: str) -> Variant:
     Raises:
         ValueError: If there is no such variant. The message lists all names.
     """
-    if name in STUDY_CONFIGS:
-        return Variant(constructor="T2TViT", config=STUDY_CONFIGS[name], image_size=32, crop_fraction=1.0)
+    if name in _STUDY_VARIANTS:
+        return _STUDY_VARIANTS[name]
     variant = variant_called(name)
     if variant is None:
         names = ", ".join(VARIANTS)
@@ -146,9 +151,12 @@ def find_variant(name: str) -> Variant:
 
 
 def variant_of(config: T2TConfig) -> str | None:
-    """Returns the name of the variant with this configuration, ignoring dropout rates, or `None` if there is none."""
+    """Returns the name of the variant with this configuration, ignoring dropout rates, or `None` if there is none.
+
+    The names are those that `find_variant` takes.
+    """
     default_rates: dict[str, Any] = {
         field.name: field.default for field in dataclasses.fields(T2TConfig) if field.name.endswith("_rate")
     }
     config = dataclasses.replace(config, **default_rates)
-    return next((name for name, variant in VARIANTS.items() if variant.config == config), None)
+    return next((name for name, variant in {**VARIANTS, **_STUDY_VARIANTS}.items() if variant.config == config), None)

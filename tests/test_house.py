@@ -111,3 +111,20 @@ def test_the_package_leaks_nothing():
 def test_every_layer_has_an_example():
     for name in keras_t2t.layers.__all__:
         assert "Example:" in inspect.getdoc(getattr(keras_t2t.layers, name)), name
+
+
+def test_text_files_are_utf8():
+    """Without an encoding, Windows would use another one."""
+    found = []
+    for file, tree in FILES.items():
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            name = getattr(call.func, "attr", getattr(call.func, "id", None))
+            values = {
+                arg.value
+                for arg in (*call.args, *(keyword.value for keyword in call.keywords))
+                if isinstance(arg, ast.Constant)
+            }
+            is_text = name in ("read_text", "write_text") or (name == "open" and values & {"r", "w", "a", "x"})
+            if is_text and not values & {"utf-8", "utf-8-sig"}:
+                found.append(f"{file}:{call.lineno}")
+    assert not found

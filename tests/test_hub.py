@@ -85,6 +85,28 @@ def test_presets_take_the_usual_arguments(classifier, tmp_path):
     assert (random.get_layer("block0").get_weights()[2] != half.get_layer("block0").get_weights()[2]).any()
 
 
+def test_the_dtype_of_the_head_is_kept(tmp_path):
+    backbone = hub.T2TViTBackbone(CONFIG, (*SIZE, 3), dtype="mixed_bfloat16")
+    classifier = hub.T2TViTImageClassifier(backbone, 5, head_dtype="float32")
+    classifier.save_to_preset(tmp_path / "preset")
+    for copy in (
+        hub.T2TViTImageClassifier.from_config(classifier.get_config()),
+        keras_hub.models.ImageClassifier.from_preset(str(tmp_path / "preset"), dtype="mixed_bfloat16"),
+    ):
+        assert copy.output_dense.dtype_policy.name == "float32" and copy.output.dtype == "float32"
+        assert copy.backbone.get_layer("block1").dtype_policy.name == "mixed_bfloat16"
+
+
+@pytest.mark.parametrize("interpolation", ["area", "gaussian", "lanczos3", "mitchellcubic"])
+def test_the_interpolation_is_one_that_keras_has(interpolation):
+    preprocessing = keras_t2t.Preprocessing(image_size=SIZE, interpolation=interpolation)
+    model = keras_t2t.T2TViT(CONFIG, input_shape=(*SIZE, 3), classes=4, preprocessing=preprocessing)
+    converter = hub.classifier(model).preprocessor.image_converter
+    assert converter.interpolation == (interpolation if interpolation == "lanczos3" else "bilinear")
+    expected = keras_t2t.normalize_images(np.full((1, 3, 5, 3), 100), preprocessing)[0, 0, 0]
+    np.testing.assert_allclose(converter(np.full((1, 50, 90, 3), 100.0))[0, 20, 30], expected, rtol=1e-4)
+
+
 def test_the_preprocessor_resizes_and_normalizes(classifier, model):
     pixels = np.random.default_rng(3).integers(0, 256, (1, *SIZE, 3)).astype("uint8")
     expected = keras_t2t.normalize_images(pixels, keras_t2t.preprocessing_of(model))
@@ -215,3 +237,9 @@ class TestFaultsOfKerasHub:
         encoder = hub.backbone(model, (64, 64, 3))
         with pytest.raises(KeyError, match="P1"):
             keras_hub.models.SegFormerBackbone(encoder, projection_filters=8)
+
+    def test_presets_in_mixed_precision_need_a_dtype(self, tmp_path):
+        backbone = hub.T2TViTBackbone(CONFIG, (*SIZE, 3), dtype="mixed_bfloat16")
+        hub.T2TViTImageClassifier(backbone, 5).save_to_preset(tmp_path / "preset")
+        with pytest.raises(ValueError, match="Invalid dtype: mixed_bfloat16"):
+            keras_hub.models.ImageClassifier.from_preset(str(tmp_path / "preset"))

@@ -73,7 +73,7 @@ def main(arguments=None):
         sys.exit(f"Found no T2T-ViT with its weights in {options.study}")
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "redundancy.md").write_text(table)
+    (options.output / "redundancy.md").write_text(table, encoding="utf-8")
     draw_comparison(drawn, options.output / "redundancy.png")
     print(table, end="")
 

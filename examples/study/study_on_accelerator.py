@@ -244,7 +244,7 @@ def train_model(name, settings, cells, data, options):
     for index, cell in enumerate(cells):
         folder = options.output / cell.folder
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "log.csv").open("w", newline="") as file:
+        with (folder / "log.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["epoch", "loss", "accuracy"])
             for epoch, (loss, train_accuracy) in enumerate(rows, 1):
@@ -264,7 +264,7 @@ def train_model(name, settings, cells, data, options):
             "device": str(jax.devices()[0].device_kind),
             "dtype": options.dtype,
         }
-        (folder / RESULT).write_text(json.dumps(result, indent=2) + "\n")
+        (folder / RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def run_with_attention(
         logits: Whether to leave out the activation of the head.
 
     Returns:
-        The output of the model.
+        The output of the model, or the structure of its outputs.
 
     Raises:
         ValueError: If a block runs twice.
@@ -103,7 +103,8 @@ def check_output(model: keras.Model, images: Any, output: Any) -> None:
         ValueError: If the outputs differ, in which case nothing observed during the run can be trusted.
     """
     tolerance = 1e-3 if all(layer.compute_dtype in ("float32", "float64") for layer in blocks_of(model)) else 5e-2
-    if not _equal(output, model(images, training=False), tolerance):
+    outputs = zip(keras.tree.flatten(output), keras.tree.flatten(model(images, training=False)), strict=True)
+    if not all(_equal(*pair, tolerance) for pair in outputs):
         cause = _first_to_differ(model, images, tolerance)
         raise ValueError(
             f"Expected {model.name!r} to give the same output when run layer by layer; received: another output"

@@ -14,7 +14,7 @@ from keras_t2t.cli.models import Model, Models, check_kind, head_units, open_mod
 from keras_t2t.cli.predict import image_files, with_crop_fraction
 from keras_t2t.errors import with_unit
 from keras_t2t.figures import PALETTE
-from keras_t2t.variants import VARIANTS, variant_of
+from keras_t2t.variants import VARIANTS, find_variant, variant_of
 
 SIZES = (112, 160, 224, 320, 448, 640, 1024)
 """Image heights in pixels for plots of cost versus image size."""
@@ -104,7 +104,7 @@ def cost_command(
     macs = f"{result.multiply_accumulates / 1e9:.3f} G multiply-accumulates"
     print(f"{with_unit(result.parameters)} parameters; {macs} for a {height}x{width} image")
     variant = variant_of(config)
-    if variant and VARIANTS[variant].authors_gmacs and size is None:
+    if variant and find_variant(variant).authors_gmacs and size is None:
         print(_published(analysis.reconcile(variant)))
     if latency:
         milliseconds = 1000 * analysis.latency(_resized(opened, result.input_shape), result.input_shape)

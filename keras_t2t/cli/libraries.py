@@ -39,7 +39,7 @@ def native_messages_hidden() -> Iterator[None]:
         yield
         return
     screen = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
         yield

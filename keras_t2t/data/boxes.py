@@ -165,7 +165,7 @@ def from_coco(annotations: str | os.PathLike, images: str | os.PathLike) -> BoxS
     >>> source = keras_t2t.data.from_coco("instances_val2017.json", "val2017")  # doctest: +SKIP
     """
     try:
-        content = json.loads(pathlib.Path(annotations).read_text())
+        content = json.loads(pathlib.Path(annotations).read_text("utf-8"))
         names = {entry["id"]: entry["name"] for entry in sorted(content["categories"], key=lambda entry: entry["id"])}
         sizes = {entry["id"]: (entry["width"], entry["height"]) for entry in content["images"]}
         objects = defaultdict(list)

@@ -14,6 +14,7 @@ import types
 import numpy as np
 
 PACKAGE = pathlib.Path(__file__).parents[1]
+STATUS = pathlib.Path("/proc/self/status")
 STUBS = {"keras_t2t": PACKAGE, "keras_t2t.exporting": PACKAGE / "exporting"}
 
 
@@ -47,14 +48,22 @@ def _measured(runtime, seconds, batch_sizes):
     shape = (max(batch_sizes), *runtime.input_shape[1:])
     images = np.random.default_rng(0).integers(0, 256, shape).astype(runtime.input_dtype)
     times = {size: median_time(functools.partial(runtime.run, images[:size]), seconds) for size in sorted({1, *batch_sizes})}
-    # `ru_maxrss` would start at the memory of the parent process.
-    peak = re.search(r"VmHWM:\s*(\d+) kB", pathlib.Path("/proc/self/status").read_text())
     return {
         "runtime": runtime.name,
         "latency": times[1],
         "throughput": [size / times[size] for size in batch_sizes],
-        "memory": 1024 * int(peak[1]) if peak else 0,
+        "memory": _peak_memory(),
     }
+
+
+def _peak_memory():
+    """Returns the peak memory of this process in bytes."""
+    if STATUS.exists():  # on Linux, where `ru_maxrss` would start at the memory of the parent process
+        peak = re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text("utf-8"))
+        return 1024 * int(peak[1]) if peak else 0
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
 
 
 def _set_tensorflow_threads(threads):

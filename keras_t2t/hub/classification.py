@@ -12,6 +12,9 @@ from keras_t2t.models import normalizes, parts, preprocessing_of
 from keras_t2t.models.graph import find_head
 from keras_t2t.preprocessing import Preprocessing
 
+KERAS_INTERPOLATIONS = ("bicubic", "bilinear", "lanczos3", "lanczos5", "nearest")
+"""What `keras.layers.Resizing` can do in a `tf.data` pipeline and on every backend."""
+
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class T2TViTImageConverter(keras_hub.layers.ImageConverter):
@@ -84,10 +87,11 @@ class T2TViTImageClassifier(keras_hub.models.ImageClassifier):
         self.pooling = "token"
         self.activation = activation  # the constructor of the base class chooses the loss by it
         self.dropout = dropout
+        self.head_dtype = head_dtype and keras.dtype_policies.get(head_dtype).name
         keras_hub.models.Task.__init__(self, inputs=backbone.input, outputs=outputs, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
+        config = {**super().get_config(), "head_dtype": self.head_dtype}
         del config["pooling"]  # always the class token
         return config
 
@@ -96,7 +100,8 @@ def classifier(model: keras.Model) -> T2TViTImageClassifier:
     """Returns a model as a KerasHub classifier, with a copy of its weights.
 
     Its preprocessor resizes images and crops their center, without the margin of `Preprocessing.crop_fraction`, and normalizes
-    them. It takes images with values in [0, 255] of any size.
+    them. It takes images with values in [0, 255] of any size. Where Keras does not have the interpolation of the model, it is
+    bilinear.
 
     Args:
         model: A classifier built by this package.
@@ -115,7 +120,7 @@ def classifier(model: keras.Model) -> T2TViTImageClassifier:
         raise ValueError(f"Expected a classifier with at most one activation; received: {model!r}")
     preprocessing = preprocessing_of(model)
     arguments = converter_arguments(preprocessing)
-    interpolation = preprocessing.interpolation if preprocessing.interpolation != "area" else "bilinear"
+    interpolation = preprocessing.interpolation if preprocessing.interpolation in KERAS_INTERPOLATIONS else "bilinear"
     converter = T2TViTImageConverter(crop_to_aspect_ratio=True, interpolation=interpolation, antialias=True, **arguments)
     result = T2TViTImageClassifier(
         backbone(model),

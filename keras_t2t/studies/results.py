@@ -71,7 +71,7 @@ def confidence_interval(values: Sequence[float]) -> tuple[float, float]:
 
 def read_results(folder: str | os.PathLike) -> list[dict[str, Any]]:
     """Returns the results of all finished training runs in the folder of a study, in the order of their paths."""
-    return [json.loads(path.read_text()) for path in sorted(pathlib.Path(folder).glob(f"*/fraction-*/seed-*/{RESULT}"))]
+    return [json.loads(path.read_text("utf-8")) for path in sorted(pathlib.Path(folder).glob(f"*/fraction-*/seed-*/{RESULT}"))]
 
 
 def summarize(results: Iterable[dict[str, Any]]) -> list[Summary]:
@@ -106,17 +106,17 @@ def write_tables(folder: str | os.PathLike) -> str:
     summaries = summarize(read_results(folder))
     if not summaries:
         raise ValueError(f"Expected a folder with the results of a study; found none in {folder}")
-    costs = json.loads((folder / COSTS).read_text()) if (folder / COSTS).exists() else {}
+    costs = json.loads((folder / COSTS).read_text("utf-8")) if (folder / COSTS).exists() else {}
     whole = [summary for summary in summaries if summary.fraction == summaries[0].fraction]
     text = _accuracy_table(whole, costs)
     _draw_accuracies(whole, folder / "accuracy.png")
     if any(len(group) > 1 for group in _by_model(summaries).values()):
         text += "\n" + _fraction_table(summaries)
         _draw_fractions(summaries, folder / "fractions.png")
-    (folder / "results.md").write_text(text)
+    (folder / "results.md").write_text(text, encoding="utf-8")
     rows = [{**dataclasses.asdict(summary), **costs.get(summary.model, {})} for summary in summaries]
     rows = [{name: None if value != value else value for name, value in row.items()} for row in rows]  # JSON has no NaN
-    (folder / "results.json").write_text(json.dumps(rows, indent=2) + "\n")
+    (folder / "results.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     return text
 
 

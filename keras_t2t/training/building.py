@@ -35,9 +35,14 @@ def build_model(
         weights: Initial weights of the backbone. See `keras_t2t.T2TViT`.
         training: Whether to use the dropout rates and the dtype of the recipe. An inference model needs neither.
         preprocessing: How images are prepared. Defaults to `evaluation_preprocessing(recipe, weights)`.
+
+    Raises:
+        ValueError: If there are initial weights for a convolutional network, which has none.
     """
     preprocessing, dtype = preprocessing or evaluation_preprocessing(recipe, weights), recipe.dtype if training else None
     if recipe.model in REFERENCES:
+        if weights is not None:
+            raise ValueError(f"{recipe.model} starts with random weights. Expected weights=None; received: weights={weights!r}")
         return replace_head(reference_backbone(recipe.model, preprocessing, dtype), list(classes), activation)
     names = ("token_drop_rate", "drop_rate", "drop_path_rate") if training else ()
     rates = {name: getattr(recipe, name) for name in names}

@@ -161,7 +161,7 @@ def write_log(path: pathlib.Path, history: list[dict]) -> None:
     """Writes the logs of all epochs as CSV. The file is replaced atomically."""
     temporary = path.with_suffix(".part")
     columns = list(dict.fromkeys(name for row in history for name in row))
-    with temporary.open("w", newline="") as file:
+    with temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(history)

@@ -167,6 +167,7 @@ def detect(
         return resized(pixels, size), tf.shape(pixels)[:2]
 
     paths = images.images if isinstance(images, BoxSource) else [os.fspath(path) for path in images]
+    paths = tf.constant(paths, tf.string)  # also if there are none
     views = tf.data.Dataset.from_tensor_slices(paths).map(view, tf.data.AUTOTUNE, deterministic=True).as_numpy_iterator()
     detections = []
     while batch := list(itertools.islice(views, batch_size)):

@@ -43,14 +43,14 @@ def record_training(
     texts = {"recipe.yaml": recipe.to_yaml(), "data.yaml": yaml_module().safe_dump(data, sort_keys=False)}
     epochs_before = recipe.total_epochs
     if last_state(output) != "none":
-        old = {name: (output / name).read_text() for name in texts if (output / name).exists()}
+        old = {name: (output / name).read_text("utf-8") for name in texts if (output / name).exists()}
         if "recipe.yaml" in old:
             epochs_before = _epochs_before(recipe, old["recipe.yaml"])
         for name, text in old.items():
             _check_same_run(output, name, text.splitlines(), texts[name].splitlines(), epochs_before <= recipe.total_epochs)
     for name, text in texts.items() if writes else ():
         temporary = (output / name).with_suffix(".part")
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, output / name)
     return epochs_before
 

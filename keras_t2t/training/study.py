@@ -72,7 +72,7 @@ def _run_cell(study, cell, sources, folder, command):
     if "ema_val_accuracy" in last:
         result["ema_accuracy"] = last["ema_val_accuracy"]
     temporary = folder / f"{RESULT}.part"
-    temporary.write_text(json.dumps(result, indent=2) + "\n")
+    temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, folder / RESULT)
 
 
@@ -127,4 +127,4 @@ def measure_costs(study: Study, output: str | os.PathLike, classes: int = 10, se
         }
         print(f"{name}: {json.dumps(costs[name])}")
     pathlib.Path(output).mkdir(parents=True, exist_ok=True)
-    (pathlib.Path(output) / COSTS).write_text(json.dumps(costs, indent=2) + "\n")
+    (pathlib.Path(output) / COSTS).write_text(json.dumps(costs, indent=2) + "\n", encoding="utf-8")

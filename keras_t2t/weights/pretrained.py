@@ -135,7 +135,7 @@ def _find_problem(weights, path):
             return None
     record = _record_path(weights)
     if record.exists():
-        digest, expected = _digest_of(path, "sha256"), record.read_text().strip()
+        digest, expected = _digest_of(path, "sha256"), record.read_text("utf-8").strip()
         if digest == expected:
             return None
         return (
@@ -176,7 +176,7 @@ def _record_digest(weights, path):
         return
     try:
         with tempfile.TemporaryDirectory(dir=record.parent, prefix=TEMPORARY) as folder:
-            pathlib.Path(folder, "sha256").write_text(_digest_of(path, "sha256"))
+            pathlib.Path(folder, "sha256").write_text(_digest_of(path, "sha256"), encoding="utf-8")
             os.replace(pathlib.Path(folder, "sha256"), record)
     except OSError as error:
         warnings.warn(

@@ -183,6 +183,18 @@ def test_a_model_that_ends_early(images):
     assert analysis.redundancy(first, images).blocks == ("block0",)
 
 
+@pytest.mark.parametrize("pack", [lambda one, two: [one, two], lambda one, two: {"b": one, "a": two}])
+def test_models_with_several_outputs(images, pack):
+    model, _ = model_and_numpy("convolution")
+    several = keras.Model(model.inputs, pack(model.output, model.get_layer("block0").output))
+    expected, received = analysis.attention_maps(model, images), analysis.attention_maps(several, images)
+    assert list(received) == list(expected)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(received[name], values)
+    outer = keras.Model(model.inputs, keras.tree.flatten(several(model.inputs))[-1])  # inside another model
+    np.testing.assert_array_equal(analysis.attention_maps(outer, images)["block1"], expected["block1"])
+
+
 def test_models_that_cannot_be_followed_say_so(images):
     model, _ = model_and_numpy("patches")
     images_in = keras.Input((31, 46, 3))

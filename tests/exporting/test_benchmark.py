@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import keras_t2t
-from keras_t2t.exporting import benchmark
+from keras_t2t.exporting import benchmark, measure_child
 from keras_t2t.figures import PALETTE
 from tests.conftest import SMALL_CONFIGS
 
@@ -45,6 +45,13 @@ def test_measure(files, name, runtime):
     assert 0 < measured.latency < 10
     # TensorFlow alone takes more memory than another runtime together with this model.
     assert (measured.memory > 300 * 2**20) == (runtime == "TensorFlow")
+
+
+def test_memory_where_there_is_no_proc(monkeypatch, tmp_path):
+    """On macOS, the memory comes from the system call that Linux has as well, where it counts in KiB."""
+    on_linux = measure_child._peak_memory()
+    monkeypatch.setattr(measure_child, "STATUS", tmp_path / "absent")
+    assert 1024 * measure_child._peak_memory() == pytest.approx(on_linux, rel=0.01)
 
 
 @pytest.mark.parametrize("name", ["small.tflite", "small.onnx", "small.xml"])

@@ -1,5 +1,6 @@
 """What a study consists of, its reference networks, and the arithmetic of its tables."""
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -17,6 +18,7 @@ from keras_t2t.models import replace_head
 from keras_t2t.recipes import load_recipe
 from keras_t2t.studies import Cell, Study, confidence_interval, load_study, summarize, write_tables
 from keras_t2t.studies.references import REFERENCES, convolution_macs, reference_backbone
+from keras_t2t.training.building import build_model
 from keras_t2t.variants import STUDY_CONFIGS
 from tests.micro import add_micro
 
@@ -42,6 +44,21 @@ def test_every_model_has_the_same_number_of_parameters():
     assert expected == 896_512
     for name, count in counts.items():
         assert abs(count / expected - 1) < (0.05 if name == "resnet_56" else 0.02), name
+
+
+def test_models_take_images_of_32_pixels_by_default():
+    for name, config in STUDY_CONFIGS.items():
+        for model in (
+            keras_t2t.T2TViT(name, classes=10),
+            keras_t2t.T2TViT(dataclasses.replace(config, drop_rate=0.1), classes=10),
+        ):
+            assert model.input_shape == (None, 32, 32, 3)
+            assert keras_t2t.preprocessing_of(model) == keras_t2t.Preprocessing(image_size=(32, 32), crop_fraction=1.0)
+
+
+def test_references_start_with_random_weights():
+    with pytest.raises(ValueError, match=r"mobilenet_v2 starts with random weights. .* received: weights='imagenet'"):
+        build_model(load_recipe("small_images").replace(model="mobilenet_v2"), ["a", "b"], weights="imagenet")
 
 
 def test_references_have_the_published_structure():

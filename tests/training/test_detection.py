@@ -107,6 +107,7 @@ def test_boxes_are_scaled_to_the_image_files(tmp_path):
     for each in found:
         np.testing.assert_allclose(each.boxes, [[15, 10, 35, 40]], atol=0.9)
         assert each.labels.tolist() == [1]
+    assert detect(KnowsTheTruth(), [], (128, 160)) == []
     (last,) = detect(KnowsTheTruth(), paths[-1:], (128, 160))
     np.testing.assert_array_equal(last.boxes, found[-1].boxes)
     with pytest.raises(ValueError, match=r"Expected several paths, such as a list of them; received the path .*0\.png"):
