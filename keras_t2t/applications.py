@@ -51,10 +51,8 @@ def T2TViT(
     if None not in size:
         preprocessing = dataclasses.replace(preprocessing, image_size=tuple(size))
     x = normalize(images, preprocessing, include_preprocessing, dtype)
-    height, width = (side or start.table_size() for side in size)
     class_token_only = include_top or pooling == "token"
-    position_grid = token_grid(config.soft_splits, height, width)
-    x, grid = encode(x, config, position_grid=position_grid, class_token_only=class_token_only, dtype=dtype)
+    x, grid = encode(x, config, position_grid=start.position_grid(size), class_token_only=class_token_only, dtype=dtype)
     if include_top or pooling == "token":
         x = keras.layers.Flatten("channels_last", name=parts.TOKEN_POOL, dtype=dtype)(x)
     else:
@@ -270,8 +268,15 @@ class _WeightsFile:
             return Preprocessing(image_size=(self.image_size,) * 2, crop_fraction=self._variant.crop_fraction)
         return Preprocessing()
 
-    def table_size(self) -> int:
-        """Height and width of the images for which the position table in the weights was made."""
+    def position_grid(self, size: tuple[int | None, int | None]) -> tuple[int, int]:
+        """Returns the token grid `(h, w)` of the position table. For unknown `size`, it is that of the table in the weights."""
+        if self._checkpoint and self._checkpoint.position_grid and None in size:
+            return self._checkpoint.position_grid
+        height, width = (side or self._table_size() for side in size)
+        return token_grid(self._config.soft_splits, height, width)
+
+    def _table_size(self):
+        """Returns the side length of the square images for which the position table in the weights was made."""
         if self._checkpoint:
             try:
                 return infer_architecture(self._checkpoint.arrays, self._config).image_size[0]

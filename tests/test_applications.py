@@ -105,6 +105,20 @@ def test_a_model_without_top_takes_any_image_size(pooling):
         assert relative_error(outputs_of(any_size, x), outputs_of(fixed, x)) < 1e-5
 
 
+def test_any_image_size_keeps_the_position_table_of_a_keras_file(tmp_path):
+    """A table for images that are not square, with a number of tokens that is a square."""
+    trained = small(input_shape=(56, 20, 3), include_top=False, pooling="token")
+    assert trained.get_layer("position_embedding").grid_size == (8, 2)
+    trained.set_weights(
+        [weight + 0.1 * np.sin(np.arange(weight.size)).reshape(weight.shape) for weight in trained.get_weights()]
+    )
+    trained.save(tmp_path / "trained.keras")
+    any_size = small(include_top=False, pooling="token", weights=tmp_path / "trained.keras")
+    assert any_size.input_shape == (None, None, None, 3)
+    x = reference_images(2, 56, 20, seed=3)
+    np.testing.assert_array_equal(outputs_of(any_size, x), outputs_of(trained, x))
+
+
 def test_preprocessing_is_imagenet_normalization():
     images = np.random.default_rng(0).integers(0, 256, (2, 31, 31, 3), dtype="uint8")
     inside = small(input_shape=(31, 31, 3))
