@@ -66,7 +66,7 @@ def fit(
     callbacks = [
         DetectionEvaluation(sources["val"]),
         keras.callbacks.BackupAndRestore(output / "state"),
-        keras.callbacks.CSVLogger(output / "log.csv", append=True),
+        keras.callbacks.CSVLogger(output / "log.csv", append=(output / "state").exists()),  # a new run starts a new log
     ]
     batches = detection_batches(sources["train"], size, batch_size, seed=seed)
     model.fit(batches, epochs=epochs, steps_per_epoch=steps, callbacks=callbacks, shuffle=False, verbose=2)

@@ -114,7 +114,7 @@ def fit(
     callbacks = [
         SegmentationEvaluation(sources["val"]),
         keras.callbacks.BackupAndRestore(output / "state"),
-        keras.callbacks.CSVLogger(output / "log.csv", append=True),
+        keras.callbacks.CSVLogger(output / "log.csv", append=(output / "state").exists()),  # a new run starts a new log
     ]
     batches = segmentation_batches(sources["train"], size, min(batch_size, len(sources["train"])), seed=seed)
     model.fit(batches, epochs=epochs, steps_per_epoch=steps, callbacks=callbacks, shuffle=False, verbose=2)

@@ -55,7 +55,11 @@ def test_segmentation_of_a_folder(tmp_path, backbone, head, monkeypatch):
     segmentation.write_shapes(tmp_path / "data", 5)
     options = ["--epochs", "1", "--size", "96", "96", "--batch-size", "4", "--ignore", "3", "--classes", "background,disk,bar"]
     options += ["--data", str(tmp_path / "data"), "--backbone", backbone, "--head", head]
-    segmentation.main([*options, "--output", str(tmp_path / "run")])
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "log.csv").write_text("epoch,loss\n0,7.0\n")  # of a run that was finished
+    segmentation.main([*options, "--output", str(run)])
+    assert [line.partition(",")[0] for line in (run / "log.csv").read_text().splitlines()] == ["epoch", "0"]
     assert set(json.loads((tmp_path / "run" / "results.json").read_text())["iou"]) == {"background", "disk", "bar"}
 
 

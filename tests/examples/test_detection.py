@@ -42,7 +42,10 @@ def test_trains_on_a_folder(tmp_path, monkeypatch, capsys):
         "--output",
         str(run),
     ]
+    run.mkdir()
+    (run / "log.csv").write_text("epoch,loss\n0,7.0\n")  # of a run that was finished
     detection.main(options)
+    assert [line.partition(",")[0] for line in (run / "log.csv").read_text().splitlines()] == ["epoch", "0"]
     assert "On 1 test images: AP" in capsys.readouterr().out
     results = json.loads((run / "results.json").read_text())
     for name in ("average_precisions", "average_precisions_at_50"):
