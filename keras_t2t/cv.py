@@ -1,8 +1,8 @@
 """T2T-ViT as a backbone for keras-cv's RetinaNet, YOLOV8Detector and DeepLabV3Plus.
 
-Needs the extra `cv`: `pip install "keras-t2t[cv]"`. keras-cv is finished: its maintainers plan no further release. For new
-work, use `keras_t2t.hub`, whose library took its place. keras-cv's SegFormer does not fit: it needs attributes that only its
-own backbones have.
+Needs the extra `cv`: `pip install "keras-t2t[cv]"`. keras-cv is no longer developed, and its maintainers plan no further
+releases. For new work, use `keras_t2t.hub` with KerasHub, its successor. keras-cv's SegFormer does not work here: it needs
+attributes that only its own backbones have.
 """
 
 import dataclasses

@@ -83,7 +83,7 @@ class ModelSpec:
         preprocessing: How images are prepared.
         normalizes: Whether the model normalizes its images itself. If so, it expects pixels in [0, 255]. Otherwise, it expects
             normalized images.
-        output: `"logits"`, of which a softmax makes probabilities, or a sigmoid if there is a single one (log-probabilities are
+        output: `"logits"`, which a softmax turns into probabilities, or a sigmoid if there is only one (log-probabilities are
             logits, too); `"probabilities"`, which sum to 1; `"scores"`, which need not sum to 1, such as those of a sigmoid; or
             `"features"`.
         labels: Names of the classes in the order of the outputs, or `None` if they are unknown.

@@ -262,10 +262,10 @@ def test_train_then_evaluate(run, tmp_path, monkeypatch):
     )
     shutil.copy(sources["train"].images[0], tmp_path / "colors" / "blue" / "new.png")
     output = run("evaluate", "run", "--data", "colors")[1]
-    assert "Note: run held out other images, so training images may be among those of val\n" in output
+    assert "Note: run held out different images, so val may include training images\n" in output
     (tmp_path / "colors" / "blue").rename(tmp_path / "colors" / "azure")
     _, output, _ = run("evaluate", "run/model.keras", "--data", "colors")
-    assert "Note: the model has the classes blue, red, and the data azure, red. Matching them by index\n" in output
+    assert "Note: the model has the classes blue, red, and the data has azure, red. Matching them by index\n" in output
     (tmp_path / "colors" / "azure" / "1.png").write_bytes(b"no image")
     status, _, error = run("evaluate", "run/model.keras", "--data", "colors", "--split", "train")
     assert status == 1 and error == (
@@ -280,7 +280,7 @@ def test_train_then_evaluate(run, tmp_path, monkeypatch):
 def test_recipes_can_be_seen_without_data(run):
     status, output, _ = run("train", "--recipe", "imagenet_384", "--model", "t2t_vit_19", "--show")
     assert status == 0 and "model: t2t_vit_19\nimage_size: 384\n" in output
-    assert run("train", "--show")[2] == "Error: Expected --data and --output, or --data with --show for the recipe finetune\n"
+    assert run("train", "--show")[2] == "Error: Expected --data and --output; to --show the recipe finetune, --data is enough\n"
 
 
 @pytest.mark.parametrize(

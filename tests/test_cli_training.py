@@ -66,12 +66,12 @@ def test_training_from_start_to_end_and_on(run, colors, tmp_path):
     assert "\n      3/3 " in output and " 2/3 " not in output and "\nDevice         cpu:0\n" in output
 
     status, output, error = run(*TRAIN, "--epochs", 3, "--learning-rate", 0.002)
-    assert status == 0 and "\n\nAll 3 epochs are finished; raise epochs to go on\n\n" in output
+    assert status == 0 and "\n\nAll 3 epochs are finished; increase epochs to continue\n\n" in output
     status, output, error = run(*TRAIN, "--epochs", 2, "--learning-rate", 0.002)
     assert (status, output) == (1, "")
     assert error == (
-        "Error: run contains a different training run. Use another folder, or the settings of that run; its epochs can be "
-        "raised but not lowered. Lines of recipe.yaml before: epochs: 3; now: epochs: 2\n"
+        "Error: run contains a different training run. Use another folder, or the settings of that run. You can increase "
+        "its epochs but not decrease them. Lines of recipe.yaml before: epochs: 3; now: epochs: 2\n"
     )
 
 
@@ -147,7 +147,7 @@ def test_interrupt_says_how_to_go_on(colors, tmp_path):
     assert finished in (rows - 1, rows)  # the last one may not have been saved
     noun = "epoch" if finished == 1 else "epochs"
     assert error.splitlines()[-1] == (
-        f"Stopped after {finished} finished {noun}. To go on, run: keras-t2t train --data colors --set model=micro "
+        f"Stopped after {finished} finished {noun}. To resume, run: keras-t2t train --data colors --set model=micro "
         "--set image_size=32 --epochs 5000 --output 'a run'"
     )
     assert "Traceback" not in error and "Traceback" not in output
@@ -162,7 +162,7 @@ def test_interrupt_before_the_first_epoch(run, colors, monkeypatch):
     status, _, error = run(*TRAIN)
     assert status == 130
     assert error == (
-        "Stopped after 0 finished epochs. To go on, run: "
+        "Stopped after 0 finished epochs. To resume, run: "
         "keras-t2t train --data colors --set model=micro --set image_size=32 --output run\n"
     )
 

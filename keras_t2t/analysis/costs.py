@@ -82,8 +82,8 @@ def cost(model: keras.Model, input_shape: tuple | None = None) -> Cost:
     images of another size is not counted either.
 
     Args:
-        model: A model built by `keras_t2t`, or one that contains it. Your own layers are taken to multiply no matrices if they
-            have none among their weights.
+        model: A model built by `keras_t2t`, or one that contains it. Your own layers are assumed to compute no matrix products
+            unless their weights include matrices.
         input_shape: Shape `(H, W, C)` of the image. Defaults to the input shape of the model. It may differ from that of the
             model, but the parameters are always counted as they are in the model.
 

@@ -107,8 +107,8 @@ def check_output(model: keras.Model, images: Any, output: Any) -> None:
     if not all(_equal(*pair, tolerance) for pair in outputs):
         cause = _first_to_differ(model, images, tolerance)
         raise ValueError(
-            f"Expected {model.name!r} to give the same output when run layer by layer; received: another output"
-            + (f", because the layer {cause!r} computes another one. Pass a model without it" if cause else "")
+            f"Expected {model.name!r} to give the same output when run layer by layer; received: a different one"
+            + (f", because of the layer {cause!r}. Pass a model without it" if cause else "")
         )
 
 

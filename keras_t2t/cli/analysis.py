@@ -77,7 +77,7 @@ def cost_command(
     model: Model,
     size: Annotated[
         str | None,
-        typer.Option(help="Image size in pixels, such as 384 or 384x512 (height x width). Defaults to the size of the model."),
+        typer.Option(help="Image size in pixels, such as 384 or 384x512 (height x width). Defaults to the model's image size."),
     ] = None,
     latency: Annotated[bool, typer.Option("--latency", help="Also measure the inference time for one image.")] = False,
     picture: Annotated[pathlib.Path | None, typer.Option(help="PNG file for a plot of cost versus image size.")] = None,

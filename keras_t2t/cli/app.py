@@ -31,7 +31,7 @@ app = typer.Typer(
 CropOption = Annotated[
     float | None,
     typer.Option(
-        min=0.1, max=1.0, help="Side of the center crop as a fraction of the resized image. Defaults to that of the model."
+        min=0.1, max=1.0, help="Side of the center crop as a fraction of the resized image. Defaults to the model's value."
     ),
 ]
 

@@ -20,7 +20,7 @@ def evaluate_command(
     model: Model,
     data: Annotated[str, typer.Option(help=DATA_HELP, callback=existing_data)],
     split: Annotated[
-        str, typer.Option(help="train, val, or test. If the data has one split only, part of it is held out as val.")
+        str, typer.Option(help="train, val, or test. If the data has only one split, part of it is held out as val.")
     ] = "val",
     crop_fraction: CropOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Number of images in a batch.")] = 64,
@@ -52,13 +52,15 @@ def evaluate_command(
         )
     if run and split != "test":
         if is_held_out(sources["val"], run) is False:
-            print(f"Note: {run} held out other images, so training images may be among those of {split}")
+            print(f"Note: {run} held out different images, so {split} may include training images")
         else:
             print(f"Using the held-out images of {run}")
     source = readable_source(recipe, split, sources[split])
     names = classifier.spec.labels or source.classes
     if len(names) == len(source.classes) and set(names) != set(source.classes):
-        print(f"Note: the model has the classes {_some(names)}, and the data {_some(source.classes)}. Matching them by index")
+        print(
+            f"Note: the model has the classes {_some(names)}, and the data has {_some(source.classes)}. Matching them by index"
+        )
     with explain_data_errors(source):
         preprocessing = with_crop_fraction(classifier.spec.preprocessing, crop_fraction)
         report = evaluate_model(classifier, source, batch_size, preprocessing)
@@ -67,7 +69,7 @@ def evaluate_command(
         table.add_row(Text(name), f"{count:,}", f"{accuracy:.4f}" if count else "")
     print_table(table)
     top5 = "" if report.top5 is None else f", top-5 {report.top5:.4f}"
-    print(f"top-1 {report.top1:.4f}{top5}; {counted(report.confusion.sum(), 'image')} of {split}")
+    print(f"top-1 {report.top1:.4f}{top5}; {counted(report.confusion.sum(), 'image')} in {split}")
     print(f"{report.images_per_second:,.1f} images/s with {classifier.name}, including reading and resizing")
     if picture:
         draw_confusion(report, picture)

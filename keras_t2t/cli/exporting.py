@@ -32,7 +32,7 @@ def export_command(
     ] = None,
     calibration: Annotated[
         pathlib.Path | None,
-        typer.Option(help="Folder of real images to measure the ranges of full_int8.", callback=existing_path),
+        typer.Option(help="Folder of real images to calibrate full_int8.", callback=existing_path),
     ] = None,
     samples: Annotated[
         pathlib.Path | None,
@@ -103,8 +103,8 @@ def benchmark_command(
 ) -> None:
     """Benchmark models in their runtimes, side by side.
 
-    Latency is the median time of one image. Each file runs in a separate process. Peak memory is that of the whole process:
-    Python, numpy, the runtime and the model with the largest batch. Only SavedModels and .keras files load TensorFlow.
+    Latency is the median time for one image. Each file runs in a separate process. Peak memory is that of the whole process:
+    Python, NumPy, the runtime and the model with the largest batch. Only SavedModels and .keras files load TensorFlow.
 
     Example: keras-t2t benchmark model.tflite model.onnx --picture latency.png
     """

@@ -30,7 +30,7 @@ def predict_command(
     model: Model,
     images: Annotated[
         list[pathlib.Path],
-        typer.Argument(metavar="IMAGE", callback=existing_path, help="Image files, and folders of them at any depth."),
+        typer.Argument(metavar="IMAGE", callback=existing_path, help="Image files, or folders to search recursively."),
     ],
     output: Annotated[
         pathlib.Path | None,
@@ -39,7 +39,7 @@ def predict_command(
             "label1, probability1, label2, ..."
         ),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many classes to give for each image.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to show for each image.")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="Number of images in a batch.")] = 32,
     crop_fraction: CropOption = None,
 ) -> None:

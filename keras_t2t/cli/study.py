@@ -18,12 +18,12 @@ def study_command(
     description: Annotated[
         pathlib.Path, typer.Argument(help="YAML file with the models, seeds, and recipe.", callback=existing_path)
     ],
-    output: Annotated[pathlib.Path, typer.Option(help="Output folder. Use the same folder to go on with a study.")],
+    output: Annotated[pathlib.Path, typer.Option(help="Output folder. Use the same folder to resume a study.")],
     data: Annotated[
         str | None, typer.Option(help=f"{DATA_HELP} Without it, only the tables are made.", callback=existing_data)
     ] = None,
     data_dir: DirOption = None,
-    shard: Annotated[str, typer.Option(metavar="I/N", help="Run every N-th training run, starting at number I.")] = "1/1",
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Run every N-th training run, starting with run I.")] = "1/1",
     measure: Annotated[
         bool,
         typer.Option(

@@ -38,7 +38,7 @@ def train_command(
     data: Annotated[str | None, typer.Option(help=DATA_HELP, callback=existing_data)] = None,
     output: Annotated[pathlib.Path | None, typer.Option(help="Output folder. Use the same folder to resume training.")] = None,
     recipe: Annotated[
-        str, typer.Option(help=f"One of {', '.join(RECIPES)}, finetune (suits any folder), or a YAML file.")
+        str, typer.Option(help=f"One of {', '.join(RECIPES)}, finetune (for any folder), or a YAML file.")
     ] = "finetune",
     model: Annotated[
         str | None,
@@ -65,9 +65,9 @@ def train_command(
     process: Annotated[int | None, typer.Option(help="Index of this process, starting at 0.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the recipe as YAML and exit.")] = False,
 ) -> None:
-    """Train a classifier, or go on with a training run that was interrupted or is finished.
+    """Train a classifier, or continue an interrupted or finished training run.
 
-    The same command resumes after the last finished epoch. With more --epochs, a finished run goes on.
+    The same command resumes after the last finished epoch. With more --epochs, a finished run continues.
 
     The learning rate then follows the schedule for the new number of epochs, so it may rise at first.
 
@@ -77,7 +77,7 @@ def train_command(
     changes = _changes(model, options, settings or [])
     needs_no_data = show and recipe != "finetune"
     if not needs_no_data and (data is None or (output is None and not show)):
-        raise ValueError("Expected --data and --output, or --data with --show for the recipe finetune")
+        raise ValueError("Expected --data and --output; to --show the recipe finetune, --data is enough")
     if device and strategy != "none":
         raise ValueError(f"Expected --device or --strategy, not both; received: --device {device}, --strategy {strategy}")
     check_strategy_options(strategy, cpu_devices, coordinator, processes, process)
@@ -143,14 +143,14 @@ def _recipe_and_sources(name, variant, changes, data, data_dir):
 
 @contextlib.contextmanager
 def _explain_interrupt(output, command_line):
-    """On Ctrl-C, prints how to go on and exits with the status of a process that was interrupted."""
+    """On Ctrl-C, prints how to resume and exits with the status of a process that was interrupted."""
     from keras_t2t.training.checkpoints import finished_epochs
 
     try:
         yield
     except KeyboardInterrupt:
         epochs = counted(finished_epochs(output) if output else 0, "finished epoch")
-        print(f"Stopped after {epochs}. To go on, run: {command_line}", file=sys.stderr)
+        print(f"Stopped after {epochs}. To resume, run: {command_line}", file=sys.stderr)
         raise typer.Exit(130) from None
 
 

@@ -16,7 +16,7 @@ from keras_t2t.data.sources import shuffled_indices
 from keras_t2t.errors import DataError
 
 NO_BOX = -1
-"""Value of the coordinates and labels in rows that are no boxes."""
+"""Value of the coordinates and labels in rows that are not boxes."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ def from_voc(
         split: Name of a file in `ImageSets/Main`, such as `"train"`, with the name of an image in each line. Defaults to all
             files in `Annotations`.
         classes: Names of the classes. Defaults to the names in the files, sorted. Pass them if a split may lack a class.
-        with_difficult: Whether boxes that are marked as difficult are like the others. Otherwise, they are ignored in training
+        with_difficult: Whether to treat boxes marked as difficult like the others. Otherwise, they are ignored in training
             and in evaluation.
 
     Raises:
@@ -126,7 +126,7 @@ def _coordinate(entry, side):
 
 
 def checked_box(box: Sequence[float], size: tuple[int, int], path: str | os.PathLike) -> tuple[float, ...]:
-    """Returns a box after clipping at most one pixel, which many data sets are off by.
+    """Returns a box after clipping at most one pixel, which many datasets are off by.
 
     Args:
         box: (x_min, y_min, x_max, y_max) in pixels.

@@ -69,7 +69,7 @@ def _split_folders(folder):
     splits = [SPLITS[path.name.lower()] for path in named]
     if (named and others) or len(set(splits)) < len(splits):
         names = [path.name for path in named]
-        raise DataError(f"Expected either classes or one folder for each split in {folder}; found {[*names, *others[:3]]}")
+        raise DataError(f"Expected either class folders or split folders in {folder}; found {[*names, *others[:3]]}")
     return dict(zip(splits, named, strict=True))
 
 
@@ -163,7 +163,7 @@ def open_data(
     Args:
         data: Path of a folder, as for `from_folder`, or `"tfds:NAME"`, where NAME is a dataset for `from_tfds`.
         data_dir: Folder for prepared datasets; see `from_tfds`.
-        validation_fraction: Fraction of the images to hold out if there is only one split. Which ones depends on nothing else.
+        validation_fraction: Fraction of the images to hold out if there is only one split. The choice depends on nothing else.
 
     Returns:
         Sources under `"train"`, `"val"`, and `"test"` if there is a test split.

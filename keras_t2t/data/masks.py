@@ -154,7 +154,7 @@ def _check_pair(image_path, mask_path):
     with _open(mask_path) as mask:
         if mask.size != size:
             raise DataError(
-                f"Expected a mask of the size of its image, {size[0]}x{size[1]}; {mask_path} has {mask.size[0]}x{mask.size[1]}"
+                f"Expected a mask the size of its image, {size[0]}x{size[1]}; {mask_path} is {mask.size[0]}x{mask.size[1]}"
             )
         if len(mask.getbands()) > 1:
             raise DataError(f"Expected a mask with one channel of class indices; {mask_path} has the mode {mask.mode}")

@@ -274,5 +274,5 @@ def cached(source: ImageSource) -> ImageSource:
     pixels = list(source.elements(None).map(decoded, tf.data.AUTOTUNE, deterministic=True).as_numpy_iterator())
     sizes = {image.shape for image in pixels}
     if len(sizes) > 1:
-        raise DataError(f"Expected images of one size, as caching requires; received: {len(sizes)} sizes")
+        raise DataError(f"Expected images of the same size for caching; received: {len(sizes)} sizes")
     return IndexedSource(np.stack(pixels), source.labels, source.classes)

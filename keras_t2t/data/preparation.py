@@ -44,8 +44,8 @@ def read_view(path: str | os.PathLike, preprocessing: Preprocessing) -> np.ndarr
 
     Args:
         path: Path of a JPEG, PNG, BMP, GIF or WebP file, or, if Pillow is installed, of any other image that it can read, such
-            as TIFF and AVIF. HEIC needs pillow-heif, too. The EXIF orientation is obeyed, and transparent images are laid over
-            white. Only the first frame of an animation is read. Grayscale images are converted to RGB.
+            as TIFF and AVIF. HEIC needs pillow-heif, too. The EXIF orientation is applied, and transparent images get a white
+            background. Only the first frame of an animation is read. Grayscale images are converted to RGB.
         preprocessing: How to resize and crop; see `center_view`.
 
     Returns:

@@ -3,8 +3,8 @@
 There are 15 operations, most of which get stronger as the magnitude increases. The operations and their ranges are those of
 timm (`timm/data/auto_augment.py`). The arithmetic is that of Pillow.
 
-The layers of Keras and KerasCV are not used for three reasons. Their random numbers come from hidden state, so an epoch would
-not be the same after an interruption. KerasCV lacks five of the operations. Both take several times as long
+The layers of Keras and keras-cv are not used for three reasons. Their random numbers come from hidden state, so an epoch would
+not be the same after an interruption. keras-cv lacks five of the operations. Both take several times as long
 (`benchmarks/pipeline.py`).
 """
 

@@ -100,7 +100,7 @@ def classifier(model: keras.Model) -> T2TViTImageClassifier:
     """Returns a model as a KerasHub classifier, with a copy of its weights.
 
     Its preprocessor resizes images and crops their center, without the margin of `Preprocessing.crop_fraction`, and normalizes
-    them. It takes images with values in [0, 255] of any size. Where Keras does not have the interpolation of the model, it is
+    them. It takes images with values in [0, 255] of any size. If Keras does not support the interpolation of the model, it is
     bilinear.
 
     Args:

@@ -108,7 +108,7 @@ def deeplab(model: keras.Model, classes: int, *, image_size: tuple[int, int]) ->
 
     Returns:
         A `keras_hub.models.DeepLabV3ImageSegmenter` that takes images `(B, H, W, C)` with values in [0, 255] and returns logits
-        `(B, H, W, classes)`. It is compiled for masks `(B, H, W)` of class indices, unlike KerasHub's default, which wants
+        `(B, H, W, classes)`. It is compiled for masks `(B, H, W)` of class indices, unlike KerasHub's default, which expects
         one-hot masks. Compile it again to ignore an index.
 
     Raises:

@@ -21,7 +21,7 @@ class T2TViTBackbone(keras_hub.models.FeaturePyramidBackbone):
     those of `keras_t2t.feature_pyramid`, up to at least P5.
 
     Args:
-        config: A `keras_t2t.T2TConfig`, the same as a dictionary, or the name of a variant such as `"t2t_vit_14"`.
+        config: A `keras_t2t.T2TConfig`, its fields as a dictionary, or the name of a variant such as `"t2t_vit_14"`.
         image_shape: `(height, width, channels)`. With `None` as height or width, the model takes images of any size.
         position_grid: Token grid `(h, w)` of the position table in the weights. For images of another size, the table is
             resized at run time. Defaults to the grid for `image_shape`, or for 224x224 pixels if that is unknown.

@@ -19,7 +19,7 @@ FOLDABLE_BLOCKS = (EncoderBlock, SqueezeExciteBlock, GhostBlock, DenseBlock)
 
 
 def optimize_for_inference(model: keras.Model, dtype: str | None = None) -> keras.Model:
-    """Returns a model that computes the same outputs as `model`, faster and in less memory, but cannot be trained.
+    """Returns a model that computes the same outputs as `model`, faster and with less memory, but cannot be trained.
 
     - Each soft split, with its LayerNorm and the dense layer after it, becomes a convolution. No windows are stored in memory.
     - The scale and shift of the blocks' LayerNorms, and the scale of the attention, are folded into the weights after them.

@@ -111,14 +111,14 @@ def stream_predictions(
 
     Args:
         model: A classifier built by this package, or an exported one opened by `keras_t2t.open_exported`.
-        paths: Image files. The paths of a batch are taken when its turn comes.
+        paths: Image files. Paths are read lazily, one batch at a time.
         top: Number of classes to return for each image.
         batch_size: Number of images to process at a time.
         preprocessing: How to resize and crop the images. Defaults to `keras_t2t.preprocessing_of(model)`.
 
     Yields:
         For each path in turn, `(path, predictions)`. The predictions are `(label, probability)` pairs, as in `predict_images`.
-        If the file cannot be read, the exception is in their place. It is not raised, so the other files are predicted.
+        If the file cannot be read, the exception takes their place. It is not raised, so the other files are predicted.
 
     Raises:
         ValueError: If `paths` is a single path, if `top` or `batch_size` is not positive, or if the model is not a classifier

@@ -123,7 +123,7 @@ def _normalization(model):
 def labels_of(model: keras.Model) -> tuple[str, ...] | None:
     """Returns the class names of a classifier or segmenter in the order of its outputs, or `None` if it does not store any.
 
-    The names are those that follow the head. Those of a classifier inside, below another head, do not count.
+    These are the names of the model's own head. Those of a nested classifier below another head do not count.
     """
     head = _any_head(model)
     after = () if head is None else head.layers_after

@@ -41,11 +41,11 @@ def pyramid_levels(soft_splits: SoftSplits) -> tuple[str, ...]:
     strides = list(itertools.accumulate((stride for _, stride, _ in soft_splits), lambda a, b: a * b))
     if any(stride & (stride - 1) for stride in strides):
         raise ValueError(
-            "Expected feature maps with strides that are powers of two, which the levels are named after; received: "
+            "Expected feature maps with strides that are powers of two, because levels are named after them; received: "
             f"the strides {strides}"
         )
     if len(set(strides)) < len(strides):
-        raise ValueError(f"Expected stages with different strides, which the levels are named after; received: {strides}")
+        raise ValueError(f"Expected stages with different strides, because levels are named after them; received: {strides}")
     return tuple(f"P{stride.bit_length() - 1}" for stride in strides)
 
 

@@ -78,7 +78,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def finetune(images: int, model: str = "t2t_vit_14") -> Recipe:
-    """Returns a recipe for fine-tuning. With fewer images, it has more epochs and smaller batches, of all images at most.
+    """Returns a recipe for fine-tuning. Fewer images mean more epochs and smaller batches, never larger than the dataset.
 
     Args:
         images: Number of training images.

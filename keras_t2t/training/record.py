@@ -87,7 +87,7 @@ def _check_same_run(output, name, old, new, longer):
     if old == new or (name == "recipe.yaml" and changed <= CHANGEABLE and longer):
         return
     raise ValueError(
-        f"{output} contains a different training run. Use another folder, or the settings of that run; its epochs can be "
-        f"raised but not lowered. Lines of {name} before: {'; '.join(before[:5]) or 'the same in another order'}; now: "
-        f"{'; '.join(now[:5]) or 'none of these'}"
+        f"{output} contains a different training run. Use another folder, or the settings of that run. You can increase "
+        f"its epochs but not decrease them. Lines of {name} before: "
+        f"{'; '.join(before[:5]) or 'the same in another order'}; now: {'; '.join(now[:5]) or 'none of these'}"
     )

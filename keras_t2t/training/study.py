@@ -30,7 +30,7 @@ def run_study(
 ) -> None:
     """Trains the models of a study, each run in its own folder.
 
-    Finished runs are skipped and interrupted ones resume, so the same call goes on with a study. The validation images are used
+    Finished runs are skipped and interrupted ones resume, so the same call resumes a study. The validation images are used
     once for each run, after its last epoch. `keras_t2t.studies.write_tables` makes the tables.
 
     Args:

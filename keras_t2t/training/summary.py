@@ -70,7 +70,7 @@ def resuming(recipe: Recipe, history: Sequence[dict], epochs_before: int) -> str
     if stops_early(list(history), recipe.early_stopping_patience):
         return f"\nTraining stopped early after epoch {finished}; nothing is left to do\n"
     if finished == total:
-        return f"\nAll {total} epochs are finished; raise epochs to go on\n"
+        return f"\nAll {total} epochs are finished; increase epochs to continue\n"
     text = f"Resuming after epoch {finished}"
     if epochs_before < total:
         text += (
@@ -96,9 +96,9 @@ def closing(recipe: Recipe, history: Sequence[dict], output: pathlib.Path) -> st
         "best.weights.h5": f"weights after epoch {best['epoch']}, the best{average}",
         "README.md": "model card",
         "curves.png": "loss, accuracy, and learning rate of all epochs",
-        "log.csv": "the same as numbers",
+        "log.csv": "the same values as numbers",
         "tensorboard": "the same for TensorBoard",
-        "checkpoints": "the state of the training, to go on with more epochs",
+        "checkpoints": "training state, for continuing with more epochs",
         "recipe.yaml": "settings",
         "data.yaml": "classes, numbers of images, and initial weights",
     }

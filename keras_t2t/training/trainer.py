@@ -59,25 +59,25 @@ def train(
     dataset: str | None = None,
     augment: keras.Layer | None = None,
 ) -> tuple[keras.Model, list[dict]]:
-    """Trains a model, or goes on with an interrupted or finished training run.
+    """Trains a model, or continues an interrupted or finished training run.
 
     If `output` contains a checkpoint, training resumes from there. If the recipe has more epochs than before, the run goes on
-    up to the new number. Only `epochs`, upward, `early_stopping_patience` and `rematerialize` may change. The schedule is
+    up to the new number. Only `epochs` (upward only), `early_stopping_patience` and `rematerialize` may change. The schedule is
     computed again for the new number of epochs, so the learning rate may rise at first. The result differs from that of one
-    long run, because the epochs before had smaller learning rates.
+    long run, because the earlier epochs had smaller learning rates.
 
     Args:
         recipe: How to train.
         sources: The `"train"` and `"val"` images, as returned by `keras_t2t.data.from_folder`.
         output: Folder for `recipe.yaml`, `data.yaml`, `checkpoints/`, `log.csv`, `tensorboard/`, `best.weights.h5`, and, at the
             end, `model.keras`, `curves.png`, and `README.md`, the model card in the form of the Hugging Face Hub. `model.keras`
-            is the model after the last epoch, for which the schedule is made; `best.weights.h5` are the weights after the
+            is the model after the last epoch, where the schedule ends; `best.weights.h5` are the weights after the
             epoch with the best validation accuracy.
         weights: Initial weights of the backbone. See `keras_t2t.T2TViT`.
         strategy: Distribution strategy. See `make_strategy`. With several processes, the first one writes the files, and all
             of them must read the same `output` and the same data.
         command: Command to mention in the model card.
-        dataset: Name of the dataset for the model card, which otherwise does not state the metrics in its head.
+        dataset: Name of the dataset for the model card, which otherwise has no metrics in its metadata.
         augment: A Keras preprocessing layer to apply after the augmentation of the recipe. See
             `keras_t2t.data.training_batches`.
 

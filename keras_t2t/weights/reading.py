@@ -82,7 +82,7 @@ def read_checkpoint(source: str | os.PathLike | Mapping) -> Checkpoint:
         checkpoint = _unwrap(READERS[path.suffix](path), str(path))
         if any(f"/{H5_LAYERS}/" in name for name in checkpoint.arrays):
             raise CheckpointError(
-                f"{path} holds a model that is a layer of another one. Save the inner one by itself, such as "
+                f"{path} contains a model nested in another one. Save the inner model by itself, such as "
                 'model.get_layer("NAME").save("inner.keras"), and pass that file'
             )
         return dataclasses.replace(checkpoint, **_saved_settings(path)) if path.suffix == ".keras" else checkpoint

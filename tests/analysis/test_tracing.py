@@ -214,8 +214,8 @@ def test_models_that_cannot_be_followed_say_so(images):
     nested = keras.Sequential([keras.Input((31, 46, 3)), noisy], name="around")
     for each, name in ((noisy, "noisy"), (nested, "around")):
         message = (
-            f"Expected '{name}' to give the same output when run layer by layer; received: another output, because the layer "
-            "'noise' computes another one. Pass a model without it"
+            f"Expected '{name}' to give the same output when run layer by layer; received: a different one, because of the "
+            "layer 'noise'. Pass a model without it"
         )
         with pytest.raises(ValueError, match=message):
             analysis.attention_maps(each, images)
@@ -231,7 +231,7 @@ def test_a_block_of_another_class_is_named(images):
         return kind.from_config(layer.get_config())
 
     model = keras.models.clone_model(model_and_numpy("patches")[0], clone_function=clone)
-    with pytest.raises(ValueError, match="because the layer 'block1' computes another one"):
+    with pytest.raises(ValueError, match="because of the layer 'block1'"):
         analysis.attention_maps(model, images)
 
 

@@ -186,7 +186,7 @@ def test_bad_masks_are_named(folder):
     with pytest.raises(keras_t2t.DataError, match=r"Expected class indices from 0 to 2; .*0\.png has 255"):
         source_of(folder, ignore=None).read_mask(0)
     PIL.Image.fromarray(np.zeros((40, 24), "uint8")).save(folder / "masks" / "1.png")
-    with pytest.raises(keras_t2t.DataError, match=r"a mask of the size of its image, 40x24; .*1\.png has 24x40"):
+    with pytest.raises(keras_t2t.DataError, match=r"a mask the size of its image, 40x24; .*1\.png is 24x40"):
         source_of(folder)
     PIL.Image.fromarray(np.zeros((*SIZE, 3), "uint8")).save(folder / "masks" / "1.png")
     with pytest.raises(keras_t2t.DataError, match=r"one channel of class indices; .*1\.png has the mode RGB"):

@@ -105,7 +105,7 @@ def test_cached_decodes_images_of_one_size(tmp_path):
     assert cached(pixels) is pixels
     PIL.Image.fromarray(IMAGES[7][:9]).save(tmp_path / "a" / "8.png")
     PIL.Image.fromarray(IMAGES[7][:9]).save(tmp_path / "a" / "9.png")
-    with pytest.raises(DataError, match="Expected images of one size, as caching requires; received: 2 sizes"):
+    with pytest.raises(DataError, match="Expected images of the same size for caching; received: 2 sizes"):
         cached(from_folder(tmp_path)["train"])
 
 

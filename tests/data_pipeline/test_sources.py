@@ -83,7 +83,7 @@ def test_a_class_may_have_the_name_of_a_split(tmp_path):
     write_images(tmp_path, {"bus": 2, "car": 2, "train": 3})
     assert from_folder(tmp_path)["train"].classes == ("bus", "car", "train")
     write_images(tmp_path / "train", {"diesel": 2, "steam": 2})
-    with pytest.raises(DataError, match=r"either classes or one folder for each split in .*; found \['train', 'bus', 'car'\]"):
+    with pytest.raises(DataError, match=r"either class folders or split folders in .*; found \['train', 'bus', 'car'\]"):
         from_folder(tmp_path)
 
 

@@ -101,7 +101,7 @@ def test_resuming():
         "\nResuming after epoch 2. The run had 3 epochs and now has 6. From here on, the\n"
         "learning rate follows the schedule for 6 epochs, so it may rise at first\n"
     )
-    assert resuming(RECIPE, rows(*[0.1] * 6), 6) == "\nAll 6 epochs are finished; raise epochs to go on\n"
+    assert resuming(RECIPE, rows(*[0.1] * 6), 6) == "\nAll 6 epochs are finished; increase epochs to continue\n"
     patient = RECIPE.replace(early_stopping_patience=1)
     assert resuming(patient, rows(0.2, 0.1), 6) == "\nTraining stopped early after epoch 2; nothing is left to do\n"
 
@@ -110,9 +110,9 @@ def test_closing():
     files = [
         "  README.md        model card",
         "  curves.png       loss, accuracy, and learning rate of all epochs",
-        "  log.csv          the same as numbers",
+        "  log.csv          the same values as numbers",
         "  tensorboard      the same for TensorBoard",
-        "  checkpoints      the state of the training, to go on with more epochs",
+        "  checkpoints      training state, for continuing with more epochs",
         "  recipe.yaml      settings",
         "  data.yaml        classes, numbers of images, and initial weights",
     ]

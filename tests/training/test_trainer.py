@@ -395,7 +395,7 @@ def test_finished_run_goes_on_with_more_epochs(finished, tmp_path, capsys):
     np.testing.assert_allclose([row["learning_rate"] for row in history[3:]], expected, rtol=1e-5)
     assert load_recipe(tmp_path / "run" / "recipe.yaml") == longer
     train(longer, SOURCES, tmp_path / "run")
-    assert "\nAll 6 epochs are finished; raise epochs to go on\n" in capsys.readouterr().out
+    assert "\nAll 6 epochs are finished; increase epochs to continue\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -211,7 +211,7 @@ def test_a_file_of_a_model_inside_another_one_says_what_to_save(suffix, tmp_path
     path = tmp_path / f"nested{suffix}"
     model = nested(build(include_top=False, pooling="token", name="inner"))
     (model.save_weights if suffix == ".weights.h5" else model.save)(path)
-    message = "holds a model that is a layer of another one. Save the inner one by itself"
+    message = "contains a model nested in another one. Save the inner model by itself"
     with pytest.raises(keras_t2t.CheckpointError, match=message):
         build(weights=path)
 
