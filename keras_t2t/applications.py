@@ -1,5 +1,6 @@
 """Model constructors with the interface of `keras.applications`. They build a model and load its weights."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -270,19 +271,11 @@ class _WeightsFile:
 
     def position_grid(self, size: tuple[int | None, int | None]) -> tuple[int, int]:
         """Returns the token grid `(h, w)` of the position table. For unknown `size`, it is that of the table in the weights."""
-        if self._checkpoint and self._checkpoint.position_grid and None in size:
-            return self._checkpoint.position_grid
-        height, width = (side or self._table_size() for side in size)
+        if self._checkpoint and None in size:
+            with contextlib.suppress(CheckpointError):  # `load_checkpoint` reports the error later
+                return self._checkpoint.position_grid or infer_architecture(self._checkpoint.arrays, self._config).position_grid
+        height, width = (side or self.image_size for side in size)
         return token_grid(self._config.soft_splits, height, width)
-
-    def _table_size(self):
-        """Returns the side length of the square images for which the position table in the weights was made."""
-        if self._checkpoint:
-            try:
-                return infer_architecture(self._checkpoint.arrays, self._config).image_size[0]
-            except CheckpointError:
-                pass  # `load_checkpoint` reports the error later
-        return self.image_size
 
 
 def _pool(features, pooling, dtype):

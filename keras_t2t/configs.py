@@ -88,8 +88,11 @@ class T2TConfig:
             expected = "a tuple of positive integers, the number of blocks in each group, with block='dense'"
             check_value(bool(depths) and all(map(is_count, depths)), "depth", expected, depths)
             check_value(is_count(self.growth), "growth", "a positive integer with block='dense'", self.growth)
+            object.__setattr__(self, "depth", tuple(map(int, depths)))
+            object.__setattr__(self, "growth", int(self.growth or 0))
         else:
             check_value(is_count(self.depth), "depth", "a positive integer", self.depth)
+            object.__setattr__(self, "depth", int(self.group_depths[0]))
             check_value(self.growth is None, "growth", f"None with block={self.block!r}", self.growth)
         for name in ("mlp_ratio", "norm_epsilon"):
             value = getattr(self, name)

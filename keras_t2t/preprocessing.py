@@ -4,9 +4,10 @@ import dataclasses
 import json
 import math
 import numbers
+from collections.abc import Iterable
 from typing import Any
 
-from keras_t2t.configs import check_value
+from keras_t2t.configs import check_value, is_count
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -41,11 +42,13 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        size = tuple(int(side) for side in self.image_size)
+        size = tuple(self.image_size) if isinstance(self.image_size, Iterable) else ()
+        is_size = len(size) == 2 and all(map(is_count, size))
+        check_value(is_size, "image_size", "(height, width) in pixels", self.image_size)
+        size = tuple(map(int, size))
         mean, std = (tuple(float(value) for value in values) for values in (self.mean, self.std))
         for name, value in (("image_size", size), ("mean", mean), ("std", std)):
             object.__setattr__(self, name, value)
-        check_value(len(size) == 2 and min(size) > 0, "image_size", "(height, width) in pixels", self.image_size)
         fraction = self.crop_fraction
         is_fraction = isinstance(fraction, numbers.Real) and 0 < fraction <= 1
         check_value(is_fraction, "crop_fraction", "a number in (0, 1]", fraction)

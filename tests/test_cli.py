@@ -251,12 +251,17 @@ def test_train_then_evaluate(run, tmp_path, monkeypatch):
     status, output, _ = run("evaluate", "run", "--data", "colors", "--split", "train", "--picture", "confusion.png")
     assert status == 0
     model = keras.models.load_model("run/model.keras")
-    assert "Using the held-out images of run\n" in output
+    assert "Using the training images of run\n" in output
     sources = keras_t2t.data.from_folder("colors")  # the seed of the recipe does not matter
     images = keras_t2t.data.load_images(sources["train"].images, model)
     accuracy = (model.predict(images, verbose=0).argmax(1) == sources["train"].labels).mean()
-    assert f"top-1 {accuracy:.4f}; 10 images of train\n" in output
+    assert f"top-1 {accuracy:.4f}; 10 images in train\n" in output
     assert (tmp_path / "confusion.png").stat().st_size > 5000
+    model.load_weights("run/best.weights.h5")
+    predicted = model.predict(images, verbose=0).argmax(1)
+    for name in ("run/best.weights.h5", "micro:run/best.weights.h5"):
+        status, output, error = run("evaluate", name, "--data", "colors", "--split", "train")
+        assert f"top-1 {(predicted == sources['train'].labels).mean():.4f}; 10 images in train\n" in output, error
     assert run("evaluate", "run/model.keras", "--data", "colors", "--split", "test")[2] == (
         "Error: Expected --split to be one of train, val; received: 'test'\n"
     )
@@ -300,3 +305,25 @@ def test_train_refuses(run, tmp_path, arguments, message):
     assert status == 1
     assert re.search(f"Error: .*{message}", error)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_keras_file_of_a_variant_keeps_its_preprocessing_and_classes(run, photo, monkeypatch):
+    add_micro(monkeypatch)
+    preprocessing = keras_t2t.Preprocessing(image_size=(32, 32), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    model = keras_t2t.T2TViT("micro", classes=2, preprocessing=preprocessing)
+    model = keras_t2t.replace_head(model, ["ant", "bee"])
+    model.save("insects.keras")
+    assert run("predict", "micro:insects.keras", photo)[1] == run("predict", "insects.keras", photo)[1]
+    status, _, error = run("predict", "t2t_vit_7:insects.keras", photo)
+    assert status == 1
+    assert error == "Error: Expected a model of the variant t2t_vit_7 after the colon; insects.keras is a model of micro\n"
+
+
+def test_a_study_holds_out_what_its_recipe_says(run, tmp_path, monkeypatch):
+    write_colors(tmp_path / "colors")
+    (tmp_path / "half.yaml").write_text("validation_fraction: 0.5\n")
+    (tmp_path / "study.yaml").write_text("{models: [hard_patches], recipe: half.yaml}")
+    sizes = []
+    monkeypatch.setattr("keras_t2t.training.run_study", lambda study, sources, *_: sizes.append(len(sources["val"])))
+    run("study", "study.yaml", "--data", "colors", "--output", "out")
+    assert sizes == [6]  # three of the six images of each class

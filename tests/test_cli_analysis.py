@@ -128,3 +128,11 @@ def test_resized_model_has_the_same_cost(flowers):
         assert analysis.cost(resized, shape).multiply_accumulates == analysis.cost(model, shape).multiply_accumulates
         assert resized.layers[1].compute_dtype == model.layers[1].compute_dtype
     assert _resized(flowers, (31, 46, 3)) is flowers
+
+
+@pytest.mark.slow
+def test_published_counts_are_for_224_pixels(run):
+    keras_t2t.T2TViT7(weights=None, input_shape=(64, 64, 3)).save("small.keras")
+    keras_t2t.T2TViT7(weights=None).save("large.keras")
+    assert "authors" not in run("cost", "small.keras")[1]
+    assert "authors 1.1 G" in run("cost", "large.keras")[1]

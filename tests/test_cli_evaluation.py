@@ -37,7 +37,7 @@ def test_models_and_exported_files(run, tmp_path, file):
     numbers = [int(re.search(r"(\d)\.png", path)[1]) for path in source.images]
     pixels = colors[:, None, None] + np.array(numbers)[:, None, None, None] + np.zeros((*SIZE, 1))
     right = model.predict(pixels, verbose=0).argmax(1) == source.labels
-    assert f"top-1 {right.mean():.4f}; 10 images of train\n" in output
+    assert f"top-1 {right.mean():.4f}; 10 images in train\n" in output
     for label, name in enumerate(("blue", "red")):
         assert re.search(rf"│ {name} +│ 5 +│ {right[source.labels == label].mean():.4f} +│", output)
     speed = rf"\n[\d,.]+ images/s with {RUNTIMES[file]}, including reading and resizing\n$"

@@ -1,5 +1,8 @@
 """Tests of configurations: derived values and validation."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
@@ -89,3 +92,10 @@ def test_invalid_values_raise(changes, message):
 def test_unknown_arguments_raise():
     with pytest.raises(TypeError, match="patch_size"):
         T2TConfig(patch_size=16)
+
+
+def test_numpy_integers_are_stored_as_integers():
+    """Model files cannot store those of numpy."""
+    config = T2TConfig(depth=(np.int64(2), np.int64(1)), block="dense", growth=np.int64(8), embed_dim=16, num_heads=2)
+    assert json.loads(json.dumps(dataclasses.asdict(config)))["depth"] == [2, 1]
+    assert json.dumps(dataclasses.asdict(T2TConfig(depth=np.int64(3))))

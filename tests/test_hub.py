@@ -243,3 +243,14 @@ class TestFaultsOfKerasHub:
         hub.T2TViTImageClassifier(backbone, 5).save_to_preset(tmp_path / "preset")
         with pytest.raises(ValueError, match="Invalid dtype: mixed_bfloat16"):
             keras_hub.models.ImageClassifier.from_preset(str(tmp_path / "preset"))
+
+
+def test_a_classifier_of_a_model_of_any_size():
+    any_size = keras_t2t.T2TViT(
+        CONFIG, include_top=False, pooling="token", preprocessing=keras_t2t.Preprocessing(image_size=(32, 48))
+    )
+    model = keras_t2t.replace_head(any_size, 3)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 48, 3)).astype("float32")
+    np.testing.assert_allclose(
+        hub.classifier(model).predict(images, verbose=0), model.predict(images, verbose=0), rtol=1e-4, atol=1e-5
+    )

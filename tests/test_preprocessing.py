@@ -278,3 +278,9 @@ def test_interpolations_are_those_of_tensorflow():
     from keras_t2t.preprocessing import INTERPOLATIONS
 
     assert sorted(value for name, value in vars(tf.image.ResizeMethod).items() if name.isupper()) == list(INTERPOLATIONS)
+
+
+@pytest.mark.parametrize("size", [224, (224.7, 224), (224,), (0, 3)])
+def test_an_invalid_image_size(size):
+    with pytest.raises(ValueError, match=r"image_size.*\(height, width\) in pixels"):
+        keras_t2t.Preprocessing(image_size=size)

@@ -46,7 +46,7 @@ def test_settings_are_converted_from_strings():
         ({"epochs": 1.5}, "Expected epochs to be of type int; received: epochs=1.5"),
         ({"epochs": 0}, "Expected epochs to be positive; received: epochs=0"),
         ({"cache": "perhaps"}, "Expected cache to be of type bool"),
-        ({"mean": "0.5,0.5"}, r"Expected mean to be three positive numbers; received: mean=\(0.5, 0.5\)"),
+        ({"mean": "0.5,0.5"}, r"Expected mean to be three non-negative numbers; received: mean=\(0.5, 0.5\)"),
         ({"std": "a"}, "Expected std to be numbers; received: std='a'"),
         ({"crop_scale": "0.5"}, "Expected crop_scale to be two numbers; received: crop_scale='0.5'"),
         ({"optimizer": "adam"}, r"Expected optimizer to be one of \('adamw', 'sgd'\); received: optimizer='adam'"),
@@ -103,3 +103,32 @@ def test_fine_tuning_depends_on_the_number_of_images():
     assert (few.batch_size, some.batch_size, many.batch_size) == (16, 32, 64)
     assert [finetune(images).batch_size for images in (1, 11, 16, 17)] == [1, 11, 16, 16]  # never more than there are
     assert load_recipe("finetune", 3000, "t2t_vit_7").model == "t2t_vit_7"
+
+
+def test_mean_and_std_belong_together():
+    assert Recipe(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)).mean == (0, 0, 0)
+    with pytest.raises(ValueError, match=r"Expected both mean and std, or neither; received: mean=\(0.5, 0.5, 0.5\), std=\(\)"):
+        Recipe(mean=(0.5, 0.5, 0.5))
+
+
+def test_a_file_for_a_reference_network_with_another_model(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("model: resnet_56\nimage_size: 32\neval_crop_fraction: 1.0\n")
+    assert load_recipe(tmp_path / "recipe.yaml", model="t2t_vit_tiny_32").image_size == 32
+    changed = load_recipe(tmp_path / "recipe.yaml", model="t2t_vit_7")
+    assert (changed.model, changed.image_size, changed.eval_crop_fraction) == ("t2t_vit_7", 224, 0.9)
+
+
+def test_the_constructor_converts_and_checks_types():
+    assert Recipe(learning_rate="1e-3", flip="false", crop_scale=[0.5, 1]) == Recipe(
+        learning_rate=1e-3, flip=False, crop_scale=(0.5, 1.0)
+    )
+    for changes, kind in [
+        ({"flip": "no"}, "of type bool"),
+        ({"batch_size": 16.5}, "of type int"),
+        ({"weight_decay": None}, "float"),
+    ]:
+        with pytest.raises(ValueError, match=f"Expected {next(iter(changes))} to be .*{kind}"):
+            Recipe(**changes)
+    for changes in ({"crop_scale": (0.1, 0.5, 0.9)}, {"crop_scale": 0.5}, {"mean": 0.5}, {"image_size": (224, 224)}):
+        with pytest.raises(ValueError, match=f"Expected {next(iter(changes))} to be"):
+            Recipe(**changes)

@@ -6,6 +6,7 @@ import numpy as np
 from keras_t2t.analysis.attention import attention_maps, rollout
 from keras_t2t.analysis.evidence import class_evidence
 from keras_t2t.analysis.geometry import to_pixels, token_centers
+from keras_t2t.analysis.tracing import size_of_tokenized_images, stage_names
 from keras_t2t.models.graph import tokens_to_token_of
 
 
@@ -28,15 +29,17 @@ def attention_panels(model: keras.Model, images: np.ndarray, label: str = "top c
     """
     if len(images) != 1:
         raise ValueError(f"Expected one image of shape (1, H, W, C); received: images of shape {np.shape(images)}")
-    splits, size = tokens_to_token_of(model).soft_splits, np.shape(images)[1:3]
+    module, size = tokens_to_token_of(model), np.shape(images)[1:3]
+    tokenized = size_of_tokenized_images(model, images)
 
     def pixels(values, num_splits=None):
-        centers = token_centers(splits[:num_splits], size)
+        centers = token_centers(module.soft_splits[:num_splits], tokenized)
         grid = tuple(map(len, centers))
-        return to_pixels(np.reshape(values, (*np.shape(values)[:-1], *grid)), centers, size)
+        rows, columns = ((axis + 0.5) * new / old - 0.5 for axis, old, new in zip(centers, tokenized, size, strict=True))
+        return to_pixels(np.reshape(values, (*np.shape(values)[:-1], *grid)), (rows, columns), size)
 
     maps = attention_maps(model, images)
-    stages = [name for name in maps if name.startswith("stage")]
+    stages = stage_names(module)
     blocks = [name for name in maps if name not in stages]
     evidence = class_evidence(model, images)[0]
     panels = {

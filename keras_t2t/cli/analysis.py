@@ -104,7 +104,7 @@ def cost_command(
     macs = f"{result.multiply_accumulates / 1e9:.3f} G multiply-accumulates"
     print(f"{with_unit(result.parameters)} parameters; {macs} for a {height}x{width} image")
     variant = variant_of(config)
-    if variant and find_variant(variant).authors_gmacs and size is None:
+    if variant and find_variant(variant).authors_gmacs and result.input_shape == (224, 224, 3):
         print(_published(analysis.reconcile(variant)))
     if latency:
         milliseconds = 1000 * analysis.latency(_resized(opened, result.input_shape), result.input_shape)

@@ -54,7 +54,7 @@ def evaluate_command(
         if is_held_out(sources["val"], run) is False:
             print(f"Note: {run} held out different images, so {split} may include training images")
         else:
-            print(f"Using the held-out images of {run}")
+            print(f"Using the {'held-out' if split == 'val' else 'training'} images of {run}")
     source = readable_source(recipe, split, sources[split])
     names = classifier.spec.labels or source.classes
     if len(names) == len(source.classes) and set(names) != set(source.classes):

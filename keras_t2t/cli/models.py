@@ -25,6 +25,7 @@ MODEL_HELP = (
     "file or a checkpoint; an exported file; or the folder of a training run."
 )
 RUN_MODEL = "model.keras"
+BEST_WEIGHTS = "best.weights.h5"
 
 
 def check_models(value: Any) -> Any:
@@ -104,6 +105,10 @@ def open_model(name: str, *, num_heads: int | None = None) -> "keras.Model":
     path = model_file(name)
     if path is None:
         return _open_variant(name)
+    if _is_of_run(path):
+        model = keras.saving.load_model(path.parent / RUN_MODEL, compile=False)
+        model.load_weights(path)
+        return model
     if path.suffix != ".keras":
         return open_checkpoint(path, num_heads=num_heads)
     if num_heads:
@@ -182,21 +187,32 @@ def open_checkpoint(path: str | pathlib.Path, config: T2TConfig | None = None, n
             f"this is another model, use VARIANT:{path}, or `convert --num-heads N`.",
             file=sys.stderr,
         )
-    model = T2TViT(fit.config, input_shape=(*fit.image_size, 3), name=name, **top)
+    model = T2TViT(fit.config, input_shape=fit.image_shape, name=name, **top)
     print(f"Loaded {load_checkpoint(model, path)}", file=sys.stderr)
     return model
 
 
 def _open_variant(name):
     from keras_t2t.applications import T2TViT
+    from keras_t2t.models import config_of
 
     variant, weights = _split(name)
     if weights in pretrained_weights_of(variant):
         return T2TViT(variant, weights=weights, name=variant)
+    if weights and (weights.endswith(".keras") or _is_of_run(pathlib.Path(weights))):  # has its own preprocessing and head
+        model = open_model(weights)
+        if (found := variant_of(config_of(model))) != variant:
+            raise ValueError(f"Expected a model of the variant {variant} after the colon; {weights} is a model of {found}")
+        return model
     if weights:
         return open_checkpoint(weights, VARIANTS[variant].config)
     print(f"{variant} has random weights", file=sys.stderr)
     return T2TViT(variant, name=variant)
+
+
+def _is_of_run(path):
+    """Returns whether a file has the weights of a training run that also wrote its model."""
+    return path.name == BEST_WEIGHTS and (path.parent / RUN_MODEL).is_file()
 
 
 def _split(name):

@@ -10,6 +10,7 @@ import typer
 from keras_t2t.cli.app import DATA_AND_TRAINING, command, existing_path
 from keras_t2t.cli.libraries import load_libraries
 from keras_t2t.cli.training import DATA_HELP, DirOption, existing_data
+from keras_t2t.recipes import load_recipe
 from keras_t2t.studies import load_study, read_results, write_tables
 
 
@@ -39,12 +40,13 @@ def study_command(
     Example: keras-t2t study study.yaml --data cifar10 --output runs/study
     """
     study, shard_and_count = load_study(description), _shard(shard)
+    recipe = load_recipe(study.recipe).replace(**study.settings)
     load_libraries()
     from keras_t2t.data import open_data
     from keras_t2t.training import run_study
     from keras_t2t.training.study import measure_costs
 
-    sources = None if data is None else open_data(data, data_dir, study.settings.get("validation_fraction", 0.2))
+    sources = None if data is None else open_data(data, data_dir, recipe.validation_fraction)
     if sources:
         run_study(study, sources, output, shard_and_count, f"keras-t2t {shlex.join(sys.argv[1:])}")
     if measure:

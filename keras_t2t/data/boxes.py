@@ -77,8 +77,8 @@ def from_voc(
 
     Raises:
         DataError: If a file is missing or cannot be read, if it has an unknown class, or if a box is empty or outside of its
-            image. An image may have no boxes.
-        ImportError: If Pillow is not installed, and a file does not have the size of its image.
+            image, or made for an image of another size. An image may have no boxes.
+        ImportError: If Pillow is not installed.
 
     Example:
 
@@ -114,8 +114,18 @@ def _read_voc(path, image, with_difficult):
             objects.append((entry.findtext("name") or "", (x_min - 1, y_min - 1, x_max, y_max), ignored))
     except (OSError, ValueError, xml.etree.ElementTree.ParseError) as error:
         raise DataError(f"Cannot read {path}: {error}") from error
-    size = size if all(size) else size_of_image(image)
-    return [(name, checked_box(box, size, path), ignored) for name, box, ignored in objects]
+    _check_size(size if all(size) else None, image, path)
+    return [(name, checked_box(box, size_of_image(image), path), ignored) for name, box, ignored in objects]
+
+
+def _check_size(size, image, path):
+    """Checks that boxes are made for the image as it is read: upright, and not resized later."""
+    received = size_of_image(image)
+    if size is not None and tuple(size) != received:
+        raise DataError(
+            f"Expected boxes for the image as it is shown, {received[0]}x{received[1]}; {path} has those for {image} with "
+            f"{size[0]}x{size[1]} pixels. If the image has an EXIF orientation, save it upright"
+        )
 
 
 def _coordinate(entry, side):
@@ -138,12 +148,14 @@ def checked_box(box: Sequence[float], size: tuple[int, int], path: str | os.Path
     """
     x_min, y_min, x_max, y_max = box
     width, height = size
-    if not (-1 <= x_min < x_max <= width + 1 and -1 <= y_min < y_max <= height + 1):
+    inside = x_min >= -1 and x_max <= width + 1 and y_min >= -1 and y_max <= height + 1
+    x_min, y_min, x_max, y_max = max(x_min, 0.0), max(y_min, 0.0), min(x_max, width), min(y_max, height)
+    if not (inside and x_min < x_max and y_min < y_max):
         raise DataError(
             "Expected a box (x_min, y_min, x_max, y_max) that is not empty, inside the image of "
             f"{width}x{height} pixels; {path} has {tuple(box)}"
         )
-    return max(x_min, 0.0), max(y_min, 0.0), min(x_max, width), min(y_max, height)
+    return x_min, y_min, x_max, y_max
 
 
 def from_coco(annotations: str | os.PathLike, images: str | os.PathLike) -> BoxSource:
@@ -157,8 +169,9 @@ def from_coco(annotations: str | os.PathLike, images: str | os.PathLike) -> BoxS
         images: Folder of the images.
 
     Raises:
-        DataError: If the file cannot be read, if an image is missing, or if a box is outside of its image. An image may have
-            no boxes.
+        DataError: If the file cannot be read, if an image is missing or has another size than in the file, or if a box is
+            outside of its image. An image may have no boxes.
+        ImportError: If Pillow is not installed.
 
     Example:
 
@@ -187,6 +200,8 @@ def from_coco(annotations: str | os.PathLike, images: str | os.PathLike) -> BoxS
     missing = [path for path, _ in files if not path.is_file()]
     if missing:
         raise DataError(f"There is no image {missing[0]}")
+    for entry, (path, _) in zip(content["images"], files, strict=True):
+        _check_size((entry["width"], entry["height"]), path, annotations)
     return _source(files, tuple(names.values()), annotations)
 
 

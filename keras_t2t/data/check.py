@@ -9,14 +9,15 @@ import tensorflow as tf
 
 from keras_t2t.data.decoding import decode_file, without_autograph
 from keras_t2t.data.problems import describe_problem
-from keras_t2t.data.sources import LABEL_OUT_OF_RANGE, SUFFIXES, ImageSource, IndexedSource
+from keras_t2t.data.sources import LABEL_OUT_OF_RANGE, SUFFIXES, ImageSource, IndexedSource, is_visible
 from keras_t2t.errors import DataError, counted
 
 
 def other_files(folder: str | os.PathLike) -> list[str]:
     """Returns the files in a folder whose suffix is not that of an image, sorted. Hidden files are ignored."""
-    files = (path for path in pathlib.Path(folder).rglob("*") if path.is_file() and not path.name.startswith("."))
-    return sorted(str(path) for path in files if path.suffix.lower() not in SUFFIXES)
+    folder = pathlib.Path(folder)
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() not in SUFFIXES)
+    return sorted(str(path) for path in files if all(map(is_visible, path.relative_to(folder).parts)))
 
 
 def find_bad_files(source: IndexedSource) -> list[str]:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_t2t.data.sources import SUFFIXES, shuffled_indices
+from keras_t2t.configs import check_value, is_count
+from keras_t2t.data.sources import SUFFIXES, is_visible, shuffled_indices
 from keras_t2t.errors import DataError
 from keras_t2t.extras import import_extra
 
@@ -106,7 +107,7 @@ def from_masks(
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"There is no folder {folder}")
-    paths, candidates = (sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) for folder in folders)
+    paths, candidates = (_images_directly_in(folder) for folder in folders)
     if names is not None:
         paths = find_images(folders[0], read_names(names))
     by_name = {path.stem: path for path in candidates}
@@ -117,7 +118,9 @@ def from_masks(
     pairs = [(path, by_name[path.stem]) for path in paths]
     for pair in pairs:
         _check_pair(*pair)
-    class_names = tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
+    valid = is_count(classes) or (isinstance(classes, Sequence) and not isinstance(classes, str) and len(classes) > 0)
+    check_value(valid, "classes", "a positive integer or the names of the classes", classes)
+    class_names = tuple(classes) if isinstance(classes, Sequence) else tuple(map(str, range(int(classes))))
     image_paths, mask_paths = np.array(pairs, dtype=str).T
     return MaskSource(image_paths, mask_paths, class_names, ignore)
 
@@ -139,7 +142,7 @@ def find_images(folder: pathlib.Path, names: Iterable[str]) -> list[pathlib.Path
     Raises:
         DataError: If there is no file for a name.
     """
-    by_name = {path.stem: path for path in sorted(folder.glob("*"), reverse=True) if path.suffix.lower() in SUFFIXES}
+    by_name = {path.stem: path for path in reversed(_images_directly_in(folder))}
     paths = []
     for name in names:
         path = by_name.get(name) or by_name.get(name.split()[0])
@@ -147,6 +150,10 @@ def find_images(folder: pathlib.Path, names: Iterable[str]) -> list[pathlib.Path
             raise DataError(f"There is no image {name} in {folder}")
         paths.append(path)
     return paths
+
+
+def _images_directly_in(folder):
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES and is_visible(path.name))
 
 
 def _check_pair(image_path, mask_path):

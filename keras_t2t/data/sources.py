@@ -80,11 +80,24 @@ class IndexedSource:
         images: Paths of files, or pixels of shape `(N, H, W, 3)` or `(N, H, W, 1)` in [0, 255].
         labels: Class indices, as an integer array of shape `(N,)`.
         classes: Names of the classes.
+
+    Raises:
+        DataError: If there is not one integer label per image, or if labels are out of range.
     """
 
     images: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        labels = self.labels
+        if len(self.images) != len(labels) or labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise DataError(
+                f"Expected an integer label for every image; received: {len(self.images)} images and labels of shape "
+                f"{labels.shape} and dtype {labels.dtype}"
+            )
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.classes):
+            raise DataError(f"Expected labels from 0 to {len(self.classes) - 1}; received: {labels.min()} to {labels.max()}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -113,7 +126,8 @@ class StreamSource:
     """Labeled images that can only be read sequentially, such as those from TensorFlow Datasets.
 
     Attributes:
-        dataset: Dataset of `(image, label)` pairs. An image is the bytes of an image file or pixels. A label is a class index.
+        dataset: Dataset of `(image, label)` pairs. An image is the bytes of an image file, or pixels, of one size for all
+            images. A label is a class index.
         size: Number of images.
         classes: Names of the classes.
     """
@@ -172,14 +186,15 @@ def from_arrays(images: np.ndarray, labels: np.ndarray, classes: Sequence[str] |
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise DataError(f"Expected images of shape (N, H, W, 3) or (N, H, W, 1); received: {images.shape}")
-    labels = np.asarray(labels).reshape(-1)
-    if len(images) != len(labels) or len(labels) == 0 or labels.dtype.kind not in "iu":
+    if len(images) == 0:
+        raise DataError("Expected at least one image; received: none")
+    low, high = images.min(), images.max()
+    if images.dtype.kind not in "iuf" or not 0 <= low <= high <= 255 or (images.dtype.kind == "f" and 0 < high <= 1):
         raise DataError(
-            f"Expected an integer label for every image; received: {len(images)} images and {len(labels)} labels of dtype "
-            f"{labels.dtype}"
+            f"Expected images with values in [0, 255]; received: values from {low} to {high} of dtype {images.dtype}"
         )
-    labels = labels.astype("int64")
-    classes = tuple(map(str, range(labels.max() + 1))) if classes is None else tuple(classes)
-    if labels.min() < 0 or labels.max() >= len(classes):
-        raise DataError(f"Expected labels from 0 to {len(classes) - 1}; received: {labels.min()} to {labels.max()}")
-    return IndexedSource(images, labels, classes)
+    labels = np.asarray(labels).reshape(-1)
+    if classes is None:
+        known = labels.dtype.kind in "iu" and len(labels) > 0
+        classes = [str(index) for index in range(int(labels.max()) + 1)] if known else []
+    return IndexedSource(images, labels, tuple(classes))

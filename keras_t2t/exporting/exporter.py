@@ -104,7 +104,7 @@ def export(
     calibration = None if calibration is None else images_for(model, calibration)
     images = calibration if samples is None and calibration is not None else images_for(model, samples)
     if input_dtype == "uint8":
-        images = np.round(images)
+        images, calibration = np.round(images), None if calibration is None else np.round(calibration)
     expected = _run_eagerly(model, images)
     spec = spec_of(model)
     with _staging(path) as staged:

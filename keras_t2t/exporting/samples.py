@@ -36,11 +36,11 @@ def images_for(model: keras.Model, source: Any = None) -> np.ndarray:
 
 def _from_folder(folder, model):
     from keras_t2t.data import load_images
-    from keras_t2t.data.sources import SUFFIXES
+    from keras_t2t.data.sources import SUFFIXES, images_in_folder
 
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    files = images_in_folder(folder)
     if not files:
         raise ValueError(f"Expected a folder with images ({', '.join(SUFFIXES)}); there are none in {folder}")
     chosen = np.unique(np.linspace(0, len(files) - 1, MAX_IMAGES).round().astype(int))

@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import pathlib
+import re
 import tempfile
 from collections import Counter
 
@@ -12,8 +13,9 @@ import numpy as np
 
 from keras_t2t.exporting.graph import INPUT, frozen_function
 from keras_t2t.exporting.metadata import append_to_tflite
+from keras_t2t.inference.block import InferenceBlock
 from keras_t2t.layers.common import NOT_QUANTIZED
-from keras_t2t.models.parts import BLOCK
+from keras_t2t.models.graph import layers_of
 from keras_t2t.preprocessing import ModelSpec
 
 
@@ -53,7 +55,8 @@ def to_tflite(
     content = _convert(model, spec.output, batch_size, input_dtype, quantize == "float16")
     if quantize in ("int8", "full_int8"):
         batches = _batches_of(calibration, batch_size, input_dtype) if quantize == "full_int8" else None
-        content = _quantize(content, batches)
+        names = [layer.name for layer in layers_of(model) if isinstance(layer, InferenceBlock)]
+        content = _quantize(content, batches, names)
     path.write_bytes(content)
     append_to_tflite(path, spec)
 
@@ -81,8 +84,14 @@ def _batches_of(images, batch_size, dtype):
     return [{INPUT: batch} for batch in np.resize(images, (count, batch_size, *images.shape[1:])).astype(dtype)]
 
 
-def _quantize(content, batches):
-    """Quantizes a file to `"int8"`, or to `"full_int8"` if batches for its signature are given."""
+def _quantize(content, batches, blocks):
+    """Quantizes a file to `"int8"`, or to `"full_int8"` if batches for its signature are given.
+
+    Args:
+        content: The bytes of the file.
+        batches: Inputs to measure ranges with, or `None`.
+        blocks: Names of the encoder blocks, which are parts of the names of their operations.
+    """
     from ai_edge_quantizer import quantizer, recipe
     from ai_edge_quantizer.qtyping import TFLOperationName
 
@@ -90,7 +99,8 @@ def _quantize(content, batches):
     ranges = None
     with _without_progress_bars():
         if batches is not None:
-            quantization.add_static_config(rf".*/{BLOCK}\d+.*", TFLOperationName.FULLY_CONNECTED, 8, 8)
+            in_blocks = rf"(.*/)?({'|'.join(map(re.escape, blocks))})(_\d+)?/.*"
+            quantization.add_static_config(in_blocks, TFLOperationName.FULLY_CONNECTED, 8, 8)
         for operation in (TFLOperationName.CONV_2D, TFLOperationName.FULLY_CONNECTED, TFLOperationName.BATCH_MATMUL):
             quantization.update_quantization_recipe(f".*{NOT_QUANTIZED}.*", operation, algorithm_key="no_quantize")
         if batches is not None:

@@ -138,7 +138,8 @@ def classifier(model: keras.Model) -> T2TViTImageClassifier:
 
 def _check_outputs(model, result):
     """Raises `ValueError` if the outputs differ because `model` pools its tokens or has other layers before its classifier."""
-    images = np.random.default_rng(0).uniform(0, 255, (1, *model.input_shape[1:])).astype("float32")
+    size = result.preprocessor.image_converter.image_size
+    images = np.random.default_rng(0).uniform(0, 255, (1, *size, model.input_shape[-1])).astype("float32")
     normalized = ImageNormalization(preprocessing_of(model))(images)
     expected = model(images if normalizes(model) else normalized, training=False)
     expected, received = (keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")) for x in (expected, result(normalized)))

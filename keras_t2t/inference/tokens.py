@@ -10,7 +10,11 @@ from keras import ops
 from keras_t2t.configs import check_soft_splits
 from keras_t2t.inference.folded import RANDOM_FEATURES, FoldedLayer, attend, standardize
 from keras_t2t.layers.common import NOT_QUANTIZED, precise_dtype
+from keras_t2t.layers.token_performer import performer_attention
 from keras_t2t.layers.tokens_to_token import stage_shapes
+
+MAX_WIDTH = 80
+"""Width up to which the product of two of the performer's features, at most `exp(width)`, cannot overflow float32."""
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
@@ -159,6 +163,8 @@ def performer(queries: Any, keys: Any, values: Any, random_features: Any) -> Any
     """
     dtype = queries.dtype
     queries, keys, values = (ops.cast(x, precise_dtype(dtype)) for x in (queries, keys, values))
+    if queries.shape[-1] > MAX_WIDTH:
+        return ops.cast(performer_attention(queries, keys, values, ops.transpose(random_features)), dtype)
     queries, keys = (positive_features(x, random_features) for x in (queries, keys))  # (B, N, m)
     total = ops.sum(keys, axis=1, keepdims=True)  # (B, 1, m)
     summary = ops.matmul(ops.swapaxes(keys, 1, 2), values)  # (B, m, D)

@@ -12,7 +12,7 @@ from keras_t2t.errors import did_you_mean, did_you_mean_file
 from keras_t2t.extras import read_yaml
 from keras_t2t.preprocessing import CIFAR_MEAN, CIFAR_STD
 from keras_t2t.recipes.recipe import Recipe
-from keras_t2t.variants import find_variant
+from keras_t2t.variants import REFERENCE_NAMES, find_variant
 
 _SMALL_IMAGES: dict[str, Any] = {
     "crop_mode": "padded",
@@ -135,7 +135,8 @@ def load_recipe(name: str | os.PathLike, images: int = 0, model: str | None = No
     if model in (None, recipe.model):
         return recipe
     size = find_variant(model).image_size
-    if size == find_variant(recipe.model).image_size:
+    before = recipe.image_size if recipe.model in REFERENCE_NAMES else find_variant(recipe.model).image_size
+    if size == before:
         return recipe.replace(model=model)
     padding = round(recipe.crop_padding * size / recipe.image_size)
     return recipe.replace(
@@ -151,6 +152,6 @@ def _from_yaml(name):
             f"{did_you_mean(name, names) or did_you_mean_file(name)}"
         )
     values = read_yaml(name, "Recipes need PyYAML")
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ValueError(f"Expected a YAML mapping of setting names to values in {name}")
     return Recipe().replace(**values)

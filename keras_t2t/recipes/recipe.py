@@ -132,7 +132,9 @@ class Recipe(Augmentation):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
+        for name, kind in typing.get_type_hints(type(self)).items():
+            value = _converted(name, getattr(self, name), kind)
+            object.__setattr__(self, name, value)
             requirement = _unmet_requirement(name, value)
             if requirement:
                 raise ValueError(f"Expected {name} to be {requirement}; received: {name}={value!r}")
@@ -140,6 +142,8 @@ class Recipe(Augmentation):
             raise ValueError(
                 f"Expected warmup_epochs <= epochs; received: warmup_epochs={self.warmup_epochs}, epochs={self.epochs}"
             )
+        if bool(self.mean) != bool(self.std):
+            raise ValueError(f"Expected both mean and std, or neither; received: mean={self.mean}, std={self.std}")
         if self.rematerialize and self.drop_rate:
             raise ValueError(f"Expected drop_rate=0 with rematerialize=True; received: drop_rate={self.drop_rate}")
         if self.model not in REFERENCE_NAMES:
@@ -164,7 +168,7 @@ class Recipe(Augmentation):
         if unknown:
             hint = did_you_mean(unknown[0], types)
             raise ValueError(f"Unknown settings {unknown}; expected some of: {', '.join(types)}{hint}")
-        return dataclasses.replace(self, **{name: _converted(name, value, types[name]) for name, value in changes.items()})
+        return dataclasses.replace(self, **changes)
 
     def to_yaml(self) -> str:
         """Returns the recipe as YAML, with one line for each setting."""
@@ -186,7 +190,8 @@ def _unmet_requirement(name, value):
     if name in _CHOICES:
         return None if value in _CHOICES[name] else f"one of {_CHOICES[name]}"
     if name in ("mean", "std"):
-        return None if len(value) in (0, 3) and all(number > 0 for number in value) else "three positive numbers"
+        is_valid = len(value) in (0, 3) and all(0 < number < math.inf or (name, number) == ("mean", 0) for number in value)
+        return None if is_valid else f"three {'non-negative' if name == 'mean' else 'positive'} numbers"
     if isinstance(value, (tuple, list)):
         return None if 0 < value[0] <= value[1] < math.inf else "two positive numbers (low, high)"
     if isinstance(value, str):

@@ -156,10 +156,12 @@ def detect(
         The boxes in each image, in pixels of the image file.
 
     Raises:
-        ValueError: If `images` is a single path.
+        ValueError: If `images` is a single path, or if `image_size` is missing for a model of any size.
     """
     check_several(images)
     size = image_size or model.input_shape[1:3]
+    if None in size:
+        raise ValueError("Expected an image_size, because the model takes images of any size")
 
     @without_autograph
     def view(path):

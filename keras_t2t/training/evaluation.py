@@ -74,7 +74,9 @@ def evaluate(
     runtime = model if isinstance(model, Runtime) else keras_runtime(model)
     spec, count = runtime.spec, len(source.classes)
     names = spec.labels or source.classes
-    order = [names.index(name) for name in source.classes] if set(names) == set(source.classes) else range(count)
+    distinct = len(set(names)) == len(names) == count  # two classes of ImageNet are called "crane"
+    by_name = distinct and set(names) == set(source.classes)
+    order = [names.index(name) for name in source.classes] if by_name else range(count)
     confusion, in_top5 = np.zeros((count, count), "int64"), 0
     start, untimed = time.perf_counter(), 0
     for views, targets in evaluation_batches(source, preprocessing or spec.preprocessing, batch_size).as_numpy_iterator():
@@ -101,8 +103,8 @@ def draw_confusion(report: EvaluationReport, path: pathlib.Path) -> None:
     fractions = report.confusion / np.maximum(report.confusion.sum(1, keepdims=True), 1)
     image = axes.imshow(np.ma.masked_equal(fractions, 0), cmap="cividis", vmin=0, vmax=1)
     if count <= 30:
-        axes.set_xticks(range(count), report.classes, rotation=60, ha="right")
-        axes.set_yticks(range(count), report.classes)
+        axes.set_xticks(range(count), report.classes, rotation=60, ha="right", parse_math=False)
+        axes.set_yticks(range(count), report.classes, parse_math=False)
         for row, column in np.argwhere(fractions):
             percent = 100 * fractions[row, column]
             text, color = "<1" if percent < 1 else f"{percent:.0f}", "black" if percent > 50 else "white"

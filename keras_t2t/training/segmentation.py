@@ -74,6 +74,8 @@ def evaluate_segmenter(
         raise ValueError("Expected an image_size, because the model takes images of any size")
     count = len(source.classes)
     confusion = np.zeros((count, count), "int64")
+    names = runtime.spec.labels or source.classes
+    order = [names.index(name) for name in source.classes] if set(names) == set(source.classes) else range(count)
     views = _views(source, size)
     while batch := list(itertools.islice(views, batch_size)):
         images, masks = zip(*batch, strict=True)
@@ -81,7 +83,7 @@ def evaluate_segmenter(
         if scores.ndim != 4 or scores.shape[-1] != count:
             raise ValueError(f"Expected scores (batch, height, width, {count}) from the model; received: {scores.shape}")
         for row, mask in zip(scores, masks, strict=True):
-            predicted = tf.argmax(tf.image.resize(row, mask.shape), -1).numpy()
+            predicted = tf.argmax(tf.image.resize(row[..., order], mask.shape), -1).numpy()
             valid = source.has_class(mask)
             confusion += np.bincount(count * mask[valid] + predicted[valid], minlength=count**2).reshape(count, count)
     return SegmentationReport(source.classes, confusion)

@@ -89,9 +89,12 @@ def train(
         DataError: If there are too few images, or if labels are out of range.
         ImportError: If PyYAML, matplotlib, or TensorBoard is not installed. The message says how to install it.
         TrainingError: If the loss is not finite, if files cannot be written, or if another process has ended.
-        ValueError: If the recipe does not work with the strategy, or if `output` contains a different training run.
+        ValueError: If the recipe does not work with the strategy or the number of images, if `"train"` or `"val"` is missing,
+            or if `output` contains a different training run.
     """
     output, process = pathlib.Path(output), this_process()
+    if not {"train", "val"} <= set(sources):
+        raise ValueError(f"Expected sources under 'train' and 'val'; received: sources under {sorted(sources)}")
     check_extras()
     check_strategy(recipe, strategy)
     output.mkdir(parents=True, exist_ok=True)
@@ -101,6 +104,11 @@ def train(
     held_out = "test" if sources["val"] is sources.get("test") else "val"
     splits = {"train": images["train"], held_out: images["val"]}
     classes, steps = images["train"].classes, len(images["train"]) // recipe.batch_size
+    if recipe.gradient_accumulation_steps > steps * recipe.total_epochs:
+        raise ValueError(
+            f"Expected gradient_accumulation_steps of at most the {steps * recipe.total_epochs} steps of the run; received: "
+            f"gradient_accumulation_steps={recipe.gradient_accumulation_steps}"
+        )
     with building_scope(strategy):
         model = compiled_model(recipe, classes, steps, weights)
     inference_model = build_model(recipe, classes, "softmax", training=False, preprocessing=preprocessing_of(model))

@@ -24,12 +24,14 @@ class Architecture:
 
     Attributes:
         config: Configuration of the model.
-        image_size: `(height, width)` of the square images for which the position table was made.
+        position_grid: `(rows, columns)` of the position table, which is assumed to be square.
+        image_shape: `(height, width, channels)` of square images with that grid.
         classes: Number of outputs of the head, or `None` if there is no head.
     """
 
     config: T2TConfig
-    image_size: tuple[int, int]
+    position_grid: tuple[int, int]
+    image_shape: tuple[int, int, int]
     classes: int | None
 
 
@@ -90,14 +92,32 @@ def _fit_first(arrays, configs):
 
 def _fit(arrays, config):
     """Returns the `Architecture` of a checkpoint whose configuration is known."""
-    sources = {row.target: row.source for row in name_map(config, 2, classes=1, layout=layout_of(arrays, config))}
+    layout = layout_of(arrays, config)
+    sources = {row.target: row.source for row in name_map(config, 2, classes=1, layout=layout)}
     positions, head = (arrays.get(sources[target]) for target in (POSITIONS, f"{HEAD}/bias"))
     classes = head.shape[0] if head is not None and head.ndim == 1 else None
     # Without a valid position table, any side length works, because `match` reports the table.
     side = math.isqrt(max(positions.shape[-2] - 1, 1)) if positions is not None and positions.ndim > 1 else 1
-    match(arrays, config, (side, side), classes=classes)
-    pixels = side * math.prod(stride for _, stride, _ in config.soft_splits)
-    return Architecture(config, (pixels, pixels), classes)
+    channels = _channels(arrays, config, layout)
+    match(arrays, config, (side, side), channels, classes)
+    pixels = _side_in_pixels(config, side)
+    return Architecture(config, (side, side), (pixels, pixels, channels), classes)
+
+
+def _channels(arrays, config, layout):
+    """Returns the number of channels of the images, from the first weight that depends on it."""
+    one, two = (name_map(config, 2, channels, classes=1, layout=layout) for channels in (1, 2))
+    row = next(row for row, other in zip(one, two, strict=True) if row.shape != other.shape)
+    return max(arrays[row.source].size // math.prod(row.shape), 1) if row.source in arrays else 3
+
+
+def _side_in_pixels(config, side):
+    """Returns the side length of images with `side` rows of tokens: the product with the strides if the padding allows it."""
+    smallest = largest = side
+    for size, stride, padding in reversed(config.soft_splits):
+        smallest = (smallest - 1) * stride + size - 2 * padding
+        largest = largest * stride - 1 + size - 2 * padding
+    return min(max(side * math.prod(stride for _, stride, _ in config.soft_splits), smallest), largest)
 
 
 def _config_from_shapes(shapes, num_heads):

@@ -1,6 +1,8 @@
 """Loading a checkpoint into a model, after checking all of its entries."""
 
 import dataclasses
+import itertools
+import json
 import os
 from collections.abc import Mapping
 
@@ -9,6 +11,7 @@ import numpy as np
 
 from keras_t2t.configs import check_value, is_count
 from keras_t2t.errors import CheckpointError
+from keras_t2t.layers import ClassToken, EncoderBlock, FastDense, FastLayerNorm, PositionEmbedding, TokensToToken
 from keras_t2t.layers.position_embedding import resize_positions
 from keras_t2t.models import parts
 from keras_t2t.models.parts import config_of, head_of
@@ -77,7 +80,7 @@ def load_checkpoint(
         skip_head: Whether to leave the head of the model unchanged, for a checkpoint with different classes.
         position_grid: `(rows, columns)` of the position table in the checkpoint. With `None`, it is the grid stored in a
             `.keras` file, or else the only grid that fits the length of the table: either the grid of the model or a square
-            one, as in the published files.
+            one, as in the published files. If both fit, it is the grid of the model for other files saved by Keras.
 
     Returns:
         A report of what was loaded.
@@ -94,8 +97,15 @@ def load_checkpoint(
     check_value(valid, "position_grid", "(rows, columns), two positive integers", position_grid)
     checkpoint = read_checkpoint(source)
     position_grid = position_grid or checkpoint.position_grid
-    layers = {layer.name: layer for layer in reversed(backbone_layers(model))}  # of two with the same name, the first
-    positions, head = layers[parts.POSITION_EMBEDDING], head_of(model)
+    values = json.loads(json.dumps(dataclasses.asdict(config)))  # tuples become lists, as in a file
+    for name, value in checkpoint.settings.items():
+        if values[name] != value:
+            raise CheckpointError(
+                f"The checkpoint does not fit the model {model.name!r}. No weights were loaded from {checkpoint.source}. It "
+                f"was saved from a model with {name}={value}; this model has {name}={values[name]}"
+            )
+    layers, head = _layers_by_part(model), head_of(model)
+    positions = layers[parts.POSITION_EMBEDDING]
     if head is not None:
         layers[parts.HEAD] = head  # regardless of its name
     classes = None if head is None or skip_head else head.units
@@ -132,6 +142,25 @@ def load_checkpoint(
         resized=tuple(resized),
         skipped=(*checkpoint.skipped, *fit.skipped),
     )
+
+
+def _layers_by_part(model):
+    """Returns the layers of the backbone by the names that the constructors give them, whatever their own names are."""
+    parts_of_kinds = {
+        TokensToToken: [parts.TOKENS_TO_TOKEN],
+        ClassToken: [parts.CLASS_TOKEN],
+        PositionEmbedding: [parts.POSITION_EMBEDDING],
+        EncoderBlock: map(parts.block_name, itertools.count()),
+        FastDense: map(parts.transition_name, itertools.count()),
+        FastLayerNorm: [parts.NORM],
+    }
+    layers = backbone_layers(model)
+    last = max(index for index, layer in enumerate(layers) if isinstance(layer, EncoderBlock))
+    found = [layer for index, layer in enumerate(layers) if index > last or not isinstance(layer, FastLayerNorm)]
+    result: dict[str, keras.Layer] = {}
+    for kind, names in parts_of_kinds.items():
+        result |= zip(names, (layer for layer in found if isinstance(layer, kind)), strict=False)
+    return result
 
 
 def _weights_by_path(layers):

@@ -24,6 +24,9 @@ READERS: dict[str, Callable[[pathlib.Path], dict[str, np.ndarray]]] = {
 # Where a training state stores its weights. The moving average is preferred over the weights themselves.
 ENTRIES = ("state_dict_ema", "state_dict", "model", "net")
 PREFIXES = ("module.", "backbone.")  # added by DistributedDataParallel and by OpenMMLab
+BLOCKS = ("EncoderBlock", "SqueezeExciteBlock", "GhostBlock", "DenseBlock")
+UNSEEN_SETTINGS = ("num_heads", "norm_epsilon", "soft_splits")
+"""Settings of a `T2TConfig` that change what a model computes, but not the shapes of its weights."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Checkpoint:
             underscores. The averaged values are in the entry without `ema_`.
         position_grid: `(rows, columns)` of the position table, or `None` if the file does not contain it.
         preprocessing: How images are prepared for the saved model, or `None` if the file does not contain it.
+        settings: The `UNSEEN_SETTINGS` of the saved model by name, as far as the file contains them.
     """
 
     source: str
@@ -48,6 +52,7 @@ class Checkpoint:
     skipped: tuple[str, ...] = ()
     position_grid: tuple[int, int] | None = None
     preprocessing: Preprocessing | None = None
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def read_checkpoint(source: str | os.PathLike | Mapping) -> Checkpoint:
@@ -75,17 +80,18 @@ def read_checkpoint(source: str | os.PathLike | Mapping) -> Checkpoint:
             f"received: source of type {type(source).__name__}"
         )
     path = pathlib.Path(source)
-    if path.suffix not in READERS:
+    suffix = path.suffix.lower()
+    if suffix not in READERS:
         return _unwrap(read_torch_file(path), str(path))
     path.open("rb").close()  # a missing file raises the usual error, no matter which library reads it
     try:
-        checkpoint = _unwrap(READERS[path.suffix](path), str(path))
+        checkpoint = _unwrap(READERS[suffix](path), str(path))
         if any(f"/{H5_LAYERS}/" in name for name in checkpoint.arrays):
             raise CheckpointError(
                 f"{path} contains a model nested in another one. Save the inner model by itself, such as "
                 'model.get_layer("NAME").save("inner.keras"), and pass that file'
             )
-        return dataclasses.replace(checkpoint, **_saved_settings(path)) if path.suffix == ".keras" else checkpoint
+        return dataclasses.replace(checkpoint, **_saved_settings(path)) if suffix == ".keras" else checkpoint
     except (ImportError, CheckpointError):
         raise
     except Exception as error:  # each library has its own exceptions
@@ -95,12 +101,17 @@ def read_checkpoint(source: str | os.PathLike | Mapping) -> Checkpoint:
 
 
 def _saved_settings(path):
-    """Returns the position grid and the preprocessing in a `.keras` file, each `None` if there is not exactly one."""
+    """Returns the position grid, the preprocessing and the `UNSEEN_SETTINGS` in a `.keras` file.
+
+    The first two are `None` if there is not exactly one of them.
+    """
     grids = [tuple(layer["grid_size"]) for layer in layer_configs(path, "PositionEmbedding")]
+    configs = [config for kind in ("TokensToToken", *BLOCKS) for config in layer_configs(path, kind)]
     records = [Preprocessing(**layer["preprocessing"]) for layer in layer_configs(path, "ImageNormalization")]
     return {
         "position_grid": grids[0] if len(grids) == 1 else None,
         "preprocessing": records[0] if len(records) == 1 else None,
+        "settings": {name: config[name] for config in configs for name in UNSEEN_SETTINGS if name in config},
     }
 
 

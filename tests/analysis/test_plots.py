@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import sys
 
+import keras
 import matplotlib.figure
 import matplotlib.image
 import numpy as np
@@ -181,3 +182,16 @@ def test_without_matplotlib(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r'Plots need matplotlib: pip install "keras-t2t\[plots\]"'):
         draw_growth((112,), {}, tmp_path / "x.png")
+
+
+def test_panels_of_a_model_that_resizes_its_images():
+    inner = model_and_numpy("performer")[0]
+    size = inner.input_shape[1:3]
+    outer = keras.Sequential([keras.Input((2 * size[0], 3 * size[1], 3)), keras.layers.Resizing(*size), inner])
+    images = np.random.default_rng(0).uniform(0, 255, (1, 2 * size[0], 3 * size[1], 3)).astype("float32")
+    panels = attention_panels(outer, images)
+    expected = attention_panels(inner, keras.ops.convert_to_numpy(outer.layers[0](images)))
+    assert list(panels) == list(expected)
+    for title, values in panels.items():
+        assert values.shape == (2 * size[0], 3 * size[1])
+        assert values.mean() == pytest.approx(expected[title].mean(), rel=0.1, abs=1e-3)

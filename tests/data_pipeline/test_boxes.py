@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import keras_t2t
 from keras_t2t.data import detection_batches, from_coco, from_voc
+from keras_t2t.data.boxes import checked_box
 from keras_t2t.data.views import box_view
 
 OBJECT = """<object><name>{}</name><difficult>{}</difficult>
@@ -162,3 +163,34 @@ def test_bad_coco_files_are_named(tmp_path):
         from_coco(path, tmp_path)
     with pytest.raises(keras_t2t.DataError, match="Found no images in"):
         from_coco(write_coco(tmp_path, images=[], annotations=[]), tmp_path)
+
+
+def test_a_box_beside_the_image_is_empty():
+    assert checked_box((-1, 0, 5, 5), (10, 10), "a.xml") == (0, 0, 5, 5)
+    with pytest.raises(keras_t2t.DataError, match=r"is not empty, inside the image of 10x10 pixels; a.xml has \(-1, 0, 0, 5\)"):
+        checked_box((-1, 0, 0, 5), (10, 10), "a.xml")
+
+
+def test_boxes_for_an_image_of_another_size_are_refused(tmp_path):
+    """The image was turned upright or resized later, so its boxes are somewhere else."""
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "JPEGImages").mkdir()
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.new("RGB", (100, 60)).save(tmp_path / "JPEGImages" / "a.jpg", exif=exif)
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>20</xmax><ymax>30</ymax></bndbox>"
+    text = "<annotation><size><width>{}</width><height>{}</height></size><object><name>cat</name>{}</object></annotation>"
+    (tmp_path / "Annotations" / "a.xml").write_text(text.format(100, 60, box))
+    message = r"for the image as it is shown, 60x100; .* those for .*a\.jpg with 100x60 pixels. If the image has an EXIF"
+    with pytest.raises(keras_t2t.DataError, match=message):
+        from_voc(tmp_path)
+    (tmp_path / "Annotations" / "a.xml").write_text(text.format(60, 100, box))
+    assert from_voc(tmp_path).boxes.tolist() == [[[0, 0, 20, 30]]]
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 60}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 20, 30]}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    with pytest.raises(keras_t2t.DataError, match=message):
+        from_coco(tmp_path / "coco.json", tmp_path / "JPEGImages")

@@ -223,3 +223,32 @@ def test_images_turned_by_their_orientation(folder):
     image.save(folder / "images" / "1.jpg", exif=exif)
     source = source_of(folder)  # the mask has 24 rows and 40 columns
     assert next(segmentation_batches(source, (12, 20), 3).as_numpy_iterator())[0].shape == (3, 12, 20, 3)
+
+
+def test_hidden_files_are_left_out(tmp_path):
+    """As the ones that macOS adds to archives."""
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        PIL.Image.fromarray(np.zeros((6, 8), "uint8")).save(tmp_path / folder / "1.png")
+        (tmp_path / folder / "._1.png").write_bytes(b"no image")
+    source = from_masks(tmp_path / "images", tmp_path / "masks", np.int64(2))
+    assert len(source) == 1 and source.classes == ("0", "1")
+    for classes in ("road", 0, []):
+        with pytest.raises(ValueError, match=r"classes.* a positive integer or the names of the classes"):
+            from_masks(tmp_path / "images", tmp_path / "masks", classes)
+
+
+def test_classes_of_a_segmenter_are_matched_by_name(tmp_path):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    PIL.Image.fromarray(np.arange(48, dtype="uint8").reshape(6, 8) % 3).save(tmp_path / "masks" / "1.png")
+    PIL.Image.new("RGB", (8, 6)).save(tmp_path / "images" / "1.png")
+    images = keras.Input((6, 8, 3))
+    names = ["a", "b", "c"]
+    scores = keras.layers.Dense(3, kernel_initializer="zeros", bias_initializer=keras.initializers.Constant([0.0, 2.0, 1.0]))
+    normalized = keras_t2t.layers.ImageNormalization(keras_t2t.Preprocessing(image_size=(6, 8)))(images)
+    model = keras.Model(images, keras_t2t.layers.Predictions(None, labels=names)(scores(normalized)))
+    report = evaluate_segmenter(model, from_masks(tmp_path / "images", tmp_path / "masks", names))
+    other = evaluate_segmenter(model, from_masks(tmp_path / "images", tmp_path / "masks", ["c", "a", "b"]))
+    assert report.confusion.sum(0).tolist() == [0, 48, 0]  # the model always answers "b"
+    assert other.confusion.sum(0).tolist() == [0, 0, 48]

@@ -90,7 +90,7 @@ def test_a_class_may_have_the_name_of_a_split(tmp_path):
 def test_two_folders_for_one_split_are_refused(tmp_path):
     for split in ("train", "val", "valid"):
         write_images(tmp_path / split, {"daisy": 2, "rose": 2})
-    with pytest.raises(DataError, match=r"one folder for each split in .*; found \['train', 'val', 'valid'\]"):
+    with pytest.raises(DataError, match=r"split folders in .*; found \['train', 'val', 'valid'\]"):
         from_folder(tmp_path)
 
 
@@ -125,7 +125,7 @@ def test_rejects_splits_with_different_classes(tmp_path):
 def test_from_arrays():
     images = np.zeros((4, 5, 6, 3), "uint8")
     assert from_arrays(images, [[0], [1], [1], [2]]).classes == ("0", "1", "2")
-    with pytest.raises(DataError, match="4 images and 3 labels"):
+    with pytest.raises(DataError, match=r"4 images and labels of shape \(3,\)"):
         from_arrays(images, [0, 1, 2])
     with pytest.raises(DataError, match="labels from 0 to 1; received: -1 to 2"):
         from_arrays(images, [0, 1, 2, -1], ["a", "b"])
@@ -304,5 +304,31 @@ def test_labels_of_any_integer_type():
     for dtype, largest in (("uint8", 255), ("int8", 127)):
         source = from_arrays(images, np.array([0, largest, 1], dtype))
         assert source.labels.tolist() == [0, largest, 1] and len(source.classes) == largest + 1
-    with pytest.raises(DataError, match=r"Expected an integer label for every image; .* 3 labels of dtype float64"):
+    with pytest.raises(
+        DataError, match=r"Expected an integer label for every image; .* labels of shape \(3,\) and dtype float64"
+    ):
         from_arrays(images, [0.0, 1.0, 1.0])
+
+
+def test_labels_of_a_source_are_checked():
+    images = np.zeros((3, 8, 8, 3), "uint8")
+    with pytest.raises(DataError, match="Expected labels from 0 to 1; received: 0 to 2"):
+        IndexedSource(images, np.array([0, 1, 2]), ("a", "b"))
+    with pytest.raises(DataError, match=r"Expected an integer label for every image; .* 3 images and labels of shape \(2,\)"):
+        IndexedSource(images, np.array([0, 1]), ("a", "b"))
+
+
+@pytest.mark.parametrize("change", [lambda x: x / 255, lambda x: x.astype(int) - 1, lambda x: x * 300.0, lambda x: x > 3])
+def test_values_of_images_are_checked(change):
+    """Pixels in [0, 1] would be rounded to black images."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype("uint8")
+    with pytest.raises(DataError, match=r"Expected images with values in \[0, 255\]; received: values from .* of dtype"):
+        from_arrays(change(images), [0, 1, 1])
+
+
+def test_names_of_classes_may_be_an_array():
+    names, labels = np.unique(["b", "a", "b"], return_inverse=True)
+    assert from_arrays(np.zeros((3, 8, 8, 3)), labels, names).classes == ("a", "b")
+    for labels in (["a", "b", "b"], [0.0, np.nan, 1.0], [0, None, 1]):
+        with pytest.raises(DataError, match="Expected an integer label for every image"):
+            from_arrays(np.zeros((3, 8, 8, 3)), labels)

@@ -114,6 +114,19 @@ def test_quantized_tflite(quantize, fraction, agreement, shipped, exported, tmp_
     assert exact.difference < 1e-5 < report.difference
 
 
+@pytest.mark.slow
+def test_measured_ranges_do_not_depend_on_the_names_of_blocks(shipped, tmp_path):
+    def clone(layer):
+        number = layer.name.removeprefix("block")
+        name = f"my{number}_" if isinstance(layer, keras_t2t.layers.EncoderBlock) else layer.name
+        return layer.from_config({**layer.get_config(), "name": name})
+
+    renamed = keras.models.clone_model(shipped, clone_function=clone)
+    renamed.set_weights(shipped.get_weights())
+    report = keras_t2t.export(renamed, tmp_path / "m.tflite", quantize="full_int8", calibration=assets.folder("images"))
+    assert report.ops["QUANTIZE"] == report.ops["DEQUANTIZE"] == 4 * 4 + 5
+
+
 def test_sensitive_operations_stay_in_float32(shipped, tmp_path):
     """Only the products of the encoder blocks use measured ranges: 4 in each block, 5 in the block of the class token."""
     path = tmp_path / "model.tflite"

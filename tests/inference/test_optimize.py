@@ -288,3 +288,16 @@ def test_layers_with_weights_of_any_kind():
     optimized = keras_t2t.optimize_for_inference(whole)
     assert relative_error(optimized.predict(images, verbose=0), whole.predict(images, verbose=0)) < 1e-4
     assert isinstance(optimized.get_layer(model.name).get_layer("block1"), Doubled)
+
+
+def test_wide_performers_do_not_overflow():
+    """Queries and keys along the random features have products of features up to the exponential of the width."""
+    width, rng = 192, np.random.default_rng(0)
+    features = np.linalg.qr(rng.normal(size=(width, width)))[0][: width // 2] * width**0.5
+    x = np.stack([features[:5], features[3:8]])
+    values = rng.normal(size=x.shape)
+    weights = np.exp(np.minimum(x @ features.T - (x**2).sum(-1, keepdims=True) / 2, 700))  # in float64
+    expected = weights @ (weights.swapaxes(1, 2) @ values) / ((weights @ weights.swapaxes(1, 2)).sum(-1, keepdims=True) + 1e-8)
+    queries, keys, values = (keras.ops.convert_to_tensor(array, "float32") for array in (x, x, values))
+    received = performer(queries, keys, values, keras.ops.convert_to_tensor(features.T, "float32"))
+    np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-5)

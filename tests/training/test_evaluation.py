@@ -81,3 +81,14 @@ def test_few_classes_have_no_top5_and_a_different_number_of_classes_raises():
     assert evaluate(brightness_model(3), from_arrays(images, [0, 2], list("abc"))).top5 is None
     with pytest.raises(ValueError, match="Expected a model with 3 classes, like the data; received: 4 classes"):
         evaluate(brightness_model(4), from_arrays(images, [0, 2], list("abc")))
+
+
+def test_two_classes_may_have_the_same_name():
+    """As "crane" in ImageNet, a bird and a machine: they are matched by index."""
+    names = ["crane", "dog", "crane"]
+    model = brightness_model(3)
+    scores = keras.layers.Dense(3, use_bias=False, kernel_initializer="identity")(model.output)
+    model = keras.Model(model.input, keras_t2t.layers.Predictions(None, labels=names)(scores))
+    images = np.stack([np.full((8, 8, 3), 20 * level, "uint8") for level in (0, 1, 2)])
+    assert keras_t2t.labels_of(model) == tuple(names)
+    assert evaluate(model, from_arrays(images, [0, 1, 2], names)).top1 == 1.0

@@ -1,10 +1,13 @@
 """Loading a mapping: all entries must match, or nothing is loaded; positions are resized."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 
 import keras_t2t
+from keras_t2t.layers import EncoderBlock, FastLayerNorm, PositionEmbedding
 from keras_t2t.layers.position_embedding import resize_positions
 from tests.conftest import SMALL_CONFIGS, seeded_parameters
 
@@ -236,3 +239,32 @@ def test_a_head_without_a_bias_is_refused_before_anything_is_loaded(parameters):
         keras_t2t.load_checkpoint(model, classes)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_the_layers_of_a_backbone_may_have_any_names(parameters):
+    def clone(layer):
+        name = f"my_{layer.name}" if isinstance(layer, (EncoderBlock, FastLayerNorm, PositionEmbedding)) else layer.name
+        return layer.from_config({**layer.get_config(), "name": name})
+
+    expected = build()
+    keras_t2t.load_checkpoint(expected, parameters)
+    renamed = keras.models.clone_model(build(), clone_function=clone)
+    keras_t2t.load_checkpoint(renamed, parameters)
+    for weight, other in zip(renamed.weights, expected.weights, strict=True):
+        np.testing.assert_array_equal(weight, other)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"num_heads": 6}, {"norm_epsilon": 1e-3}, {"soft_splits": ((5, 3, 2), (3, 2, 1), (3, 1, 1))}]
+)
+def test_a_keras_file_of_a_model_that_computes_something_else_is_refused(changes, tmp_path):
+    """Its weights have the same shapes."""
+    config = dataclasses.replace(keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"]), **changes)
+    other = keras_t2t.T2TViT(config, input_shape=(*SIZE, 3), classes=7)
+    other.save(tmp_path / "other.keras")
+    name = next(iter(changes))
+    with pytest.raises(
+        keras_t2t.errors.CheckpointError, match=f"It was saved from a model with {name}=.*; this model has {name}="
+    ):
+        keras_t2t.load_checkpoint(build(), tmp_path / "other.keras")
+    keras_t2t.load_checkpoint(other, tmp_path / "other.keras")

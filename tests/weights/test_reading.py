@@ -10,6 +10,8 @@ import pytest
 import safetensors.numpy
 
 import keras_t2t
+from keras_t2t.configs import token_grid
+from keras_t2t.weights.architecture import infer_architecture
 from keras_t2t.weights.names import name_map
 from keras_t2t.weights.reading import read_checkpoint
 from tests.conftest import SMALL_CONFIGS, mostly_slow, relative_error, seeded_parameters
@@ -256,3 +258,28 @@ def test_skip_head(tmp_path):
         x = reference_images(2, *SIZE, seed=3)
         backbones = [keras.Model(m.inputs, m.get_layer("norm").output) for m in (model, donor)]
         np.testing.assert_array_equal(backbones[0].predict(x, verbose=0), backbones[1].predict(x, verbose=0))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("soft_splits", [((7, 4, 0), (3, 2, 1)), ((5, 3, 2), (3, 2, 0))])
+def test_the_position_grid_of_any_soft_splits(soft_splits, channels, tmp_path):
+    """The table of a model for images of any size is that of the file, whatever the padding and the number of channels."""
+    config = keras_t2t.T2TConfig(soft_splits=soft_splits, token_dim=8, embed_dim=24, depth=1, num_heads=2)
+    model = keras_t2t.T2TViT(config, input_shape=(71, 71, channels), include_top=False, pooling="token")
+    np.savez(tmp_path / "weights.npz", **{row.source: np.zeros(row.shape) for row in name_map_of(model)})
+    any_size = keras_t2t.T2TViT(config, input_shape=(None, None, channels), include_top=False, weights=tmp_path / "weights.npz")
+    grids = [each.get_layer("position_embedding").grid_size for each in (any_size, model)]
+    assert grids[0] == grids[1]
+    fit = infer_architecture(read_checkpoint(tmp_path / "weights.npz").arrays, config)
+    assert fit.position_grid == token_grid(soft_splits, *fit.image_shape[:2]) == grids[1] and fit.image_shape[2] == channels
+
+
+def name_map_of(model):
+    grid = model.get_layer("position_embedding").grid_size
+    return name_map(keras_t2t.models.config_of(model), 1 + grid[0] * grid[1], model.input_shape[-1], None)
+
+
+def test_the_case_of_a_suffix_does_not_matter(tmp_path):
+    np.savez(tmp_path / "weights.npz", a=np.ones(3))
+    (tmp_path / "weights.npz").rename(tmp_path / "WEIGHTS.Npz")
+    assert list(read_checkpoint(tmp_path / "WEIGHTS.Npz").arrays) == ["a"]
