@@ -244,8 +244,8 @@ def test_full_disk_raises_and_the_same_command_resumes(finished, tmp_path):
 
 def test_different_training_run_needs_a_different_folder(finished):
     message = (
-        r"contains a different training run. Use another folder, or the settings of that run; its epochs can be raised but not "
-        "lowered. Lines of "
+        r"contains a different training run. Use another folder, or the settings of that run. You can increase its epochs but "
+        "not decrease them. Lines of "
     )
     with pytest.raises(ValueError, match=message + "recipe.yaml before: epochs: 3; now: epochs: 2"):
         train(RECIPE.replace(epochs=2), SOURCES, finished[0])
