@@ -23,19 +23,18 @@ def import_extra(module: str, need: str, extra: str) -> Any:
         raise ImportError(f'{need}: pip install "keras-t2t[{extra}]"') from error
 
 
-def read_yaml(path: str | os.PathLike, need: str) -> Any:
+def read_yaml(path: str | os.PathLike) -> Any:
     """Returns what a YAML file contains.
 
     Args:
         path: Path of the file.
-        need: See `import_extra`.
 
     Raises:
         ImportError: If PyYAML is not installed.
         OSError: If the file cannot be read.
         ValueError: If it is not a YAML file.
     """
-    yaml = import_extra("yaml", need, "train")
+    yaml = import_extra("yaml", "Recipes and studies need PyYAML", "train")
     try:
         return yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from keras_t2t.data import Augmentation
 from keras_t2t.recipes.named import finetune
 from keras_t2t.training import RECIPES, Recipe, load_recipe
 from keras_t2t.variants import VARIANTS
@@ -63,7 +64,7 @@ def test_settings_are_converted_from_strings():
         ({"mixup": -0.5}, "Expected mixup to be a finite non-negative number; received: mixup=-0.5"),
         ({"eval_crop_fraction": 0}, "Expected eval_crop_fraction to be positive; received: eval_crop_fraction=0.0"),
         ({"eval_crop_fraction": 1.5}, r"Expected eval_crop_fraction to be in \[0, 1\]"),
-        ({"crop_scale": "1,0.1"}, r"Expected crop_scale to be two positive numbers \(low, high\); received"),
+        ({"crop_scale": "1,0.1"}, r"Expected crop_scale to be two numbers \(low, high\) in \(0, 1\]; received"),
         ({"interpolation": "bicubik"}, r"Expected interpolation to be one of \('area', 'bicubic', 'bilinear', .*'bicubik'"),
         ({"label_smoothing": 2}, r"Expected label_smoothing to be in \[0, 1\]; received: label_smoothing=2.0"),
     ],
@@ -103,6 +104,22 @@ def test_fine_tuning_depends_on_the_number_of_images():
     assert (few.batch_size, some.batch_size, many.batch_size) == (16, 32, 64)
     assert [finetune(images).batch_size for images in (1, 11, 16, 17)] == [1, 11, 16, 16]  # never more than there are
     assert load_recipe("finetune", 3000, "t2t_vit_7").model == "t2t_vit_7"
+
+
+def test_augmentation_is_checked_like_a_recipe():
+    assert Augmentation(crop_scale=["0.5", 1]).crop_scale == (0.5, 1.0)
+    for changes, message in [
+        (
+            {"crop_mode": "resize"},
+            r"crop_mode to be one of \('resized', 'padded', 'none'\); received: crop_mode='resize'",
+        ),
+        ({"label_smoothing": 10.0}, r"Expected label_smoothing to be in \[0, 1\]"),
+        ({"crop_scale": (2, 4)}, r"Expected crop_scale to be two numbers \(low, high\) in \(0, 1\]"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Augmentation(**changes)
+    with pytest.raises(ValueError, match=r"Expected drop_rate to be in \[0, 1\); received: drop_rate=1.0"):
+        Recipe(drop_rate=1.0)
 
 
 def test_mean_and_std_belong_together():

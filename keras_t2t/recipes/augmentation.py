@@ -5,7 +5,7 @@ Source: section 4.1 of the paper, which adopts the augmentation of DeiT (Touvron
 
 import dataclasses
 
-CROPS = ("resized", "padded", "none")
+from keras_t2t.recipes.settings import check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,9 @@ class Augmentation:
         mixup_prob: Fraction of batches that are mixed.
         mixup_switch_prob: Fraction of the mixed batches that use CutMix, if both Mixup and CutMix are enabled.
         label_smoothing: Fraction of each target that is spread evenly over all classes.
+
+    Raises:
+        ValueError: If a setting is of another type or invalid.
     """
 
     crop_mode: str = "resized"
@@ -47,3 +50,6 @@ class Augmentation:
     mixup_prob: float = 1.0
     mixup_switch_prob: float = 0.5
     label_smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_fields(self)

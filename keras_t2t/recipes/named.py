@@ -151,7 +151,7 @@ def _from_yaml(name):
             f"Expected one of the recipes {', '.join(names)}, or a YAML file; received: {str(name)!r}"
             f"{did_you_mean(name, names) or did_you_mean_file(name)}"
         )
-    values = read_yaml(name, "Recipes need PyYAML")
+    values = read_yaml(name)
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ValueError(f"Expected a YAML mapping of setting names to values in {name}")
     return Recipe().replace(**values)

@@ -1,32 +1,14 @@
 """The settings of a training run: flat, typed, immutable, and checked when they are created."""
 
 import dataclasses
-import math
 import typing
 from typing import Any
 
 from keras_t2t.configs import token_grid
 from keras_t2t.errors import did_you_mean
 from keras_t2t.extras import import_extra
-from keras_t2t.preprocessing import INTERPOLATIONS
-from keras_t2t.recipes.augmentation import CROPS, Augmentation
+from keras_t2t.recipes.augmentation import Augmentation
 from keras_t2t.variants import REFERENCE_NAMES, find_variant
-
-OPTIMIZERS = ("adamw", "sgd")
-DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
-
-_CHOICES = {
-    "crop_mode": CROPS,
-    "interpolation": INTERPOLATIONS,
-    "optimizer": OPTIMIZERS,
-    "dtype": DTYPES,
-    "eval_interpolation": INTERPOLATIONS,
-}
-_POSITIVE = ("image_size", "epochs", "batch_size", "gradient_accumulation_steps", "evaluate_every", "eval_crop_fraction")
-_FRACTIONS = (
-    *("random_erase_prob", "mixup_prob", "mixup_switch_prob", "label_smoothing", "momentum", "ema_momentum"),
-    *("token_drop_rate", "drop_rate", "drop_path_rate", "eval_crop_fraction", "validation_fraction"),
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,12 +114,7 @@ class Recipe(Augmentation):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, kind in typing.get_type_hints(type(self)).items():
-            value = _converted(name, getattr(self, name), kind)
-            object.__setattr__(self, name, value)
-            requirement = _unmet_requirement(name, value)
-            if requirement:
-                raise ValueError(f"Expected {name} to be {requirement}; received: {name}={value!r}")
+        super().__post_init__()
         if self.warmup_epochs > self.epochs:
             raise ValueError(
                 f"Expected warmup_epochs <= epochs; received: warmup_epochs={self.warmup_epochs}, epochs={self.epochs}"
@@ -183,43 +160,3 @@ def yaml_module() -> Any:
         ImportError: If it is not installed.
     """
     return import_extra("yaml", "Recipes need PyYAML", "train")
-
-
-def _unmet_requirement(name, value):
-    """Returns what a setting must be, or `None` if its value is valid."""
-    if name in _CHOICES:
-        return None if value in _CHOICES[name] else f"one of {_CHOICES[name]}"
-    if name in ("mean", "std"):
-        is_valid = len(value) in (0, 3) and all(0 < number < math.inf or (name, number) == ("mean", 0) for number in value)
-        return None if is_valid else f"three {'non-negative' if name == 'mean' else 'positive'} numbers"
-    if isinstance(value, (tuple, list)):
-        return None if 0 < value[0] <= value[1] < math.inf else "two positive numbers (low, high)"
-    if isinstance(value, str):
-        return None
-    if name in _FRACTIONS and not 0 <= value <= 1:
-        return "in [0, 1]"
-    if name in _POSITIVE and not value > 0:
-        return "positive"
-    return None if 0 <= value < math.inf else "a finite non-negative number"
-
-
-def _converted(name, value, kind):
-    """Returns the value of a setting in the type of its field."""
-    try:
-        if kind is bool:
-            return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
-        if typing.get_origin(kind) is tuple:
-            values = value.strip("()[] ").split(",") if isinstance(value, str) else value
-            numbers = tuple(map(float, filter(None, values)) if isinstance(value, str) else map(float, values))
-            if Ellipsis not in typing.get_args(kind) and len(numbers) != 2:
-                raise ValueError
-            return numbers
-        if kind is int and float(value) != int(float(value)):
-            raise ValueError
-        return kind(float(value)) if kind is int else kind(value)
-    except (KeyError, OverflowError, TypeError, ValueError):
-        is_tuple = typing.get_origin(kind) is tuple
-        expected = (
-            ("numbers" if Ellipsis in typing.get_args(kind) else "two numbers") if is_tuple else f"of type {kind.__name__}"
-        )
-        raise ValueError(f"Expected {name} to be {expected}; received: {name}={value!r}") from None

@@ -95,7 +95,7 @@ def load_study(path: str | os.PathLike) -> Study:
         OSError: If the file cannot be read.
         ValueError: If the file has unknown keys or invalid values.
     """
-    values = read_yaml(path, "Studies need PyYAML")
+    values = read_yaml(path)
     names = [field.name for field in dataclasses.fields(Study)]
     if not isinstance(values, dict) or "models" not in values:
         raise ValueError(f"Expected a YAML mapping with the key models, and possibly others of {', '.join(names)}, in {path}")

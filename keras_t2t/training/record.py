@@ -70,7 +70,7 @@ def is_held_out(source: ImageSource, run: pathlib.Path) -> bool | None:
         source: Images.
         run: Output folder of the run.
     """
-    recorded = read_yaml(run / "data.yaml", "Recipes need PyYAML") if (run / "data.yaml").is_file() else {}
+    recorded = read_yaml(run / "data.yaml") if (run / "data.yaml").is_file() else {}
     checksums = recorded.get("val_checksum"), file_checksum(source)
     return None if None in checksums else checksums[0] == checksums[1]
 
