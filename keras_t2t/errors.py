@@ -11,6 +11,7 @@
 """
 
 import difflib
+import math
 import os
 import pathlib
 from collections.abc import Iterable
@@ -54,7 +55,7 @@ def did_you_mean(name: object, choices: Iterable[str]) -> str:
 def did_you_mean_file(path: str | os.PathLike) -> str:
     """Returns the end of an error message about a path that does not exist, like `did_you_mean`, from the same folder."""
     path = pathlib.Path(path)
-    return did_you_mean(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
+    return did_you_mean(path.name, os.listdir(path.parent)) if path.parent.is_dir() and not path.exists() else ""
 
 
 def counted(number: int, noun: str) -> str:
@@ -66,7 +67,7 @@ def counted(number: int, noun: str) -> str:
 def with_unit(number: float) -> str:
     """Returns a number with three digits and its unit: 21545550 becomes `21.5 M`. Small numbers are returned as they are."""
     for size, unit in ((1e9, "G"), (1e6, "M")):
-        if number >= size:
-            digits = 2 - min(len(str(int(number / size))) - 1, 2)
-            return f"{number / size:.{digits}f} {unit}"
+        rounded = float(f"{number / size:.3g}")
+        if rounded >= 1 and number >= 1e6:
+            return f"{rounded:,.{max(2 - int(math.log10(rounded)), 0)}f} {unit}"
     return f"{number:,}"

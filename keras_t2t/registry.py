@@ -76,7 +76,12 @@ class PretrainedWeights:
             return "names and shapes"
         algorithm, digest = self.digest.split(":")
         algorithm = algorithm.upper().replace("SHA", "SHA-")
-        return algorithm if len(digest) > 8 else f"{algorithm}, first {len(digest)} digits"
+        return algorithm if self.has_full_digest else f"{algorithm}, first {len(digest)} digits"
+
+    @property
+    def has_full_digest(self) -> bool:
+        """Whether the publisher's whole digest is known, rather than only its first digits."""
+        return self.digest is not None and len(self.digest.split(":")[1]) > 8
 
 
 def _imagenet(variant: str, file: str, top1: float, top5: float) -> PretrainedWeights:

@@ -46,6 +46,12 @@ def _with_transformer(config: T2TConfig) -> T2TConfig:
     return dataclasses.replace(config, token_attention="transformer")
 
 
+def _small(**changes: Any) -> T2TConfig:
+    """Returns a configuration for 32x32 images with 8x8 tokens, by default T2T-ViT with performers."""
+    values = {"soft_splits": ((3, 2, 1), (3, 2, 1)), "embed_dim": 128, "depth": 6, "num_heads": 4, "mlp_ratio": 2.0}
+    return T2TConfig(**{**values, "learned_positions": True, **changes})
+
+
 VARIANTS: dict[str, Variant] = {
     "t2t_vit_7": Variant(constructor="T2TViT7", config=_lite(7), authors_gmacs=1.1),
     "t2t_vit_10": Variant(constructor="T2TViT10", config=_lite(10), authors_gmacs=1.5),
@@ -78,9 +84,7 @@ VARIANTS: dict[str, Variant] = {
     ),
     "t2t_vit_tiny_32": Variant(
         constructor="T2TViTTiny32",
-        config=T2TConfig(
-            soft_splits=((3, 2, 1), (3, 2, 1)), embed_dim=128, depth=5, num_heads=4, mlp_ratio=2.0, learned_positions=True
-        ),
+        config=_small(depth=5),
         image_size=32,
         crop_fraction=1.0,
     ),
@@ -90,12 +94,6 @@ VARIANTS: dict[str, Variant] = {
 The authors' counts are from the tables of their README (https://github.com/yitu-opensource/T2T-ViT, section 2), and OpenMMLab's
 from the README in MMPretrain (https://github.com/open-mmlab/mmpretrain, configs/t2t_vit).
 """
-
-
-def _small(**changes: Any) -> T2TConfig:
-    """Returns a configuration for 32x32 images with 8x8 tokens, by default T2T-ViT with performers."""
-    values = {"soft_splits": ((3, 2, 1), (3, 2, 1)), "embed_dim": 128, "depth": 6, "num_heads": 4, "mlp_ratio": 2.0}
-    return T2TConfig(**{**values, "learned_positions": True, **changes})
 
 
 _HARD_PATCHES: dict[str, Any] = {"token_attention": "convolution", "soft_splits": ((4, 4, 0),)}

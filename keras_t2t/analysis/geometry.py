@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_t2t.configs import token_grid
+from keras_t2t.configs import SoftSplits, token_grid
 
-SoftSplits = Sequence[tuple[int, int, int]]
 Centers = tuple[np.ndarray, np.ndarray]
 
 

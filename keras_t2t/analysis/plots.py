@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from keras_t2t.analysis.head_redundancy import Comparison
-from keras_t2t.figures import PALETTE, new_figure
+from keras_t2t.figures import MARKERS, PALETTE, new_figure
 
-MARKERS = "osD^vP"
 NEARLY_UNIFORM = 0.2
 """A map is nearly uniform if its values differ by less than this fraction of the largest one."""
 

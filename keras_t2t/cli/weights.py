@@ -134,4 +134,6 @@ def _parameters(variant):
 
     known = VARIANTS[variant]
     positions = 1 + math.prod(token_grid(known.config.soft_splits, *[known.image_size] * 2))
-    return sum(math.prod(row.shape) for row in name_map(known.config, positions))
+    counts = {weights.classes for weights in pretrained_weights_of(variant).values()}
+    classes = counts.pop() if len(counts) == 1 else 1000
+    return sum(math.prod(row.shape) for row in name_map(known.config, positions, classes=classes))

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_t2t.data.sources import SUFFIXES, ImageSource, IndexedSource, StreamSource, images_in_folder, is_visible
 from keras_t2t.errors import DataError
+from keras_t2t.extras import import_extra
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 
@@ -121,10 +122,7 @@ def from_tfds(
         DataError: If there is no such dataset, if it cannot be prepared, or if it does not have images with class labels.
         ImportError: If tensorflow-datasets is not installed.
     """
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError('Datasets named "tfds:NAME" require tensorflow-datasets: pip install "keras-t2t[train]"') from error
+    tfds = import_extra("tensorflow_datasets", 'Datasets named "tfds:NAME" require tensorflow-datasets', "train")
     try:
         builder = tfds.builder(name, data_dir=data_dir)
         builder.download_and_prepare()
@@ -141,13 +139,11 @@ def from_tfds(
     if len(splits) == 1:
         percent = min(round(100 * (1 - validation_fraction)), 99)
         splits = {"train": f"{splits['train']}[:{percent}%]", "val": f"{splits['train']}[{percent}%:]"}
-    sources = {name: _stream(builder, split) for name, split in splits.items()}
+    sources = {name: _stream(tfds, builder, split) for name, split in splits.items()}
     return sources if "val" in sources else {"val": sources["test"], **sources}
 
 
-def _stream(builder, split):
-    import tensorflow_datasets as tfds
-
+def _stream(tfds, builder, split):
     dataset = builder.as_dataset(
         split, decoders={"image": tfds.decode.SkipDecoding()}, read_config=tfds.ReadConfig(try_autocache=False)
     )

@@ -12,7 +12,7 @@ from keras_t2t.errors import ExportError
 from keras_t2t.export_formats import DEFAULT_OPSET, check_destination, check_settings, files_of, resolve_format
 from keras_t2t.exporting.onnx import to_onnx
 from keras_t2t.exporting.openvino import to_openvino
-from keras_t2t.exporting.report import IMAGES_AT_ONCE, OP_COUNTERS, ExportReport, examine
+from keras_t2t.exporting.report import IMAGES_AT_ONCE, OP_COUNTERS, ExportReport, examine, has_threshold
 from keras_t2t.exporting.runtimes import first_line, open_exported
 from keras_t2t.exporting.samples import images_for
 from keras_t2t.exporting.saved_model import to_saved_model
@@ -174,9 +174,8 @@ def _checked_report(staged, path, format, quantize, spec, images, expected, tole
                 f"{'the pixels of ' if report.per_pixel else ''}{report.images} images have the same top class or decision, "
                 f"less than the tolerance of {limit:.1%}"
             )
-        has_threshold = spec.output == "scores" or (spec.output == "logits" and expected.shape[-1] == 1)
         limit = max(MAX_SCORE_DIFFERENCE, 1 - limit)
-        if has_threshold and not report.difference <= limit:
+        if has_threshold(expected, spec.output) and not report.difference <= limit:
             raise ExportError(
                 f"The {format} file differs too much from the model: its scores by {report.difference:.1e} of the largest one, "
                 f"more than the tolerance of {limit:.1e}"

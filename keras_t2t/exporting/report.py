@@ -35,6 +35,7 @@ class ExportReport:
         agreement: Fraction of images with the same decision: the same top class, or for independent scores, such as those of a
             sigmoid, the same classes above 0.5. For a segmenter, the fraction of pixels.
         per_pixel: Whether the model is a segmenter.
+        output: What the model returns; see `keras_t2t.ModelSpec`.
         latency: Median time in seconds of one batch in the runtime of the file on this machine. The batch size is that of a
             TFLite file, and 1 for the other formats.
     """
@@ -49,15 +50,17 @@ class ExportReport:
     agreement: float
     latency: float
     per_pixel: bool = False
+    output: str = "logits"
 
     def __str__(self) -> str:
-        of_what = " of the pixels" if self.per_pixel else ""
-        return (
-            f"{self.path}: {self.format}{f', {self.quantize}' if self.quantize else ''}, {self.size / 1e6:.2f} MB\n"
-            f"  {counted(self.images, 'image')}: {self.agreement:.0%}{of_what} have the same top class\n"
-            f"  logits differ by up to {self.difference:.1e} of the largest logit\n"
-            f"  {1000 * self.latency:.2f} ms per batch"
-        )
+        lines = [f"{self.path}: {self.format}{f', {self.quantize}' if self.quantize else ''}, {self.size / 1e6:.2f} MB"]
+        if self.output != "features":
+            of_what = " of the pixels" if self.per_pixel else ""
+            decision = "classes above 0.5" if self.output == "scores" else "top class"
+            lines.append(f"{counted(self.images, 'image')}: {self.agreement:.0%}{of_what} have the same {decision}")
+        value = {"features": "feature", "scores": "score"}.get(self.output, "logit")
+        lines.append(f"{value}s differ by up to {self.difference:.1e} of the largest {value}")
+        return "\n  ".join([*lines, f"{1000 * self.latency:.2f} ms per batch"])
 
     def list_operators(self) -> str:
         """Returns the number of operations of each kind, one kind per line, with the most frequent ones first."""
@@ -108,6 +111,7 @@ def examine(
         agreement=float(agreement),
         latency=measure_latency(runtime, images),
         per_pixel=per_pixel,
+        output=kind,
     )
 
 
@@ -133,11 +137,14 @@ def decisions(outputs: np.ndarray, kind: str) -> np.ndarray:
     Returns:
         The top classes; or, for independent scores and for a single logit, which of them are positive.
     """
-    if kind == "scores":
-        return outputs > 0.5
-    if kind == "logits" and outputs.shape[-1] == 1:
-        return outputs > 0
+    if has_threshold(outputs, kind):
+        return outputs > (0.5 if kind == "scores" else 0)
     return outputs.argmax(-1)
+
+
+def has_threshold(outputs: np.ndarray, kind: str) -> bool:
+    """Returns whether a threshold decides, as for independent scores and for a single logit, rather than the largest output."""
+    return kind == "scores" or (kind == "logits" and outputs.shape[-1] == 1)
 
 
 def comparable(outputs: np.ndarray, kind: str) -> np.ndarray:

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from keras_t2t.extras import import_extra
-from keras_t2t.figures import PALETTE, new_figure
+from keras_t2t.figures import MARKERS, PALETTE, new_figure
 
 RESULT = "result.json"
 COSTS = "costs.json"
-MARKERS = "osD^vP"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -131,7 +131,7 @@ def _find_problem(weights, path):
         digest = _digest_of(path, algorithm)
         if not digest.startswith(expected):
             return f"Its {algorithm} digest is {digest}; expected {expected}."
-        if _has_full_digest(weights):
+        if weights.has_full_digest:
             return None
     record = _record_path(weights)
     if record.exists():
@@ -160,11 +160,6 @@ def _find_mismatch(weights, path):
     return None
 
 
-def _has_full_digest(weights):
-    """Returns whether the full digest was published, rather than only its first digits."""
-    return weights.digest is not None and len(weights.digest) > 64
-
-
 def _record_path(weights):
     return cache_folder() / f"{weights.file}.sha256"
 
@@ -172,7 +167,7 @@ def _record_path(weights):
 def _record_digest(weights, path):
     """Records the digest of a file when it is first used, unless its full digest was published."""
     record = _record_path(weights)
-    if _has_full_digest(weights) or record.exists():
+    if weights.has_full_digest or record.exists():
         return
     try:
         with tempfile.TemporaryDirectory(dir=record.parent, prefix=TEMPORARY) as folder:

@@ -6,6 +6,7 @@ import zipfile
 
 import numpy as np
 
+from keras_t2t.extras import import_extra
 from keras_t2t.weights.formats.limits import check_expansion
 
 
@@ -21,11 +22,7 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
         ImportError: If safetensors is not installed.
     """
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError('Reading .safetensors files requires safetensors: pip install "keras-t2t[safetensors]"') from error
-    return safetensors.numpy.load_file(path)
+    return import_extra("safetensors.numpy", "Reading .safetensors files requires safetensors", "safetensors").load_file(path)
 
 
 def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
