@@ -34,7 +34,7 @@ def read_yaml(path: str | os.PathLike) -> Any:
         OSError: If the file cannot be read.
         ValueError: If it is not a YAML file.
     """
-    yaml = import_extra("yaml", "Recipes and studies need PyYAML", "train")
+    yaml = import_extra("yaml", "Recipes need PyYAML", "train")
     try:
         return yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
