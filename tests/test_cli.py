@@ -285,7 +285,9 @@ def test_train_then_evaluate(run, tmp_path, monkeypatch):
 def test_recipes_can_be_seen_without_data(run):
     status, output, _ = run("train", "--recipe", "imagenet_384", "--model", "t2t_vit_19", "--show")
     assert status == 0 and "model: t2t_vit_19\nimage_size: 384\n" in output
-    assert run("train", "--show")[2] == "Error: Expected --data and --output; to --show the recipe finetune, --data is enough\n"
+    assert (
+        run("train", "--show")[2] == "Error: Expected --data and --output. With --show, the recipe finetune needs --data only\n"
+    )
 
 
 @pytest.mark.parametrize(

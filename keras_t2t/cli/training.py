@@ -77,7 +77,7 @@ def train_command(
     changes = _changes(model, options, settings or [])
     needs_no_data = show and recipe != "finetune"
     if not needs_no_data and (data is None or (output is None and not show)):
-        raise ValueError("Expected --data and --output; to --show the recipe finetune, --data is enough")
+        raise ValueError("Expected --data and --output. With --show, the recipe finetune needs --data only")
     if device and strategy != "none":
         raise ValueError(f"Expected --device or --strategy, not both; received: --device {device}, --strategy {strategy}")
     check_strategy_options(strategy, cpu_devices, coordinator, processes, process)

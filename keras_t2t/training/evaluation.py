@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import time
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -73,10 +74,7 @@ def evaluate(
     """
     runtime = model if isinstance(model, Runtime) else keras_runtime(model)
     spec, count = runtime.spec, len(source.classes)
-    names = spec.labels or source.classes
-    distinct = len(set(names)) == len(names) == count  # two classes of ImageNet are called "crane"
-    by_name = distinct and set(names) == set(source.classes)
-    order = [names.index(name) for name in source.classes] if by_name else range(count)
+    order = class_order(spec.labels, source.classes)
     confusion, in_top5 = np.zeros((count, count), "int64"), 0
     start, untimed = time.perf_counter(), 0
     for views, targets in evaluation_batches(source, preprocessing or spec.preprocessing, batch_size).as_numpy_iterator():
@@ -93,6 +91,18 @@ def evaluate(
             start, untimed = time.perf_counter(), len(targets)
     rate = (len(source) - untimed) / (time.perf_counter() - start)
     return EvaluationReport(source.classes, confusion, in_top5 / len(source) if count > 5 else None, rate)
+
+
+def class_order(labels: Sequence[str] | None, classes: Sequence[str]) -> Sequence[int]:
+    """Returns the index of each of the classes of a source among the outputs of a model.
+
+    Classes are matched by name if the model has the same names, and otherwise by index. Two classes of ImageNet are called
+    "crane", so names that are not distinct do not count.
+    """
+    distinct = labels is not None and len(set(labels)) == len(labels) == len(classes)
+    if labels is None or not distinct or set(labels) != set(classes):
+        return range(len(classes))
+    return [labels.index(name) for name in classes]
 
 
 def draw_confusion(report: EvaluationReport, path: pathlib.Path) -> None:

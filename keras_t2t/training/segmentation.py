@@ -14,6 +14,7 @@ from keras_t2t.data.views import resized
 from keras_t2t.inference import keras_runtime
 from keras_t2t.preprocessing import ModelSpec, Preprocessing
 from keras_t2t.runtime import Runtime
+from keras_t2t.training.evaluation import class_order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +75,7 @@ def evaluate_segmenter(
         raise ValueError("Expected an image_size, because the model takes images of any size")
     count = len(source.classes)
     confusion = np.zeros((count, count), "int64")
-    names = runtime.spec.labels or source.classes
-    order = [names.index(name) for name in source.classes] if set(names) == set(source.classes) else range(count)
+    order = class_order(runtime.spec.labels, source.classes)
     views = _views(source, size)
     while batch := list(itertools.islice(views, batch_size)):
         images, masks = zip(*batch, strict=True)

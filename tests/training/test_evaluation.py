@@ -11,7 +11,7 @@ import pytest
 import keras_t2t
 from keras_t2t.data import from_arrays
 from keras_t2t.figures import new_figure
-from keras_t2t.training.evaluation import EvaluationReport, draw_confusion, evaluate
+from keras_t2t.training.evaluation import EvaluationReport, class_order, draw_confusion, evaluate
 
 PIXELS = keras_t2t.Preprocessing(image_size=(8, 8), crop_fraction=1.0, mean=(0.0,) * 3, std=(1 / 255,) * 3)
 
@@ -47,6 +47,12 @@ def test_the_first_of_several_batches_is_not_timed(monkeypatch, batch_size, rate
     monkeypatch.setattr("keras_t2t.training.evaluation.time", clock)
     source = from_arrays(np.zeros((7, 8, 8, 3), "uint8"), [0, 1, 0, 1, 0, 1, 0], ["a", "b"])
     assert evaluate(brightness_model(2), source, batch_size).images_per_second == rate
+
+
+def test_order_of_classes():
+    assert class_order(("a", "b", "c"), ("c", "a", "b")) == [2, 0, 1]
+    for labels in (None, ("a", "b", "a"), ("x", "y", "z")):
+        assert list(class_order(labels, ("a", "b", "a"))) == [0, 1, 2]
 
 
 def test_confusion_picture_leaves_zeros_blank(tmp_path, monkeypatch):
