@@ -106,6 +106,34 @@ def test_without_preprocessing_inside(picture, tmp_path):
     np.testing.assert_allclose(model.predict(image, verbose=0), expected, rtol=1e-4, atol=1e-6)
 
 
+MEAN, VARIANCE = np.multiply(255, ODD.mean), np.square(np.multiply(255, ODD.std))
+SCALINGS = {
+    "Normalization": keras.layers.Normalization(mean=MEAN, variance=VARIANCE),
+    "Lambda": keras.layers.Lambda(lambda x: (x - MEAN) / VARIANCE**0.5),
+    "TrueDivide": lambda x: (x - MEAN.astype("float32")) / np.sqrt(VARIANCE).astype("float32"),
+}
+
+
+@pytest.mark.parametrize("kind", SCALINGS)
+def test_images_are_scaled_by_another_layer(kind, picture):
+    """Then they are not normalized before the model."""
+    images = keras.Input((31, 46, 3))
+    model, inside = small_model(include_preprocessing=False), small_model()
+    inside.set_weights(model.get_weights())
+    outer = keras.Model(images, model(SCALINGS[kind](keras.layers.RandomFlip()(images))))
+    ours, expected = (dict(keras_t2t.predict_images(one, [picture], top=4)[0]) for one in (outer, inside))
+    assert ours == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("layer", [keras.layers.Rescaling(1 / 255), keras.layers.Normalization(mean=MEAN, variance=VARIANCE)])
+def test_models_that_scale_their_images_twice_are_refused(layer, picture):
+    images = keras.Input((31, 46, 3))
+    model = keras.Model(images, keras.Sequential([layer, small_model()])(images))
+    message = f"Expected a model that scales its images once. .*<{type(layer).__name__} .* and again in <ImageNormalization"
+    with pytest.raises(ValueError, match=message):
+        keras_t2t.predict_images(model, [picture])
+
+
 @pytest.mark.parametrize(
     ("name", "kwargs"),
     [

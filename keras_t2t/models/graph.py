@@ -100,6 +100,25 @@ def blocks_of(model: keras.Model) -> list[EncoderBlock]:
     return blocks
 
 
+def operations_before(model: keras.Model, layer: keras.Layer) -> frozenset[Any]:
+    """Returns the operations that the inputs of a model pass through before they reach a layer."""
+
+    class Reached(Exception):
+        pass
+
+    def call(operation, *args, **kwargs):
+        passed = [value for value in keras.tree.flatten((args, kwargs)) if isinstance(value, frozenset)]
+        if operation is layer:
+            raise Reached(frozenset().union(*passed))
+        return frozenset([operation]).union(*passed)
+
+    try:
+        run_graph(model, [frozenset()] * len(model.inputs), call)
+    except Reached as reached:
+        return reached.args[0]
+    return frozenset()
+
+
 def tokens_to_token_of(model: keras.Model) -> TokensToToken:
     """Returns the T2T module of a model.
 

@@ -20,7 +20,7 @@ from keras_t2t.layers import (
     SqueezeExciteBlock,
     TokensToToken,
 )
-from keras_t2t.models.graph import find_head, layers_of, tokens_to_token_of
+from keras_t2t.models.graph import find_head, is_graph, layers_of, operations_before, tokens_to_token_of
 from keras_t2t.preprocessing import ModelSpec, Preprocessing
 
 IMAGES = "images"
@@ -48,6 +48,8 @@ BLOCK_CLASSES = {
     "dense": DenseBlock,
 }
 """The block class for each value of `T2TConfig.block`."""
+ARITHMETIC = ("Add", "Divide", "Multiply", "Subtract", "TrueDivide")
+"""Class names of the `keras.ops` operations by which images can be scaled."""
 NOT_DECAYED = r"(^|/)(bias|gamma|beta|token|table|scale\d?)$"
 """Regular expression for the paths of weights that are excluded from weight decay."""
 
@@ -106,8 +108,28 @@ def preprocessing_of(model: keras.Model) -> Preprocessing:
 
 
 def normalizes(model: keras.Model) -> bool:
-    """Returns whether a model normalizes its images itself and therefore expects pixels in [0, 255]."""
-    return _normalization(model).enabled
+    """Returns whether a model normalizes its images itself and therefore expects pixels in [0, 255].
+
+    That is also true for a model built with `include_preprocessing=False` that has another layer in front, such as
+    `keras.layers.Rescaling`, to scale its images.
+
+    Raises:
+        ValueError: If the model was not built by this package, or if it scales its images twice.
+    """
+    layer = _normalization(model)
+    scaling = [op for op in operations_before(model, layer) if _changes_values(op)] if is_graph(model) else []
+    if scaling and layer.enabled:
+        raise ValueError(
+            f"Expected a model that scales its images once. This one does it in {scaling[0]!r} and again in {layer!r}. Remove "
+            "the former, or build the model with `include_preprocessing=False`"
+        )
+    return layer.enabled or bool(scaling)
+
+
+def _changes_values(operation):
+    """Returns whether an operation scales the images that pass through it."""
+    layers = (keras.layers.Rescaling, keras.layers.Normalization, keras.layers.Lambda)
+    return isinstance(operation, layers) or type(operation).__name__ in ARITHMETIC
 
 
 def _normalization(model):
