@@ -15,6 +15,9 @@ from keras_t2t.models import spec_of
 from keras_t2t.preprocessing import ModelSpec, Preprocessing
 from keras_t2t.runtime import Runtime
 
+MAX_ELONGATION = 16
+"""Images of up to this aspect ratio, relative to that of the view, are resized as a whole."""
+
 
 def center_view(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     """Resizes an image and crops its center; see `Preprocessing`.
@@ -27,6 +30,7 @@ def center_view(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
         Float32 tensor of shape `(*image_size, 3)` with whole numbers in [0, 255].
     """
     size = preprocessing.image_size
+    pixels = _without_ends(pixels, MAX_ELONGATION * max(size) // min(size))
     least = tf.constant([math.floor(side / preprocessing.crop_fraction) for side in size], "float32")
     old = tf.cast(tf.shape(pixels)[:2], "float32")
     new = tf.maximum(tf.cast(tf.round(old * tf.reduce_max(least / old)), "int32"), size)
@@ -34,6 +38,17 @@ def center_view(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     top, left = tf.unstack((new - size) // 2)
     view = tf.ensure_shape(pixels[top : top + size[0], left : left + size[1]], (*size, 3))
     return tf.clip_by_value(tf.round(view), 0, 255)
+
+
+def _without_ends(pixels, ratio):
+    """Cuts off the ends of an image `(H, W, 3)` that is more than `ratio` times as long as it is wide.
+
+    The center crop does not show them, but resizing them can take more memory than there is.
+    """
+    old = tf.shape(pixels)[:2]
+    new = tf.minimum(old, ratio * tf.reduce_min(old))
+    top, left = tf.unstack((old - new) // 2)
+    return pixels[top : top + new[0], left : left + new[1]]
 
 
 def read_view(path: str | os.PathLike, preprocessing: Preprocessing) -> np.ndarray:

@@ -82,3 +82,21 @@ def test_every_interpolation_returns_floats():
         view = center_view(pixels, Preprocessing(image_size=(15, 20), crop_fraction=1.0, interpolation=interpolation))
         assert view.dtype == "float32"
         assert set(np.unique(view)) <= set(np.unique(pixels)) or interpolation == "bilinear"
+
+
+@pytest.mark.parametrize("vertical", [False, True])
+def test_very_elongated_images(vertical):
+    """Resized as a whole, this one would take 100 GB."""
+    values = np.arange(120_000) // 1000
+    pixels = np.repeat(values[:, None, None], 3, axis=-1).astype("uint8")
+    view = center_view(pixels if vertical else pixels.swapaxes(0, 1), Preprocessing(image_size=(230, 260), crop_fraction=1.0))
+    np.testing.assert_array_equal(np.unique(view), [59, 60])  # the center of the image is the border between these
+    first, last = (view[0], view[-1]) if vertical else (view[:, 0], view[:, -1])
+    assert np.all(first == 59) and np.all(last == 60)
+
+
+@pytest.mark.parametrize("size", [(12, 3), (3, 12)])
+def test_elongated_views_show_the_whole_image(size):
+    pixels = smooth_picture(40 * size[0], 40 * size[1])
+    view = center_view(pixels, Preprocessing(image_size=size, crop_fraction=1.0, interpolation="area"))
+    np.testing.assert_allclose(view, np.round(pixels.reshape(size[0], 40, size[1], 40, 3).mean((1, 3))), atol=1)
