@@ -35,7 +35,6 @@ def evaluate_command(
     check_picture(picture)
     load_libraries()
     from keras_t2t.data import open_data
-    from keras_t2t.data.check import explain_data_errors
     from keras_t2t.training import Recipe, load_recipe
     from keras_t2t.training.evaluation import draw_confusion
     from keras_t2t.training.evaluation import evaluate as evaluate_model
@@ -61,9 +60,8 @@ def evaluate_command(
         print(
             f"Note: the model has the classes {_some(names)}, and the data has {_some(source.classes)}. Matching them by index"
         )
-    with explain_data_errors(source):
-        preprocessing = with_crop_fraction(classifier.spec.preprocessing, crop_fraction)
-        report = evaluate_model(classifier, source, batch_size, preprocessing)
+    preprocessing = with_crop_fraction(classifier.spec.preprocessing, crop_fraction)
+    report = evaluate_model(classifier, source, batch_size, preprocessing)
     table = Table("class", "images", "accuracy")
     for name, count, accuracy in zip(report.classes, report.confusion.sum(1), report.class_accuracies, strict=True):
         table.add_row(Text(name), f"{count:,}", f"{accuracy:.4f}" if count else "")

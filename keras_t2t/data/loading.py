@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from keras_t2t.configs import check_value, is_rate
 from keras_t2t.data.sources import SUFFIXES, ImageSource, IndexedSource, StreamSource, images_in_folder, is_visible
 from keras_t2t.errors import DataError
 from keras_t2t.extras import import_extra
@@ -35,8 +36,7 @@ def from_folder(folder: str | os.PathLike, validation_fraction: float = 0.2, see
             if it is not clear which folders are splits.
         ValueError: If `validation_fraction` is not in [0, 1).
     """
-    if not 0 <= validation_fraction < 1:
-        raise ValueError(f"Expected validation_fraction in [0, 1); received: validation_fraction={validation_fraction}")
+    check_value(is_rate(validation_fraction), "validation_fraction", "a number in [0, 1)", validation_fraction)
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise DataError(f"Expected a folder of images with one subfolder for each class; there is no folder {folder}")
@@ -112,7 +112,8 @@ def from_tfds(
     Args:
         name: Name of the dataset, such as `"imagenet2012"`, `"cifar10"` or `"oxford_flowers102"`.
         data_dir: Folder for prepared datasets. Defaults to the one that TensorFlow Datasets uses.
-        validation_fraction: Fraction of the training split to hold out if there is no other split. It is taken from the end.
+        validation_fraction: Fraction in [0, 1) of the training split to hold out if there is no other split, rounded to a
+            whole percentage from 1% to 99%. It is taken from the end.
 
     Returns:
         Sources under `"train"`, `"val"`, and `"test"` if there is a test split, which is also used as `"val"` if there is no
@@ -121,7 +122,9 @@ def from_tfds(
     Raises:
         DataError: If there is no such dataset, if it cannot be prepared, or if it does not have images with class labels.
         ImportError: If tensorflow-datasets is not installed.
+        ValueError: If `validation_fraction` is not in [0, 1).
     """
+    check_value(is_rate(validation_fraction), "validation_fraction", "a number in [0, 1)", validation_fraction)
     tfds = import_extra("tensorflow_datasets", 'Datasets named "tfds:NAME" require tensorflow-datasets', "train")
     try:
         builder = tfds.builder(name, data_dir=data_dir)
@@ -137,7 +140,7 @@ def from_tfds(
     if "train" not in splits:
         raise DataError(f"Expected a dataset with a training split; {name!r} has the splits {list(builder.info.splits)}")
     if len(splits) == 1:
-        percent = min(round(100 * (1 - validation_fraction)), 99)
+        percent = min(max(round(100 * (1 - validation_fraction)), 1), 99)
         splits = {"train": f"{splits['train']}[:{percent}%]", "val": f"{splits['train']}[{percent}%:]"}
     sources = {name: _stream(tfds, builder, split) for name, split in splits.items()}
     return sources if "val" in sources else {"val": sources["test"], **sources}

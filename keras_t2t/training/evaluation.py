@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_t2t.data import ImageSource, as_input, evaluation_batches
+from keras_t2t.data.check import explain_data_errors
 from keras_t2t.figures import new_figure
 from keras_t2t.inference import keras_runtime
 from keras_t2t.preprocessing import Preprocessing
@@ -63,6 +64,7 @@ def evaluate(
 
     Raises:
         ValueError: If the model was not built by `keras_t2t`, or if the number of classes differs from that of the source.
+        DataError: If an image cannot be read, or if a label is out of range.
 
     Example:
 
@@ -77,20 +79,26 @@ def evaluate(
     order = class_order(spec.labels, source.classes)
     confusion, in_top5 = np.zeros((count, count), "int64"), 0
     start, untimed = time.perf_counter(), 0
-    for views, targets in evaluation_batches(source, preprocessing or spec.preprocessing, batch_size).as_numpy_iterator():
-        scores = runtime.run(as_input(views, spec, runtime.input_dtype))
-        if scores.ndim != 2:
-            raise ValueError("Expected a classifier; this model returns scores for every pixel. Use evaluate_segmenter")
-        if scores.shape[-1] != count:
-            raise ValueError(f"Expected a model with {count} classes, like the data; received: {scores.shape[-1]} classes")
-        scores = scores[:, order]
-        labels = np.argmax(targets, -1)
-        np.add.at(confusion, (labels, scores.argmax(-1)), 1)
-        in_top5 += (np.argsort(-scores, -1)[:, :5] == labels[:, None]).sum()
-        if not untimed and len(targets) < len(source):
-            start, untimed = time.perf_counter(), len(targets)
+    batches = evaluation_batches(source, preprocessing or spec.preprocessing, batch_size)
+    with explain_data_errors(source):
+        for views, targets in batches.as_numpy_iterator():
+            scores = runtime.run(as_input(views, spec, runtime.input_dtype))
+            _check_scores(scores, count)
+            scores = scores[:, order]
+            labels = np.argmax(targets, -1)
+            np.add.at(confusion, (labels, scores.argmax(-1)), 1)
+            in_top5 += (np.argsort(-scores, -1)[:, :5] == labels[:, None]).sum()
+            if not untimed and len(targets) < len(source):
+                start, untimed = time.perf_counter(), len(targets)
     rate = (len(source) - untimed) / (time.perf_counter() - start)
     return EvaluationReport(source.classes, confusion, in_top5 / len(source) if count > 5 else None, rate)
+
+
+def _check_scores(scores, count):
+    if scores.ndim != 2:
+        raise ValueError("Expected a classifier; this model returns scores for every pixel. Use evaluate_segmenter")
+    if scores.shape[-1] != count:
+        raise ValueError(f"Expected a model with {count} classes, like the data; received: {scores.shape[-1]} classes")
 
 
 def class_order(labels: Sequence[str] | None, classes: Sequence[str]) -> Sequence[int]:

@@ -67,8 +67,9 @@ def test_every_class_keeps_an_image_for_training(tmp_path):
     sources = from_folder(tmp_path, validation_fraction=0.9)
     assert [np.bincount(sources[split].labels).tolist() for split in ("train", "val")] == [[1, 1], [9, 1]]
     for fraction in (1.0, 20, -0.1):
-        with pytest.raises(ValueError, match=rf"Expected validation_fraction in \[0, 1\); .*={fraction}"):
-            from_folder(tmp_path, validation_fraction=fraction)
+        for function in (from_folder, from_tfds):
+            with pytest.raises(ValueError, match=rf"validation_fraction: expected a number in \[0, 1\); .*={fraction}"):
+                function(str(tmp_path), validation_fraction=fraction)
 
 
 def test_hidden_files_are_left_out(tmp_path):

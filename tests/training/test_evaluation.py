@@ -9,7 +9,8 @@ import PIL.Image
 import pytest
 
 import keras_t2t
-from keras_t2t.data import from_arrays
+from keras_t2t.data import IndexedSource, from_arrays
+from keras_t2t.errors import DataError
 from keras_t2t.figures import new_figure
 from keras_t2t.training.evaluation import EvaluationReport, class_order, draw_confusion, evaluate
 
@@ -98,3 +99,11 @@ def test_two_classes_may_have_the_same_name():
     images = np.stack([np.full((8, 8, 3), 20 * level, "uint8") for level in (0, 1, 2)])
     assert keras_t2t.labels_of(model) == tuple(names)
     assert evaluate(model, from_arrays(images, [0, 1, 2], names)).top1 == 1.0
+
+
+def test_an_image_that_cannot_be_read(tmp_path):
+    PIL.Image.new("RGB", (9, 8)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    paths = np.array([str(tmp_path / "good.png"), str(tmp_path / "bad.png")])
+    with pytest.raises(DataError, match=r"Cannot read .*bad\.png: not an image .*\. Remove it$"):
+        evaluate(brightness_model(2), IndexedSource(paths, np.arange(2), ("a", "b")))
