@@ -103,20 +103,21 @@ def blocks_of(model: keras.Model) -> list[EncoderBlock]:
 def operations_before(model: keras.Model, layer: keras.Layer) -> frozenset[Any]:
     """Returns the operations that the inputs of a model pass through before they reach a layer."""
 
-    class Reached(Exception):
-        pass
-
     def call(operation, *args, **kwargs):
         passed = [value for value in keras.tree.flatten((args, kwargs)) if isinstance(value, frozenset)]
         if operation is layer:
-            raise Reached(frozenset().union(*passed))
+            raise _LayerReachedError(frozenset().union(*passed))
         return frozenset([operation]).union(*passed)
 
     try:
         run_graph(model, [frozenset()] * len(model.inputs), call)
-    except Reached as reached:
+    except _LayerReachedError as reached:
         return reached.args[0]
     return frozenset()
+
+
+class _LayerReachedError(Exception):
+    """Ends the run of a graph early. Its argument is the result."""
 
 
 def tokens_to_token_of(model: keras.Model) -> TokensToToken:

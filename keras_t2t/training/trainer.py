@@ -159,6 +159,8 @@ def prepare_sources(recipe: Recipe, sources: Mapping[str, ImageSource]) -> dict[
             f"Expected at least one batch of {recipe.batch_size} training images; received: {len(readable['train'])} images. "
             f"Use batch_size={len(readable['train'])} or less"
         )
+    if not len(readable["val"]):
+        raise DataError("Expected at least one validation image; received: none")
     if recipe.cache:
         with explain_data_errors(*readable.values(), can_skip=True):
             readable = {split: cached(source) for split, source in readable.items()}

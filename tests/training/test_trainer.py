@@ -310,6 +310,12 @@ def test_validation_images_have_the_same_classes(tmp_path):
         train(RECIPE, sources, tmp_path)
 
 
+def test_no_validation_images(tmp_path):
+    sources = {**SOURCES, "val": SOURCES["val"].subset([])}
+    with pytest.raises(DataError, match=r"Expected at least one validation image; received: none"):
+        train(RECIPE, sources, tmp_path)
+
+
 def test_too_few_images(tmp_path):
     message = "^Expected at least one batch of 64 training images; received: 44 images. Use batch_size=44 or less$"
     with pytest.raises(DataError, match=message):
