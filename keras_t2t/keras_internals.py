@@ -60,12 +60,21 @@ def run_graph(model: keras.Model, inputs: Any, call: Callable[..., Any]) -> Any:
     return outputs if others else first
 
 
+class StopGraph(Exception):  # noqa: N818  like StopIteration
+    """Raised by functions that `run_graph` calls, to end the run early. The caller of `run_graph` must suppress it."""
+
+
 def producer(tensor: Any) -> tuple[Any, list[Any]]:
     """Returns the operation that computes a symbolic tensor, and the inputs of that operation. Looks inside nested models."""
     operation, node_index, tensor_index = tensor._keras_history
     if is_graph(operation):
         return producer(_functional(operation).outputs[tensor_index])
     return operation, operation._inbound_nodes[node_index].input_tensors
+
+
+def inputs_of(layer: keras.Layer) -> list[Any]:
+    """Returns the symbolic tensors that a layer was called with, in all models that it is part of."""
+    return [tensor for node in layer._inbound_nodes for tensor in node.input_tensors]
 
 
 def layers_inside(layer: keras.Layer) -> list[keras.Layer]:

@@ -1,12 +1,13 @@
 """Functions that analyze a model by its graph, so they also work for nested models and models with added layers."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 
-from keras_t2t.keras_internals import is_graph, producer, run_graph
+from keras_t2t.keras_internals import StopGraph, is_graph, producer, run_graph
 from keras_t2t.layers import EncoderBlock, FastLayerNorm, ResizeLike, TokensToToken
 
 ACTIVATION_OPERATIONS = {"LogSoftmax": "log_softmax", "Relu": "relu", "Sigmoid": "sigmoid", "Softmax": "softmax"}
@@ -100,24 +101,20 @@ def blocks_of(model: keras.Model) -> list[EncoderBlock]:
     return blocks
 
 
-def operations_before(model: keras.Model, layer: keras.Layer) -> frozenset[Any]:
+def operations_before(model: keras.Model, layer: keras.Layer) -> list[Any]:
     """Returns the operations that the inputs of a model pass through before they reach a layer."""
+    before: list[Any] = []
 
     def call(operation, *args, **kwargs):
         passed = [value for value in keras.tree.flatten((args, kwargs)) if isinstance(value, frozenset)]
         if operation is layer:
-            raise _LayerReachedError(frozenset().union(*passed))
+            before.extend(frozenset().union(*passed))
+            raise StopGraph
         return frozenset([operation]).union(*passed)
 
-    try:
+    with contextlib.suppress(StopGraph):
         run_graph(model, [frozenset()] * len(model.inputs), call)
-    except _LayerReachedError as reached:
-        return reached.args[0]
-    return frozenset()
-
-
-class _LayerReachedError(Exception):
-    """Ends the run of a graph early. Its argument is the result."""
+    return before
 
 
 def tokens_to_token_of(model: keras.Model) -> TokensToToken:

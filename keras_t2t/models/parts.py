@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_t2t.configs import T2TConfig
+from keras_t2t.keras_internals import inputs_of, producer
 from keras_t2t.layers import (
     DenseBlock,
     EncoderBlock,
@@ -39,7 +40,7 @@ PREDICTIONS = "predictions"
 BLOCK = "block"
 """Prefix of the names of encoder blocks."""
 TRANSITION = "transition"
-"""Prefix of the names of transitions between groups of densely connected blocks."""
+"""Prefix of the names of transitions after groups of densely connected blocks."""
 
 BLOCK_CLASSES = {
     "standard": EncoderBlock,
@@ -79,8 +80,8 @@ def transition_name(index: int) -> str:
 
 
 def is_transition(layer: keras.Layer) -> bool:
-    """Returns whether a layer is the transition between two groups of densely connected blocks."""
-    return isinstance(layer, FastDense) and layer.name.startswith(TRANSITION)
+    """Returns whether a layer is the transition after a group of densely connected blocks: a dense layer after a block."""
+    return isinstance(layer, FastDense) and any(isinstance(producer(x)[0], EncoderBlock) for x in inputs_of(layer))
 
 
 def head_of(model: keras.Model) -> keras.Layer | None:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_t2t.configs import SoftSplits, T2TConfig
-from keras_t2t.keras_internals import copy_weights, run_graph
+from keras_t2t.keras_internals import StopGraph, copy_weights, run_graph
 from keras_t2t.layers import (
     ClassToken,
     EncoderBlock,
@@ -195,10 +195,10 @@ def _backbone_operations(model):
         operations.append(operation)
         remaining.discard(operation.name)
         if isinstance(operation, FastLayerNorm) and not remaining:
-            raise _Finished
+            raise StopGraph
         return 0
 
-    with contextlib.suppress(_Finished):
+    with contextlib.suppress(StopGraph):
         run_graph(model, 0, call)
     return operations
 
@@ -241,16 +241,12 @@ def _run(model, images, computed, names, blocks):
             grid = maps[computed[-1]]  # the tokens that enter the encoder, until the final map takes their place
             maps[name] = FeatureMap(name=f"{name}_map", dtype=layer.dtype_policy.name)(output, grid)
         if is_final:
-            raise _Finished  # what follows may need a fixed image size
+            raise StopGraph  # what follows may need a fixed image size
         return output
 
-    with contextlib.suppress(_Finished):
+    with contextlib.suppress(StopGraph):
         run_graph(model, images, call)
     return maps
-
-
-class _Finished(Exception):  # noqa: N818  not an error
-    """Stops a graph run early."""
 
 
 def _clone(operation, taken):

@@ -1,5 +1,7 @@
 """The structure of models, and the configuration read from their layers."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -11,8 +13,13 @@ from tests.conftest import SMALL_CONFIGS
 
 
 def test_config_of_a_cloned_model(small_config):
-    model = keras_t2t.T2TViT(small_config, input_shape=(31, 23, 2), classes=3)
-    assert keras_t2t.config_of(keras.models.clone_model(model)) == small_config
+    """The names of the layers do not matter."""
+    model, names = keras_t2t.T2TViT(small_config, input_shape=(31, 23, 2), classes=3), itertools.count()
+
+    def renamed(layer):
+        return type(layer).from_config({**layer.get_config(), "name": f"layer{next(names)}"})
+
+    assert keras_t2t.config_of(keras.models.clone_model(model, clone_function=renamed)) == small_config
 
 
 def test_drop_path_rate_grows_linearly_over_the_blocks():
