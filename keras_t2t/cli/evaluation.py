@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from keras_t2t import run_files
 from keras_t2t.cli.app import DATA_AND_TRAINING, CropOption, check_picture, command, print_table
 from keras_t2t.cli.libraries import load_libraries
 from keras_t2t.cli.models import Model, check_kind, model_file
@@ -43,7 +44,7 @@ def evaluate_command(
 
     classifier = open_classifier(model)
     run = _run_of(model_file(model))
-    recipe = load_recipe(run / "recipe.yaml") if run else Recipe()
+    recipe = load_recipe(run / run_files.RECIPE) if run else Recipe()
     sources = open_data(data, data_dir, recipe.validation_fraction)
     if split not in sources:
         raise ValueError(
@@ -80,4 +81,4 @@ def _some(names):
 
 def _run_of(file):
     """Returns the output folder of the training run that wrote a model, or `None`."""
-    return file.parent if file and (file.parent / "recipe.yaml").is_file() else None
+    return file.parent if file and (file.parent / run_files.RECIPE).is_file() else None

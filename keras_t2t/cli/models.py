@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from keras_t2t import run_files
 from keras_t2t.cli.app import existing_path
 from keras_t2t.cli.libraries import native_messages_hidden
 from keras_t2t.configs import T2TConfig
@@ -24,8 +25,6 @@ MODEL_HELP = (
     "A variant such as t2t_vit_14 (random weights); VARIANT:WEIGHTS, such as t2t_vit_14:imagenet or t2t_vit_14:FILE; a .keras "
     "file or a checkpoint; an exported file; or the folder of a training run."
 )
-RUN_MODEL = "model.keras"
-BEST_WEIGHTS = "best.weights.h5"
 
 
 def check_models(value: Any) -> Any:
@@ -40,8 +39,8 @@ def check_models(value: Any) -> Any:
         variant, path = name.partition(":")[0], pathlib.Path(name)
         if variant_called(variant):
             _check_weights(name)
-        elif path.is_dir() and not is_exported(path) and not (path / RUN_MODEL).is_file():
-            raise ValueError(f"Expected the folder of a training run or a SavedModel; there is no {RUN_MODEL} in {path}")
+        elif path.is_dir() and not is_exported(path) and not (path / run_files.MODEL).is_file():
+            raise ValueError(f"Expected the folder of a training run or a SavedModel; there is no {run_files.MODEL} in {path}")
         elif not path.exists():
             if os.sep in variant:  # before a colon, so that a mistyped VARIANT:FILE gets its own hint
                 existing_path(path)
@@ -106,7 +105,7 @@ def open_model(name: str, *, num_heads: int | None = None) -> "keras.Model":
     if path is None:
         return _open_variant(name)
     if _is_of_run(path):
-        model = keras.saving.load_model(path.parent / RUN_MODEL, compile=False)
+        model = keras.saving.load_model(path.parent / run_files.MODEL, compile=False)
         model.load_weights(path)
         return model
     if path.suffix != ".keras":
@@ -159,7 +158,7 @@ def model_file(name: str) -> pathlib.Path | None:
     path = pathlib.Path(check_models(name))
     if variant_called(name.partition(":")[0]):
         return None
-    return path / RUN_MODEL if path.is_dir() and not is_exported(path) else path
+    return path / run_files.MODEL if path.is_dir() and not is_exported(path) else path
 
 
 def open_checkpoint(path: str | pathlib.Path, config: T2TConfig | None = None, num_heads: int | None = None) -> "keras.Model":
@@ -212,7 +211,7 @@ def _open_variant(name):
 
 def _is_of_run(path):
     """Returns whether a file has the weights of a training run that also wrote its model."""
-    return path.name == BEST_WEIGHTS and (path.parent / RUN_MODEL).is_file()
+    return path.name == run_files.BEST_WEIGHTS and (path.parent / run_files.MODEL).is_file()
 
 
 def _split(name):

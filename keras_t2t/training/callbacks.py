@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import math
-import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_t2t import run_files
 from keras_t2t.errors import TrainingError
 from keras_t2t.keras_internals import moving_averages
 from keras_t2t.training.checkpoints import last_state, save_state
@@ -90,7 +90,7 @@ class State(keras.callbacks.Callback):
         try:
             if accuracy_of(row) > best:
                 self._save_best()
-            write_log(self.folder / "log.csv", self.history)
+            write_log(self.folder / run_files.LOG, self.history)
             self._write_tensorboard(row)
             save_state(self.folder / "checkpoints", self.model, epoch + 1, self.history)
         except (OSError, RuntimeError) as error:  # HDF5 raises RuntimeError
@@ -116,10 +116,9 @@ class State(keras.callbacks.Callback):
         writer.close()
 
     def _save_best(self):
-        temporary = self.folder / "best.part.weights.h5"
         self.inference_model.set_weights(averaged_values(self.model))
-        self.inference_model.save_weights(temporary)
-        os.replace(temporary, self.folder / "best.weights.h5")
+        with run_files.replacing(self.folder / run_files.BEST_WEIGHTS) as temporary:
+            self.inference_model.save_weights(temporary)
 
 
 def accuracy_of(row: dict) -> float:
@@ -159,13 +158,11 @@ class StopWithoutImprovement(keras.callbacks.Callback):
 
 def write_log(path: pathlib.Path, history: list[dict]) -> None:
     """Writes the logs of all epochs as CSV. The file is replaced atomically."""
-    temporary = path.with_suffix(".part")
     columns = list(dict.fromkeys(name for row in history for name in row))
-    with temporary.open("w", encoding="utf-8", newline="") as file:
+    with run_files.replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(history)
-    os.replace(temporary, path)
 
 
 class StopWhenNotFinite(keras.callbacks.Callback):

@@ -9,6 +9,8 @@ import warnings
 import keras
 import numpy as np
 
+from keras_t2t.run_files import replacing
+
 MAX_TO_KEEP = 2
 
 
@@ -24,12 +26,10 @@ def save_state(folder: pathlib.Path, model: keras.Model, epochs: int, history: l
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"epoch-{epochs:05d}.npz"
     arrays = {key: keras.ops.convert_to_numpy(variable.value) for key, variable in _variables(model).items()}
-    temporary = path.with_suffix(".part")
-    with temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, history=np.frombuffer(json.dumps(history).encode(), "uint8"), **arrays)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
     for old in _states(folder)[MAX_TO_KEEP:]:
         old.unlink()
 

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from keras_t2t import run_files
 from keras_t2t.data import ImageSource, IndexedSource
 from keras_t2t.extras import read_yaml
 from keras_t2t.recipes.recipe import Recipe, yaml_module
@@ -40,18 +41,17 @@ def record_training(
     data: dict[str, Any] = {split: len(source) for split, source in sources.items()}
     data |= {"weights": None if weights is None else str(weights), "classes": list(map(str, sources["train"].classes))}
     data["val_checksum"] = file_checksum(sources["val"])
-    texts = {"recipe.yaml": recipe.to_yaml(), "data.yaml": yaml_module().safe_dump(data, sort_keys=False)}
+    texts = {run_files.RECIPE: recipe.to_yaml(), run_files.DATA: yaml_module().safe_dump(data, sort_keys=False)}
     epochs_before = recipe.total_epochs
     if last_state(output) != "none":
         old = {name: (output / name).read_text("utf-8") for name in texts if (output / name).exists()}
-        if "recipe.yaml" in old:
-            epochs_before = _epochs_before(recipe, old["recipe.yaml"])
+        if run_files.RECIPE in old:
+            epochs_before = _epochs_before(recipe, old[run_files.RECIPE])
         for name, text in old.items():
             _check_same_run(output, name, text.splitlines(), texts[name].splitlines(), epochs_before <= recipe.total_epochs)
     for name, text in texts.items() if writes else ():
-        temporary = (output / name).with_suffix(".part")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, output / name)
+        with run_files.replacing(output / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return epochs_before
 
 
@@ -70,7 +70,8 @@ def is_held_out(source: ImageSource, run: pathlib.Path) -> bool | None:
         source: Images.
         run: Output folder of the run.
     """
-    recorded = read_yaml(run / "data.yaml") if (run / "data.yaml").is_file() else {}
+    data = run / run_files.DATA
+    recorded = read_yaml(data) if data.is_file() else {}
     checksums = recorded.get("val_checksum"), file_checksum(source)
     return None if None in checksums else checksums[0] == checksums[1]
 
@@ -84,7 +85,7 @@ def _check_same_run(output, name, old, new, longer):
     """Checks that two versions of a file differ only in settings that may change."""
     before, now = [line for line in old if line not in new], [line for line in new if line not in old]
     changed = {line.partition(":")[0] for line in before + now}
-    if old == new or (name == "recipe.yaml" and changed <= CHANGEABLE and longer):
+    if old == new or (name == run_files.RECIPE and changed <= CHANGEABLE and longer):
         return
     raise ValueError(
         f"{output} contains a different training run. Use another folder, or the settings of that run. You can increase "

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import keras
 
+from keras_t2t import run_files
 from keras_t2t.data import ImageSource
 from keras_t2t.errors import counted
 from keras_t2t.figures import new_figure
@@ -64,9 +65,9 @@ def model_card(
         "",
         f"- Images: {counts}.",
         f"- Epochs: {last['epoch']:.0f} of {recipe.total_epochs}.",
-        "- `model.keras` contains the moving average of the weights."
+        f"- `{run_files.MODEL}` contains the moving average of the weights."
         if recipe.ema_momentum
-        else "- `model.keras` contains the weights of the last step.",
+        else f"- `{run_files.MODEL}` contains the weights of the last step.",
         f"- `best.weights.h5` contains the weights after epoch {best['epoch']:.0f}, which has the best validation accuracy.",
         "",
         "| Metric | After the last epoch |",
@@ -85,7 +86,7 @@ def model_card(
     return card_text(
         model,
         name,
-        "model.keras",
+        run_files.MODEL,
         sections,
         metrics={metric.removeprefix(prefix): value for metric, value in last.items() if metric.startswith(prefix)},
         dataset=dataset,

@@ -13,6 +13,7 @@ from keras_t2t.analysis import cost, latency
 from keras_t2t.data import ImageSource
 from keras_t2t.errors import DataError
 from keras_t2t.recipes import Recipe, load_recipe
+from keras_t2t.run_files import replacing
 from keras_t2t.studies.cells import Cell, Study, stratified_indices
 from keras_t2t.studies.references import REFERENCES, convolution_macs
 from keras_t2t.studies.results import COSTS, RESULT
@@ -71,9 +72,8 @@ def _run_cell(study, cell, sources, folder, command):
     }
     if "ema_val_accuracy" in last:
         result["ema_accuracy"] = last["ema_val_accuracy"]
-    temporary = folder / f"{RESULT}.part"
-    temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / RESULT)
+    with replacing(folder / RESULT) as temporary:
+        temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def cell_recipe(study: Study, cell: Cell, all_images: int, images: int) -> Recipe:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import keras
 
+from keras_t2t import run_files
 from keras_t2t.data import ImageSource
 from keras_t2t.errors import counted, with_unit
 from keras_t2t.recipes import Recipe
@@ -92,15 +93,15 @@ def closing(recipe: Recipe, history: Sequence[dict], output: pathlib.Path) -> st
     average = " (moving average)" if recipe.ema_momentum else ""
     is_best = " and the best" if best is last else ""
     files = {
-        "model.keras": f"model after epoch {last['epoch']}, the last{is_best}{average}",
-        "best.weights.h5": f"weights after epoch {best['epoch']}, the best{average}",
+        run_files.MODEL: f"model after epoch {last['epoch']}, the last{is_best}{average}",
+        run_files.BEST_WEIGHTS: f"weights after epoch {best['epoch']}, the best{average}",
         "README.md": "model card",
-        "curves.png": "loss, accuracy, and learning rate of all epochs",
-        "log.csv": "the same values as numbers",
+        run_files.CURVES: "loss, accuracy, and learning rate of all epochs",
+        run_files.LOG: "the same values as numbers",
         "tensorboard": "the same for TensorBoard",
         "checkpoints": "training state, for continuing with more epochs",
-        "recipe.yaml": "settings",
-        "data.yaml": "classes, numbers of images, and initial weights",
+        run_files.RECIPE: "settings",
+        run_files.DATA: "classes, numbers of images, and initial weights",
     }
     lines = [
         f"Best epoch: {best['epoch']}, validation accuracy {accuracy_of(best):.4f}",

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_t2t import run_files
 from keras_t2t.data import (
     ImageSource,
     cached,
@@ -123,9 +124,9 @@ def train(
             fit(model, inference_model, recipe, images, output, steps, epochs, history, strategy, augment)
     inference_model.set_weights(averaged_values(model))
     if process[0] == 0:
-        inference_model.save(output / "model.part.keras")
-        os.replace(output / "model.part.keras", output / "model.keras")
-        draw_curves(history, output / "curves.png")
+        with run_files.replacing(output / run_files.MODEL) as temporary:
+            inference_model.save(temporary)
+        draw_curves(history, output / run_files.CURVES)
         card = model_card(inference_model, recipe, splits, history, command, dataset)
         (output / "README.md").write_text(card, encoding="utf-8")
     return inference_model, history
