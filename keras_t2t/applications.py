@@ -1,8 +1,6 @@
 """Model constructors with the interface of `keras.applications`. They build a model and load its weights."""
 
-import contextlib
 import dataclasses
-import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -11,16 +9,12 @@ import keras
 
 from keras_t2t.assets import class_names
 from keras_t2t.configs import T2TConfig, is_count, token_grid
-from keras_t2t.errors import CheckpointError, did_you_mean, did_you_mean_file
 from keras_t2t.layers import FeatureMap
 from keras_t2t.models import classify, encode, normalize, parts
 from keras_t2t.preprocessing import Preprocessing
-from keras_t2t.registry import PretrainedWeights, pretrained_weights_of
-from keras_t2t.variants import VARIANTS, Variant, find_variant, variant_of
-from keras_t2t.weights import load_checkpoint
-from keras_t2t.weights.architecture import infer_architecture
-from keras_t2t.weights.pretrained import load_pretrained
-from keras_t2t.weights.reading import read_checkpoint
+from keras_t2t.registry import pretrained_weights_of
+from keras_t2t.variants import VARIANTS, Variant, find_variant
+from keras_t2t.weights.initial import InitialWeights
 
 POOLINGS = (None, "avg", "max", "token")
 
@@ -41,19 +35,18 @@ def T2TViT(
     dtype: Any = None,
 ) -> keras.Model:
     config = config if isinstance(config, T2TConfig) else find_variant(config).config
-    variant = variant_of(config)
-    pretrained = _find_pretrained(weights, variant)
+    initial = InitialWeights(config, weights)
+    pretrained = initial.pretrained
     classes = (pretrained.classes if pretrained else 1000) if classes is None else classes
     _check_arguments(include_top, weights, pretrained, pooling, classes, classifier_activation)
-    start = _WeightsFile(config, weights, pretrained)
-    preprocessing = preprocessing or start.preprocessing
-    images = _image_input(config, include_top, pretrained, start.image_size, input_tensor, input_shape)
+    preprocessing = preprocessing or initial.preprocessing
+    images = _image_input(config, include_top, initial, input_tensor, input_shape)
     size = images.shape[1:3]
     if None not in size:
         preprocessing = dataclasses.replace(preprocessing, image_size=tuple(size))
     x = normalize(images, preprocessing, include_preprocessing, dtype)
     class_token_only = include_top or pooling == "token"
-    x, grid = encode(x, config, position_grid=start.position_grid(size), class_token_only=class_token_only, dtype=dtype)
+    x, grid = encode(x, config, position_grid=initial.position_grid(size), class_token_only=class_token_only, dtype=dtype)
     if include_top or pooling == "token":
         x = keras.layers.Flatten("channels_last", name=parts.TOKEN_POOL, dtype=dtype)(x)
     else:
@@ -63,10 +56,7 @@ def T2TViT(
         x = classify(x, classes, classifier_activation, labels, dtype)
     inputs = [images] if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
     model = keras.Model(inputs[0] if len(inputs) == 1 else inputs, x, name=name)
-    if pretrained:
-        load_pretrained(model, pretrained)
-    elif weights is not None:
-        load_checkpoint(model, weights)
+    initial.load(model)
     return model
 
 
@@ -203,81 +193,6 @@ ViTSmall16 = _constructor("vit_small_16")
 T2TViTTiny32 = _constructor("t2t_vit_tiny_32")
 
 
-def default_preprocessing(config: T2TConfig | str, weights: str | os.PathLike | None = None) -> Preprocessing:
-    """Returns the default preprocessing of a model that is initialized with `weights`.
-
-    Args:
-        config: A `keras_t2t.T2TConfig`, or the name of a variant.
-        weights: Same as in `keras_t2t.T2TViT`.
-
-    Raises:
-        ValueError: If there is no such variant, or if `weights` is neither the name of its pretrained weights nor a file.
-    """
-    config = config if isinstance(config, T2TConfig) else find_variant(config).config
-    return _WeightsFile(config, weights, _find_pretrained(weights, variant_of(config))).preprocessing
-
-
-def _find_pretrained(weights: Any, variant: str | None) -> PretrainedWeights | None:
-    """Returns the pretrained weights called `weights`, or `None` if `weights` is `None` or the path of a file."""
-    known = pretrained_weights_of(variant)
-    if weights is None or (isinstance(weights, (str, os.PathLike)) and weights not in known and os.path.isfile(weights)):
-        return None
-    if not isinstance(weights, str) or weights not in known:
-        is_path = isinstance(weights, (str, os.PathLike)) and (os.path.dirname(weights) or os.path.splitext(weights)[1])
-        missing = f"There is no file {weights}. " if is_path and not os.path.exists(weights) else ""
-        names = "".join(f"{name!r} ({'shipped' if entry.path else 'published'}), " for name, entry in known.items())
-        raise ValueError(
-            f"{missing}The `weights` argument should be either `None` (random initialization), {names}or the path to the "
-            "weights file to be loaded. "
-            f"Received: weights={weights}{did_you_mean(weights, known) or did_you_mean_file(str(weights))}"
-        )
-    return known[weights]
-
-
-class _WeightsFile:
-    """What the initial weights of a model tell about its images. They can be pretrained weights, a file, or `None`."""
-
-    def __init__(self, config, weights, pretrained):
-        self._config, self._weights, self._pretrained = config, weights, pretrained
-        name = variant_of(config)
-        self._variant = None if name is None else find_variant(name)
-
-    @functools.cached_property
-    def _checkpoint(self):
-        if self._weights is None or self._pretrained:
-            return None
-        try:
-            return read_checkpoint(self._weights)
-        except CheckpointError:
-            return None  # `load_checkpoint` reports the error later
-
-    @property
-    def image_size(self) -> int:
-        """Default height and width of the images."""
-        if self._pretrained:
-            return self._pretrained.image_size
-        return self._variant.image_size if self._variant else 224
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """Default preprocessing of the images."""
-        if self._pretrained:
-            return self._pretrained.preprocessing
-        if str(self._weights).endswith(".keras") and self._checkpoint and self._checkpoint.preprocessing:
-            return self._checkpoint.preprocessing
-        if self._variant:
-            return Preprocessing(image_size=(self.image_size,) * 2, crop_fraction=self._variant.crop_fraction)
-        return Preprocessing()
-
-    def position_grid(self, size: tuple[int | None, int | None]) -> tuple[int, int]:
-        """Returns the token grid `(h, w)` of the position table. For unknown `size`, it is that of the table in the weights."""
-        if self._checkpoint and None in size:
-            with contextlib.suppress(CheckpointError):  # `load_checkpoint` reports the error later
-                return self._checkpoint.position_grid or infer_architecture(self._checkpoint.arrays, self._config).position_grid
-        height, width = (side or self.image_size for side in size)
-        return token_grid(self._config.soft_splits, height, width)
-
-
 def _pool(features, pooling, dtype):
     """Pools a feature map `(B, h, w, D)`, or returns it unchanged if `pooling` is `None`."""
     if pooling == "avg":
@@ -311,8 +226,9 @@ def _check_arguments(include_top, weights, pretrained, pooling, classes, classif
         )
 
 
-def _image_input(config, include_top, pretrained, image_size, input_tensor, input_shape):
+def _image_input(config, include_top, initial, input_tensor, input_shape):
     """Returns the symbolic image input, after checking its shape against the other arguments."""
+    pretrained = initial.pretrained
     if input_tensor is not None:
         if not keras.backend.is_keras_tensor(input_tensor):
             raise ValueError(f"`input_tensor` should be a Keras tensor. Received: {input_tensor!r}")
@@ -322,7 +238,7 @@ def _image_input(config, include_top, pretrained, image_size, input_tensor, inpu
                 f"Received: input_shape={input_shape}, input_tensor.shape={input_tensor.shape}"
             )
         input_shape = tuple(input_tensor.shape[1:])
-    default = (image_size, image_size, 3)
+    default = (initial.image_size, initial.image_size, 3)
     if input_shape is None:
         input_shape = default if include_top else (None, None, 3)
     is_shape = isinstance(input_shape, (tuple, list)) and all(size is None or is_count(size) for size in input_shape)

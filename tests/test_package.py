@@ -30,6 +30,7 @@ LAYERS = [
     "strategies",
     "preprocessing",
     "recipes",
+    "run_files",
     "assets",
     "registry",
     "runtime",

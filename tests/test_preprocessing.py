@@ -73,10 +73,19 @@ def from_file(model, tmp_path):
     return keras_t2t.T2TViT(config, weights=tmp_path / "model.keras", input_shape=(31, 46, 3), classes=4)
 
 
+def from_best_weights(model, tmp_path):
+    """The best weights of a training run, which are next to its model."""
+    model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "best.weights.h5")
+    config = keras_t2t.config_of(model)
+    return keras_t2t.T2TViT(config, weights=tmp_path / "best.weights.h5", input_shape=(31, 46, 3), classes=4)
+
+
 WAYS = {
     "built": lambda model, _: model,
     "saved": saved,
     "loaded from a file of weights": from_file,
+    "loaded from the best weights of a run": from_best_weights,
     "cloned": lambda model, _: keras.models.clone_model(model),
     "with a new head": lambda model, _: keras_t2t.replace_head(model, ["a", "b"]),
     "optimized": lambda model, _: keras_t2t.optimize_for_inference(model),
@@ -194,7 +203,7 @@ def test_pretrained_weights(weights, picture, monkeypatch):
         std=CIFAR_STD if cifar else IMAGENET_STD,
     )
     assert weights.preprocessing == expected
-    monkeypatch.setattr("keras_t2t.applications.load_pretrained", lambda model, weights: None)
+    monkeypatch.setattr("keras_t2t.weights.initial.load_pretrained", lambda model, weights: None)
     monkeypatch.setattr("keras_t2t.applications.encode", shallow_encode)
     check(CONSTRUCTORS[weights.variant](weights=weights.name), picture, expected)
 

@@ -94,7 +94,7 @@ def open_model(name: str, *, num_heads: int | None = None) -> "keras.Model":
         num_heads: Number of attention heads for a checkpoint of a model that is not a variant.
 
     Raises:
-        ValueError: If there is no such model, if it is an exported file, or if `num_heads` is given for a `.keras` file.
+        ValueError: If there is no such model, if it is an exported file, or if `num_heads` is given for a complete model.
     """
     import keras
 
@@ -104,15 +104,15 @@ def open_model(name: str, *, num_heads: int | None = None) -> "keras.Model":
     path = model_file(name)
     if path is None:
         return _open_variant(name)
-    if _is_of_run(path):
-        model = keras.saving.load_model(path.parent / run_files.MODEL, compile=False)
-        model.load_weights(path)
-        return model
-    if path.suffix != ".keras":
+    complete = run_files.complete_model(path)
+    if complete is None:
         return open_checkpoint(path, num_heads=num_heads)
     if num_heads:
-        raise ValueError(f"--num-heads applies only to checkpoints; {path} already contains a complete model")
-    return keras.saving.load_model(path, compile=False)
+        raise ValueError(f"--num-heads applies only to checkpoints; {complete} already contains a complete model")
+    model = keras.saving.load_model(complete, compile=False)
+    if complete != path:
+        model.load_weights(path)
+    return model
 
 
 def open_runtime(name: str) -> "Runtime":
@@ -198,7 +198,7 @@ def _open_variant(name):
     variant, weights = _split(name)
     if weights in pretrained_weights_of(variant):
         return T2TViT(variant, weights=weights, name=variant)
-    if weights and (weights.endswith(".keras") or _is_of_run(pathlib.Path(weights))):  # has its own preprocessing and head
+    if weights and run_files.complete_model(weights):  # has its own preprocessing and head
         model = open_model(weights)
         if (found := variant_of(config_of(model))) != variant:
             raise ValueError(f"Expected a model of the variant {variant} after the colon; {weights} is a model of {found}")
@@ -207,11 +207,6 @@ def _open_variant(name):
         return open_checkpoint(weights, VARIANTS[variant].config)
     print(f"{variant} has random weights", file=sys.stderr)
     return T2TViT(variant, name=variant)
-
-
-def _is_of_run(path):
-    """Returns whether a file has the weights of a training run that also wrote its model."""
-    return path.name == run_files.BEST_WEIGHTS and (path.parent / run_files.MODEL).is_file()
 
 
 def _split(name):

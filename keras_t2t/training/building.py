@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_t2t.applications import T2TViT, default_preprocessing
+from keras_t2t.applications import T2TViT
 from keras_t2t.layers import ClassToken, EncoderBlock, FastLayerNorm, PositionEmbedding
 from keras_t2t.models import replace_head
 from keras_t2t.models.graph import layers_of
@@ -16,6 +16,7 @@ from keras_t2t.recipes import Recipe
 from keras_t2t.studies.references import REFERENCES, reference_backbone
 from keras_t2t.training.optimizers import make_optimizer, make_schedule
 from keras_t2t.variants import find_variant
+from keras_t2t.weights.initial import InitialWeights
 
 
 def build_model(
@@ -61,7 +62,9 @@ def build_model(
 
 def evaluation_preprocessing(recipe: Recipe, weights: str | os.PathLike | None = None) -> Preprocessing:
     """Returns how images are prepared for a trained model. The mean and std are those of `weights` if the recipe has none."""
-    initial = Preprocessing() if recipe.model in REFERENCES else default_preprocessing(recipe.model, weights)
+    initial = Preprocessing()
+    if recipe.model not in REFERENCES:
+        initial = InitialWeights(find_variant(recipe.model).config, weights).preprocessing
     return Preprocessing(
         image_size=(recipe.image_size, recipe.image_size),
         crop_fraction=recipe.eval_crop_fraction,
