@@ -74,16 +74,16 @@ def check_settings(
         raise ValueError(
             f"Expected calibration=IMAGES if and only if quantize='full_int8'; received: {received} and quantize={quantize!r}"
         )
-    if batch_size != 1 and (format != "tflite" or not (batch_size is None or is_count(batch_size))):
+    if batch_size != 1 and format != "tflite":
         raise ValueError(
-            "Expected batch_size to be a positive integer or None, and 1 unless the format is tflite; "
-            f"received: batch_size={batch_size!r} and the format {format}"
+            f"Expected batch_size to be given only for tflite; received: batch_size={batch_size!r} and the format {format}"
         )
-    if opset != DEFAULT_OPSET and (format != "onnx" or not is_count(opset) or opset < MIN_OPSET):
-        raise ValueError(
-            f"Expected opset to be at least {MIN_OPSET}, and {DEFAULT_OPSET} unless the format is onnx; "
-            f"received: opset={opset!r} and the format {format}"
-        )
+    if not (batch_size is None or is_count(batch_size)):
+        raise ValueError(f"Expected batch_size to be a positive integer or None; received: batch_size={batch_size!r}")
+    if opset != DEFAULT_OPSET and format != "onnx":
+        raise ValueError(f"Expected opset to be given only for onnx; received: opset={opset!r} and the format {format}")
+    if not is_count(opset) or opset < MIN_OPSET:
+        raise ValueError(f"Expected opset to be at least {MIN_OPSET}; received: opset={opset!r}")
     if input_dtype not in INPUT_DTYPES:
         raise ValueError(f"Expected input_dtype to be one of {', '.join(INPUT_DTYPES)}; received: input_dtype={input_dtype!r}")
     for package in PACKAGES[format]:

@@ -326,10 +326,22 @@ print(json.dumps(outputs["scores"].numpy().tolist()))
             ValueError,
             "only if quantize='full_int8'; received: calibration images",
         ),
-        ({"path": "model.onnx", "batch_size": 3}, ValueError, "1 unless the format is tflite; received: batch_size=3"),
-        ({"path": "model.onnx", "batch_size": None}, ValueError, "1 unless the format is tflite; received: batch_size=None"),
-        ({"path": "model.onnx", "opset": 12}, ValueError, "opset to be at least 13.*received: opset=12 and the format onnx"),
-        ({"path": "model.tflite", "opset": 13}, ValueError, "20 unless the format is onnx; received: opset=13"),
+        (
+            {"path": "model.onnx", "batch_size": 3},
+            ValueError,
+            "Expected batch_size to be given only for tflite; received: batch_size=3 and the format onnx",
+        ),
+        (
+            {"path": "model.onnx", "batch_size": None},
+            ValueError,
+            "Expected batch_size to be given only for tflite; received: batch_size=None",
+        ),
+        ({"path": "model.onnx", "opset": 12}, ValueError, "Expected opset to be at least 13; received: opset=12"),
+        (
+            {"path": "model.tflite", "opset": 13},
+            ValueError,
+            "Expected opset to be given only for onnx; received: opset=13 and the format tflite",
+        ),
         (
             {"path": "model.onnx", "input_dtype": "int32"},
             ValueError,
