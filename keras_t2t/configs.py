@@ -6,7 +6,6 @@ section 3.2 (the design studies), and `models/t2t_vit*.py` and `models/vit.py` i
 """
 
 import dataclasses
-import itertools
 import math
 import numbers
 from collections.abc import Sequence
@@ -118,13 +117,19 @@ class T2TConfig:
         return self.depth if isinstance(self.depth, tuple) else (self.depth,)
 
     @property
+    def transition_widths(self) -> tuple[tuple[int, int], ...]:
+        """Widths before and after each transition between two groups, which halves the width."""
+        widths, width = [], self.embed_dim
+        for depth in self.group_depths[:-1]:
+            before = width + depth * (self.growth or 0)
+            width = before // 2
+            widths.append((before, width))
+        return tuple(widths)
+
+    @property
     def group_widths(self) -> tuple[int, ...]:
-        """Width at the start of each group. The transition between two groups halves the width."""
-
-        def after_transition(width, depth):
-            return (width + depth * (self.growth or 0)) // 2
-
-        return tuple(itertools.accumulate(self.group_depths[:-1], after_transition, initial=self.embed_dim))
+        """Width at the start of each group."""
+        return self.embed_dim, *(width for _, width in self.transition_widths)
 
     @property
     def block_widths(self) -> tuple[int, ...]:

@@ -99,10 +99,9 @@ def matrix_products(
     stages = {parts.TOKENS_TO_TOKEN: module_products(config, image_size, channels)}
     rows, columns = token_grid(config.soft_splits, *image_size)
     tokens, block = 1 + rows * columns, 0
-    for group, (width, depth) in enumerate(zip(config.group_widths, config.group_depths, strict=True)):
+    for group, depth in enumerate(config.group_depths):
         if group:
-            previous = config.group_widths[group - 1] + config.group_depths[group - 1] * (config.growth or 0)
-            stages[parts.transition_name(group - 1)] = [Product(tokens, previous, width)]
+            stages[parts.transition_name(group - 1)] = [Product(tokens, *config.transition_widths[group - 1])]
         for _ in range(depth):
             is_last = block == len(config.block_widths) - 1
             queries = 1 if class_token_only and is_last else tokens

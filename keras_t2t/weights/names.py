@@ -200,9 +200,8 @@ def _encoder(config):
     rows, block, widths = [], 0, iter(config.block_widths)
     for group, depth in enumerate(config.group_depths):
         if group:
-            width = config.group_widths[group - 1] + config.group_depths[group - 1] * config.growth
             source = f"blocks.{block + group - 1}.linear"
-            rows += _dense(source, parts.transition_name(group - 1), width, config.group_widths[group])
+            rows += _dense(source, parts.transition_name(group - 1), *config.transition_widths[group - 1])
         for _ in range(depth):
             rows += _block(config, f"blocks.{block + group}", parts.block_name(block), next(widths))
             block += 1
