@@ -80,7 +80,7 @@ class T2TConfig:
         check_value(self.block in BLOCKS, "block", f"one of {BLOCKS}", self.block)
         for name in ("token_dim", "embed_dim", "num_heads"):
             check_value(is_count(getattr(self, name)), name, "a positive integer", getattr(self, name))
-            object.__setattr__(self, name, int(getattr(self, name)))  # model files cannot store numpy integers
+            object.__setattr__(self, name, int(getattr(self, name)))  # model files cannot store NumPy numbers
         if self.block == "dense":
             depths = _as_tuple(self.depth)
             object.__setattr__(self, "depth", depths)
@@ -96,20 +96,22 @@ class T2TConfig:
         for name in ("mlp_ratio", "norm_epsilon"):
             value = getattr(self, name)
             check_value(_is_number(value) and value > 0, name, "a positive number", value)
+            object.__setattr__(self, name, float(value))
         for name in ("token_drop_rate", "drop_rate", "attention_drop_rate", "drop_path_rate"):
             check_value(is_rate(getattr(self, name)), name, "a rate in [0, 1)", getattr(self, name))
+            object.__setattr__(self, name, float(getattr(self, name)))
         self._check_widths()
 
     def _check_widths(self):
         widths = sorted(set(self.block_widths))
         divides = all(width % self.num_heads == 0 for width in widths)
         check_value(divides, "num_heads", f"a divisor of the width of every block, {widths}", self.num_heads)
-        has_hidden = int(widths[0] * self.mlp_ratio) >= 1
+        has_hidden = mlp_width(widths[0], self.mlp_ratio) >= 1
         check_value(has_hidden, "mlp_ratio", "a number that gives the MLPs at least one hidden channel", self.mlp_ratio)
         if self.block == "ghost":
             check_value(self.embed_dim % 2 == 0, "embed_dim", "an even number with block='ghost'", self.embed_dim)
             expected = "a number that makes the hidden width of the MLP divisible by 3 with block='ghost'"
-            check_value(int(self.embed_dim * self.mlp_ratio) % 3 == 0, "mlp_ratio", expected, self.mlp_ratio)
+            check_value(mlp_width(self.embed_dim, self.mlp_ratio) % 3 == 0, "mlp_ratio", expected, self.mlp_ratio)
 
     @property
     def group_depths(self) -> tuple[int, ...]:
@@ -142,6 +144,21 @@ class T2TConfig:
     def feature_dim(self) -> int:
         """Width of the output tokens of the last block."""
         return self.block_widths[-1] + (self.growth or 0)
+
+
+def mlp_width(width: int, mlp_ratio: float) -> int:
+    """Returns the number of hidden channels of an MLP, rounded down as in the reference implementation."""
+    return int(width * mlp_ratio)
+
+
+def squeezed_width(width: int) -> int:
+    """Returns the number of hidden channels of a squeeze-and-excite layer."""
+    return max(width // SQUEEZE_REDUCTION, 1)
+
+
+def random_feature_count(token_dim: int) -> int:
+    """Returns the number of random features of a performer."""
+    return max(token_dim // 2, 1)
 
 
 @overload
@@ -204,7 +221,23 @@ def check_soft_splits(value: Any) -> tuple[tuple[int, int, int], ...]:
         for split in splits
     )
     check_value(valid, "soft_splits", expected, value)
-    return splits
+    return tuple((int(kernel), int(stride), int(padding)) for kernel, stride, padding in splits)
+
+
+def check_image_size(value: Any, *, may_be_unknown: bool = False) -> tuple:
+    """Returns `(height, width)` as a tuple of Python integers.
+
+    Args:
+        value: The value of an argument `image_size`.
+        may_be_unknown: Whether height and width may be `None`.
+
+    Raises:
+        ValueError: If it is not a height and a width.
+    """
+    size = _as_tuple(value)
+    valid = len(size) == 2 and all(is_count(side) or (may_be_unknown and side is None) for side in size)
+    check_value(valid, "image_size", "(height, width) in pixels", value)
+    return tuple(side if side is None else int(side) for side in size)
 
 
 def _as_tuple(value: Any) -> tuple:

@@ -75,9 +75,7 @@ def check_settings(
             f"Expected calibration=IMAGES if and only if quantize='full_int8'; received: {received} and quantize={quantize!r}"
         )
     if batch_size != 1 and format != "tflite":
-        raise ValueError(
-            f"Expected batch_size to be given only for tflite; received: batch_size={batch_size!r} and the format {format}"
-        )
+        raise ValueError(f"Expected batch_size to be given only for tflite; the format is {format}")
     if not (batch_size is None or is_count(batch_size)):
         raise ValueError(f"Expected batch_size to be a positive integer or None; received: batch_size={batch_size!r}")
     if opset != DEFAULT_OPSET and format != "onnx":
@@ -97,18 +95,27 @@ def check_destination(path: str | os.PathLike, force: bool) -> None:
     Raises:
         FileExistsError: If the path exists and `force` is `False`, or if it is a folder that is not a SavedModel.
         FileNotFoundError: If its folder does not exist.
+        ValueError: See `check_saved_model_path`.
         PermissionError: If its folder is not writable.
     """
     path = pathlib.Path(path)
     for file in files_of(path):
         if file.exists() and not force:
             raise FileExistsError(f"{file} already exists; replace it with force=True")
-    if path.is_dir() and not is_exported(path):
-        raise FileExistsError(f"The folder {path} is not a SavedModel, so it will not be replaced")
+        if file.is_dir() and not _is_saved_model(file):
+            raise FileExistsError(f"The folder {file} is not a SavedModel, so it will not be replaced")
+    if path.suffix.lower() not in EXTENSIONS:
+        check_saved_model_path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
         raise PermissionError(f"The folder {path.parent} is not writable")
+
+
+def check_saved_model_path(path: str | os.PathLike) -> None:
+    """Raises `ValueError` if TensorFlow cannot find the files of a SavedModel at a path, which it takes for a pattern."""
+    if set("[]*?") & set(str(path)):
+        raise ValueError(f"Expected the path of a SavedModel to have none of the characters [ ] * ?; received: {path}")
 
 
 def missing_package(package: str) -> ImportError:
@@ -120,7 +127,11 @@ def missing_package(package: str) -> ImportError:
 def is_exported(path: str | os.PathLike) -> bool:
     """Returns whether a path has the extension of an exported file, or is the folder of a SavedModel."""
     path = pathlib.Path(path)
-    return path.suffix.lower() in EXTENSIONS or (path / "saved_model.pb").is_file()
+    return path.suffix.lower() in EXTENSIONS or _is_saved_model(path)
+
+
+def _is_saved_model(folder):
+    return (folder / "saved_model.pb").is_file()
 
 
 def files_of(path: str | os.PathLike) -> list[pathlib.Path]:

@@ -15,12 +15,14 @@ def import_extra(module: str, need: str, extra: str) -> Any:
         extra: The extra of this package that installs it.
 
     Raises:
-        ImportError: If the module is not installed. The message says how to install it.
+        ImportError: If the module is not installed or cannot be imported. The message says how to install it, or why.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(f'{need}: pip install "keras-t2t[{extra}]"') from error
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            raise ImportError(f'{need}: pip install "keras-t2t[{extra}]"') from error
+        raise ImportError(f"{need}, which is installed but cannot be imported: {error}") from error
 
 
 def read_yaml(path: str | os.PathLike) -> Any:
@@ -37,5 +39,5 @@ def read_yaml(path: str | os.PathLike) -> Any:
     yaml = import_extra("yaml", "Recipes need PyYAML", "train")
     try:
         return yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"Cannot read {path} as YAML: {' '.join(str(error).split())}") from error

@@ -17,6 +17,8 @@ H5_MODEL = "model_weights"
 
 WEIGHTS_IN_KERAS_FILE = "model.weights.h5"
 CONFIG_IN_KERAS_FILE = "config.json"
+CONFIG_IN_H5_FILE = "model_config"
+"""The attribute of a whole model in an `.h5` file that has its configuration."""
 
 
 def h5_group(class_name: str, index: int) -> str:
@@ -48,7 +50,12 @@ def run_graph(model: keras.Model, inputs: Any, call: Callable[..., Any]) -> Any:
 
     Returns:
         The output of the model. If there are several, they have the structure of the model's outputs.
+
+    Raises:
+        ValueError: If the model has another number of inputs.
     """
+    if len(keras.tree.flatten(inputs)) != len(_functional(model).inputs):
+        raise ValueError(f"Expected a model with one input; received: {model.name!r}, which has {len(model.inputs)}")
 
     def run(operation):
         if is_graph(operation):

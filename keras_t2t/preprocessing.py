@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
-from keras_t2t.configs import check_value, is_count
+from keras_t2t.configs import check_image_size, check_value
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -42,19 +42,16 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        size = tuple(self.image_size) if isinstance(self.image_size, Iterable) else ()
-        is_size = len(size) == 2 and all(map(is_count, size))
-        check_value(is_size, "image_size", "(height, width) in pixels", self.image_size)
-        size = tuple(map(int, size))
-        mean, std = (tuple(float(value) for value in values) for values in (self.mean, self.std))
-        for name, value in (("image_size", size), ("mean", mean), ("std", std)):
-            object.__setattr__(self, name, value)
         fraction = self.crop_fraction
         is_fraction = isinstance(fraction, numbers.Real) and 0 < fraction <= 1
         check_value(is_fraction, "crop_fraction", "a number in (0, 1]", fraction)
         check_value(self.interpolation in INTERPOLATIONS, "interpolation", f"one of {INTERPOLATIONS}", self.interpolation)
-        check_value(bool(mean) and all(map(math.isfinite, mean)), "mean", "a number for each channel", mean)
-        check_value(len(std) == len(mean) and min(std) > 0, "std", "a positive number for each channel", std)
+        mean, std = _as_floats(self.mean), _as_floats(self.std)
+        check_value(bool(mean), "mean", "a number for each channel", self.mean)
+        check_value(len(std) == len(mean) and min(std) > 0, "std", "a positive number for each channel", self.std)
+        size = check_image_size(self.image_size)
+        for name, value in (("image_size", size), ("crop_fraction", float(fraction)), ("mean", mean), ("std", std)):
+            object.__setattr__(self, name, value)
 
     @property
     def channels(self) -> int:
@@ -76,6 +73,13 @@ class Preprocessing:
         if channels == self.channels:
             return self
         return dataclasses.replace(self, mean=(0.5,) * channels, std=(0.5,) * channels)
+
+
+def _as_floats(values):
+    """Returns finite numbers as Python floats, or an empty tuple if `values` is anything else."""
+    values = tuple(values) if isinstance(values, Iterable) else ()
+    valid = all(isinstance(value, numbers.Real) and math.isfinite(value) for value in values)
+    return tuple(map(float, values)) if valid else ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

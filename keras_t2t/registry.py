@@ -52,7 +52,7 @@ class PretrainedWeights:
     @property
     def classes(self) -> int:
         """Number of classes of the head."""
-        return {"imagenet": 1000, "cifar10": 10, "cifar100": 100}[self.dataset]
+        return len(assets.class_names(self.dataset))
 
     @property
     def image_size(self) -> int:

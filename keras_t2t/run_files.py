@@ -8,20 +8,12 @@ from collections.abc import Iterator
 RECIPE = "recipe.yaml"
 DATA = "data.yaml"
 MODEL = "model.keras"
-BEST_WEIGHTS = "best.weights.h5"
+BEST = "best.keras"
 LOG = "log.csv"
 CURVES = "curves.png"
-
-
-def complete_model(weights: str | os.PathLike) -> pathlib.Path | None:
-    """Returns the `.keras` file that has the complete model of a file of weights, or `None` if it is not known.
-
-    That is the file itself, or the model next to the best weights of a training run.
-    """
-    path = pathlib.Path(weights)
-    if path.name == BEST_WEIGHTS and (path.parent / MODEL).is_file():
-        return path.parent / MODEL
-    return path if path.suffix == ".keras" else None
+CARD = "README.md"
+CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
 
 
 @contextlib.contextmanager

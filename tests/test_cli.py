@@ -257,10 +257,11 @@ def test_train_then_evaluate(run, tmp_path, monkeypatch):
     accuracy = (model.predict(images, verbose=0).argmax(1) == sources["train"].labels).mean()
     assert f"top-1 {accuracy:.4f}; 10 images in train\n" in output
     assert (tmp_path / "confusion.png").stat().st_size > 5000
-    model.load_weights("run/best.weights.h5")
+    model = keras.models.load_model("run/best.keras")
     predicted = model.predict(images, verbose=0).argmax(1)
-    for name in ("run/best.weights.h5", "micro:run/best.weights.h5"):
+    for name in ("run/best.keras", "micro:run/best.keras"):
         status, output, error = run("evaluate", name, "--data", "colors", "--split", "train")
+        assert "Using the training images of run\n" in output
         assert f"top-1 {(predicted == sources['train'].labels).mean():.4f}; 10 images in train\n" in output, error
     assert run("evaluate", "run/model.keras", "--data", "colors", "--split", "test")[2] == (
         "Error: Expected --split to be one of train, val; received: 'test'\n"
@@ -268,6 +269,10 @@ def test_train_then_evaluate(run, tmp_path, monkeypatch):
     shutil.copy(sources["train"].images[0], tmp_path / "colors" / "blue" / "new.png")
     output = run("evaluate", "run", "--data", "colors")[1]
     assert "Note: run held out different images, so val may include training images\n" in output
+    data = (tmp_path / "run" / "data.yaml").read_text()
+    (tmp_path / "run" / "data.yaml").write_text(re.sub("val_checksum: .*", "val_checksum: null", data))
+    output = run("evaluate", "run", "--data", "colors")[1]
+    assert "Note: run does not say which images it held out, so val may include training images\n" in output
     (tmp_path / "colors" / "blue").rename(tmp_path / "colors" / "azure")
     _, output, _ = run("evaluate", "run/model.keras", "--data", "colors")
     assert "Note: the model has the classes blue, red, and the data has azure, red. Matching them by index\n" in output
@@ -329,3 +334,20 @@ def test_a_study_holds_out_what_its_recipe_says(run, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_t2t.training.run_study", lambda study, sources, *_: sizes.append(len(sources["val"])))
     run("study", "study.yaml", "--data", "colors", "--output", "out")
     assert sizes == [6]  # three of the six images of each class
+
+
+@keras.saving.register_keras_serializable("mine")
+class Mine(keras.layers.Layer):
+    def call(self, x):
+        return x
+
+
+def test_a_file_with_a_layer_that_is_not_registered(run, photo, monkeypatch):
+    model = keras_t2t.T2TViTTiny32(weights=None)
+    keras.Model(model.input, Mine()(model.output)).save("mine.keras")
+    monkeypatch.delitem(keras.saving.get_custom_objects(), "mine>Mine")
+    monkeypatch.delattr(sys.modules[__name__], "Mine")
+    error = run("predict", "mine.keras", photo)[2]
+    assert re.search(
+        r"^Error: Cannot open mine\.keras: Could not locate class 'Mine'\. Open models with layers of your own", error
+    )

@@ -71,6 +71,16 @@ def test_cost_of_a_model_inside_another_one(run, flowers):
     assert f"{macs / 1e9:.3f} G multiply-accumulates for a 46x61 image" in output and "ms per image" in output
 
 
+def test_latency_at_another_size_of_a_model_that_the_constructors_do_not_build(run, flowers):
+    hidden = keras.layers.Dense(5)(flowers.get_layer("token_pool").output)
+    keras.Model(flowers.input, keras.layers.Dense(3)(hidden)).save("deep.keras")
+    error = run("cost", "deep.keras", "--size", "46x61", "--latency")[2]
+    assert error.startswith(
+        "Error: Cannot measure --latency at another --size: this model has layers that the constructors do not"
+    )
+    assert "ms per image" in run("cost", "deep.keras", "--latency")[1]
+
+
 def test_cost_of_a_published_variant(run):
     status, output, error = run("cost", "t2t_vit_t_14")
     assert status == 0 and "t2t_vit_t_14 has random weights" in error

@@ -117,7 +117,7 @@ def test_predict_normalizes_images_for_a_model_that_does_not(run, photo):
         ),
         (
             ("--output", "x.onnx", "--batch-size", 3),
-            "Expected --batch-size to be given only for tflite; received: --batch-size 3 and the format onnx",
+            "Expected --batch-size to be given only for tflite; the format is onnx",
         ),
         (("--output", "x.tflite", "--tolerance", 1e-12), "by .* of the largest logit, more than the tolerance of 1.0e-12"),
     ],

@@ -259,6 +259,15 @@ def test_adapters_say_what_to_install(module, missing, message):
     assert result.stderr.strip().endswith(f"ImportError: {message}")
 
 
+def test_a_package_that_is_installed_but_broken(tmp_path, monkeypatch):
+    """Its own message is shown, instead of advice to install it."""
+    (tmp_path / "broken.py").write_text("import a_package_that_is_missing")
+    monkeypatch.syspath_prepend(tmp_path)
+    message = "^X needs broken, which is installed but cannot be imported: No module named 'a_package_that_is_missing'$"
+    with pytest.raises(ImportError, match=message):
+        keras_t2t.extras.import_extra("broken", "X needs broken", "train")
+
+
 def test_extras_install_together():
     subprocess.run([sys.executable, "-m", "pip", "check"], check=True)
 

@@ -73,19 +73,17 @@ def from_file(model, tmp_path):
     return keras_t2t.T2TViT(config, weights=tmp_path / "model.keras", input_shape=(31, 46, 3), classes=4)
 
 
-def from_best_weights(model, tmp_path):
-    """The best weights of a training run, which are next to its model."""
-    model.save(tmp_path / "model.keras")
-    model.save_weights(tmp_path / "best.weights.h5")
+def from_h5_file(model, tmp_path):
+    model.save(tmp_path / "model.h5")
     config = keras_t2t.config_of(model)
-    return keras_t2t.T2TViT(config, weights=tmp_path / "best.weights.h5", input_shape=(31, 46, 3), classes=4)
+    return keras_t2t.T2TViT(config, weights=tmp_path / "model.h5", input_shape=(31, 46, 3), classes=4)
 
 
 WAYS = {
     "built": lambda model, _: model,
     "saved": saved,
     "loaded from a file of weights": from_file,
-    "loaded from the best weights of a run": from_best_weights,
+    "loaded from an HDF5 file of weights": from_h5_file,
     "cloned": lambda model, _: keras.models.clone_model(model),
     "with a new head": lambda model, _: keras_t2t.replace_head(model, ["a", "b"]),
     "optimized": lambda model, _: keras_t2t.optimize_for_inference(model),
@@ -116,10 +114,18 @@ def test_without_preprocessing_inside(picture, tmp_path):
 
 
 MEAN, VARIANCE = np.multiply(255, ODD.mean), np.square(np.multiply(255, ODD.std))
+
+
+class Standardize(keras.layers.Layer):
+    def call(self, images):
+        return (images - MEAN.astype("float32")) / np.sqrt(VARIANCE).astype("float32")
+
+
 SCALINGS = {
+    "own layer": Standardize(),
     "Normalization": keras.layers.Normalization(mean=MEAN, variance=VARIANCE),
     "Lambda": keras.layers.Lambda(lambda x: (x - MEAN) / VARIANCE**0.5),
-    "TrueDivide": lambda x: (x - MEAN.astype("float32")) / np.sqrt(VARIANCE).astype("float32"),
+    "operations": lambda x: (x - MEAN.astype("float32")) / np.sqrt(VARIANCE).astype("float32"),
 }
 
 
@@ -138,9 +144,26 @@ def test_images_are_scaled_by_another_layer(kind, picture):
 def test_models_that_scale_their_images_twice_are_refused(layer, picture):
     images = keras.Input((31, 46, 3))
     model = keras.Model(images, keras.Sequential([layer, small_model()])(images))
-    message = f"Expected a model that scales its images once. .*<{type(layer).__name__} .* and again in <ImageNormalization"
+    message = "Expected a model that scales its images once. The images of .* are scaled before they reach <ImageNormalization"
     with pytest.raises(ValueError, match=message):
         keras_t2t.predict_images(model, [picture])
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_layers_that_only_move_pixels_do_not_count(enabled):
+    images, model = keras.Input((62, 92, 3)), small_model(include_preprocessing=enabled)
+    moved = keras.layers.Lambda(lambda x: keras.ops.flip(keras.ops.image.resize(x, (31, 46)), 1))(images)
+    assert spec_of(keras.Model(images, model(moved))).normalizes is enabled
+
+
+def test_models_that_do_not_take_one_image():
+    model, second, flat = small_model(), keras.Input((7,), name="second"), keras.Input((31, 138))
+    two = keras.Model([model.input, second], keras.layers.Concatenate()([model.output, second]), name="two")
+    reshaped = keras.Model(flat, model(keras.layers.Reshape((31, 46, 3))(flat)), name="reshaped")
+    for wrong, shapes in ((two, r"\(None, 31, 46, 3\), \(None, 7\)"), (reshaped, r"\(None, 31, 138\)")):
+        for function in (keras_t2t.preprocessing_of, spec_of, lambda model: keras_t2t.replace_head(model, 3)):
+            with pytest.raises(ValueError, match=f"one input, for images of .*; received: '{wrong.name}' with .* {shapes}$"):
+                function(wrong)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +311,10 @@ def test_normalization_refuses_other_channels():
         ({"crop_fraction": 0}, r"crop_fraction: expected a number in \(0, 1\]; received: crop_fraction=0"),
         ({"crop_fraction": 1.1}, r"received: crop_fraction=1.1"),
         ({"interpolation": "cubic"}, r"interpolation: expected one of \('area', 'bicubic'.*received: interpolation='cubic'"),
-        ({"std": (1, 0, 1)}, r"std: expected a positive number for each channel; received: std=\(1.0, 0.0, 1.0\)"),
+        ({"std": (1, 0, 1)}, r"std: expected a positive number for each channel; received: std=\(1, 0, 1\)"),
+        ({"mean": 0.5}, r"mean: expected a number for each channel; received: mean=0\.5"),
+        ({"mean": (0.5, "a", 0.5)}, r"mean: expected a number for each channel; received: mean=\(0\.5, 'a'"),
+        ({"std": (0.2, float("nan"), 0.2)}, "std: expected a positive number for each channel; received: std=.*nan"),
         ({"std": (1, 1)}, "std: expected a positive number for each channel"),
         ({"mean": ()}, r"mean: expected a number for each channel; received: mean=\(\)"),
     ],
@@ -296,6 +322,14 @@ def test_normalization_refuses_other_channels():
 def test_invalid_records(arguments, message):
     with pytest.raises(ValueError, match=message):
         Preprocessing(**arguments)
+
+
+def test_numpy_numbers_can_be_stored():
+    preprocessing = Preprocessing(
+        image_size=np.array([31, 46]).tolist(), crop_fraction=np.float32(0.5), mean=np.float32([0.25]), std=np.float32([0.5])
+    )
+    spec = ModelSpec(preprocessing=preprocessing, normalizes=True, output="logits")
+    assert ModelSpec.from_json(spec.to_json()) == spec
 
 
 def test_specs_as_text():

@@ -79,6 +79,9 @@ def test_unknown_names_and_invalid_files(tmp_path):
         ValueError, match=r"one of the recipes imagenet_lite, .*, finetune, or a YAML file; received: 'imagenet21k'"
     ):
         load_recipe("imagenet21k")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"Cannot read .*binary\.yaml as YAML: 'utf-8' codec"):
+        load_recipe(tmp_path / "binary.yaml")
     (tmp_path / "x.yaml").write_text("- 1")
     with pytest.raises(ValueError, match=r"Expected a YAML mapping of setting names to values in .*x\.yaml"):
         load_recipe(tmp_path / "x.yaml")

@@ -63,7 +63,7 @@ def attention_maps(
     maps = defaultdict(list)
 
     def visit_module(module, pixels):
-        for name, weights in zip(stages, stage_weights(module, pixels, points), strict=True):
+        for name, weights in zip(stages, stage_weights(module, pixels, points, batch.shape[1:3]), strict=True):
             if name in layers:
                 maps[name].append(to_numpy(weights))
 
@@ -78,11 +78,23 @@ def attention_maps(
 
 
 def stage_weights(
-    module: TokensToToken, pixels: Any, points: Sequence[tuple[float, float]] | str | None = None
+    module: TokensToToken,
+    pixels: Any,
+    points: Sequence[tuple[float, float]] | str | None = None,
+    image_size: tuple[int, int] | None = None,
 ) -> Iterator[Any]:
-    """Yields the attention weights `(B, 1, n, N)` of each stage of the T2T module; see `attention_maps`."""
+    """Yields the attention weights `(B, 1, n, N)` of each stage of the T2T module; see `attention_maps`.
+
+    Args:
+        module: The T2T module.
+        pixels: Its input `(B, H, W, C)`.
+        points: Query positions in pixels of the image.
+        image_size: `(height, width)` of the image, if it was resized to `pixels`.
+    """
     size = pixels.shape[1:3]
-    queries_at = _check_points(points, size)
+    queries_at = _check_points(points, image_size or size)
+    if queries_at is not None and image_size:
+        queries_at = (np.array(queries_at) * size / image_size).tolist()
     inputs = [pixels, *module.stage_maps(pixels)]
     for i in range(len(stage_names(module))):
         attention = module.attentions[i]

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from keras_t2t.configs import SQUEEZE_REDUCTION, T2TConfig, token_grid
+from keras_t2t.configs import T2TConfig, mlp_width, random_feature_count, squeezed_width, token_grid
 from keras_t2t.layers import EncoderBlock, TokensToToken
 from keras_t2t.models import parts
 
@@ -101,7 +101,8 @@ def matrix_products(
     tokens, block = 1 + rows * columns, 0
     for group, depth in enumerate(config.group_depths):
         if group:
-            stages[parts.transition_name(group - 1)] = [Product(tokens, *config.transition_widths[group - 1])]
+            before, after = config.transition_widths[group - 1]
+            stages[parts.transition_name(group - 1)] = [Product(tokens, before, after)]
         for _ in range(depth):
             is_last = block == len(config.block_widths) - 1
             queries = 1 if class_token_only and is_last else tokens
@@ -129,14 +130,14 @@ def module_products(module: T2TConfig | TokensToToken, image_size: tuple[int, in
 
 
 def _token_attention(config, tokens, window):
-    dim, features = config.token_dim, max(config.token_dim // 2, 1)
+    dim, features = config.token_dim, random_feature_count(config.token_dim)
     if config.token_attention == "convolution":
         return [Product(tokens, window, dim)]
     dense = [Product(tokens, window, 3 * dim)] + 3 * [Product(tokens, dim, dim)]  # qkv; projection and two layers of the MLP
     if config.token_attention == "transformer":
         return [*dense, Product(tokens, dim, tokens, True), Product(tokens, tokens, dim, True)]
     # Random features of keys and queries; keys with values; queries with the products of those.
-    performer = [(tokens, dim, features)] * 2 + [(features, tokens, dim), (tokens, features, dim)]
+    performer: list[tuple[int, int, int]] = [(tokens, dim, features)] * 2 + [(features, tokens, dim), (tokens, features, dim)]
     return dense + [Product(*sizes, True) for sizes in performer]
 
 
@@ -150,7 +151,7 @@ def block_products(block: T2TConfig | EncoderBlock, kind: str, tokens: int, quer
         queries: Number of tokens n whose output is computed.
         width: Width of the tokens.
     """
-    hidden, heads = int(width * block.mlp_ratio), block.num_heads
+    hidden, heads = mlp_width(width, block.mlp_ratio), block.num_heads
     # The gate of a squeeze-and-excite block depends on the mean over all tokens, so its attention needs all queries.
     attention_queries = tokens if kind == "squeeze_excite" else queries
     attention = [
@@ -167,7 +168,7 @@ def block_products(block: T2TConfig | EncoderBlock, kind: str, tokens: int, quer
         projections = [Product(1, width, width), Product(tokens, width, 2 * width)]
     products = [*projections, *attention, Product(queries, width, hidden), Product(queries, hidden, width)]
     if kind == "squeeze_excite":
-        squeezed = max(width // SQUEEZE_REDUCTION, 1)
+        squeezed = squeezed_width(width)
         return [*products, Product(1, width, squeezed), Product(1, squeezed, width)]
     growth = getattr(block, "growth", None)  # of densely connected blocks
     return [*products, Product(queries, width, growth)] if growth else products

@@ -14,7 +14,7 @@ from keras import ops
 from keras_t2t.keras_internals import call_for_inference, run_graph
 from keras_t2t.layers import EncoderBlock, TokensToToken
 from keras_t2t.layers.common import precise_dtype
-from keras_t2t.models.graph import blocks_of, find_head, tokens_to_token_of
+from keras_t2t.models.graph import blocks_of, find_head, input_of, tokens_to_token_of
 
 
 def stage_names(module: TokensToToken) -> list[str]:
@@ -80,8 +80,8 @@ def run_with_attention(
 
 def size_of_tokenized_images(model: keras.Model, images: Any) -> tuple[int, int]:
     """Returns the height and width of the images that the T2T module takes. A layer before it may have resized `images`."""
-    height, width = tokens_to_token_of(model).input.shape[1:3]
-    return (height or images.shape[1], width or images.shape[2])
+    pixels = input_of(tokens_to_token_of(model), model, ops.cast(images[:1], model.inputs[0].dtype))
+    return tuple(pixels.shape[1:3])
 
 
 def _run_block(block, tokens, offset):

@@ -129,15 +129,22 @@ def _cost_table(result):
 def _resized(model, shape):
     """Returns a model with the same layers for images `(H, W, C)`. Its random weights do not affect timing."""
     from keras_t2t.applications import T2TViT
+    from keras_t2t.layers import PositionEmbedding
     from keras_t2t.models import config_of
-    from keras_t2t.models.graph import tokens_to_token_of
+    from keras_t2t.models.graph import layers_of, tokens_to_token_of
+
+    def parameters(model):
+        return sum(layer.count_params() for layer in layers_of(model) if not isinstance(layer, PositionEmbedding))
 
     if all(size in (None, expected) for size, expected in zip(model.input_shape[1:], shape, strict=True)):
         return model
     classes = head_units(model)
     top = {"include_top": False} if classes is None else {"classes": classes}
     dtype = tokens_to_token_of(model).dtype_policy.name
-    return T2TViT(config_of(model), input_shape=shape, dtype=dtype, **top)
+    resized = T2TViT(config_of(model), input_shape=shape, dtype=dtype, **top)
+    if parameters(resized) != parameters(model):
+        raise ValueError("Cannot measure --latency at another --size: this model has layers that the constructors do not build")
+    return resized
 
 
 def _published(counts):

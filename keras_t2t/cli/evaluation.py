@@ -43,7 +43,7 @@ def evaluate_command(
     from keras_t2t.training.trainer import readable_source
 
     classifier = open_classifier(model)
-    run = _run_of(model_file(model))
+    run = _run_of(model)
     recipe = load_recipe(run / run_files.RECIPE) if run else Recipe()
     sources = open_data(data, data_dir, recipe.validation_fraction)
     if split not in sources:
@@ -51,10 +51,12 @@ def evaluate_command(
             f"Expected --split to be one of {', '.join(sources)}; received: {split!r}{did_you_mean(split, sources)}"
         )
     if run and split != "test":
-        if is_held_out(sources["val"], run) is False:
-            print(f"Note: {run} held out different images, so {split} may include training images")
-        else:
-            print(f"Using the {'held-out' if split == 'val' else 'training'} images of {run}")
+        notes = {
+            True: f"Using the {'held-out' if split == 'val' else 'training'} images of {run}",
+            False: f"Note: {run} held out different images, so {split} may include training images",
+            None: f"Note: {run} does not say which images it held out, so {split} may include training images",
+        }
+        print(notes[is_held_out(sources["val"], run)])
     source = readable_source(recipe, split, sources[split])
     names = classifier.spec.labels or source.classes
     if len(names) == len(source.classes) and set(names) != set(source.classes):
@@ -79,6 +81,8 @@ def _some(names):
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def _run_of(file):
+def _run_of(model):
     """Returns the output folder of the training run that wrote a model, or `None`."""
-    return file.parent if file and (file.parent / run_files.RECIPE).is_file() else None
+    file = model_file(model) or model.partition(":")[2]  # in VARIANT:FILE
+    folder = pathlib.Path(file).parent
+    return folder if file and pathlib.Path(file).exists() and (folder / run_files.RECIPE).is_file() else None

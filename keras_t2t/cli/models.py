@@ -94,7 +94,7 @@ def open_model(name: str, *, num_heads: int | None = None) -> "keras.Model":
         num_heads: Number of attention heads for a checkpoint of a model that is not a variant.
 
     Raises:
-        ValueError: If there is no such model, if it is an exported file, or if `num_heads` is given for a complete model.
+        ValueError: If there is no such model, if it is an exported file, or if `num_heads` is given for a `.keras` file.
     """
     import keras
 
@@ -104,15 +104,17 @@ def open_model(name: str, *, num_heads: int | None = None) -> "keras.Model":
     path = model_file(name)
     if path is None:
         return _open_variant(name)
-    complete = run_files.complete_model(path)
-    if complete is None:
+    if path.suffix != ".keras":
         return open_checkpoint(path, num_heads=num_heads)
     if num_heads:
-        raise ValueError(f"--num-heads applies only to checkpoints; {complete} already contains a complete model")
-    model = keras.saving.load_model(complete, compile=False)
-    if complete != path:
-        model.load_weights(path)
-    return model
+        raise ValueError(f"--num-heads applies only to checkpoints; {path} already contains a complete model")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except TypeError as error:  # a layer that is not registered
+        reason = str(error).partition(". ")[0]
+        raise ValueError(
+            f"Cannot open {path}: {reason}. Models with layers of your own can only be opened in Python"
+        ) from error
 
 
 def open_runtime(name: str) -> "Runtime":
@@ -173,11 +175,12 @@ def open_checkpoint(path: str | pathlib.Path, config: T2TConfig | None = None, n
         CheckpointError: If the checkpoint cannot be read or does not fit the model.
     """
     from keras_t2t.applications import T2TViT
-    from keras_t2t.weights import load_checkpoint
     from keras_t2t.weights.architecture import infer_architecture
+    from keras_t2t.weights.loading import assign
     from keras_t2t.weights.reading import read_checkpoint
 
-    fit = infer_architecture(read_checkpoint(path).arrays, config, num_heads)
+    checkpoint = read_checkpoint(path)
+    fit = infer_architecture(checkpoint.arrays, config, num_heads)
     top: dict = {"include_top": False, "pooling": "token"} if fit.classes is None else {"classes": fit.classes}
     name = variant_of(fit.config) or "t2t_vit"
     if config is None and num_heads is None:
@@ -186,8 +189,8 @@ def open_checkpoint(path: str | pathlib.Path, config: T2TConfig | None = None, n
             f"this is another model, use VARIANT:{path}, or `convert --num-heads N`.",
             file=sys.stderr,
         )
-    model = T2TViT(fit.config, input_shape=fit.image_shape, name=name, **top)
-    print(f"Loaded {load_checkpoint(model, path)}", file=sys.stderr)
+    model = T2TViT(fit.config, input_shape=fit.image_shape, name=name, preprocessing=checkpoint.preprocessing, **top)
+    print(f"Loaded {assign(model, checkpoint)}", file=sys.stderr)
     return model
 
 
@@ -198,7 +201,7 @@ def _open_variant(name):
     variant, weights = _split(name)
     if weights in pretrained_weights_of(variant):
         return T2TViT(variant, weights=weights, name=variant)
-    if weights and run_files.complete_model(weights):  # has its own preprocessing and head
+    if weights and weights.endswith(".keras"):  # has its own preprocessing and head
         model = open_model(weights)
         if (found := variant_of(config_of(model))) != variant:
             raise ValueError(f"Expected a model of the variant {variant} after the colon; {weights} is a model of {found}")

@@ -114,18 +114,19 @@ def _read_voc(path, image, with_difficult):
             objects.append((entry.findtext("name") or "", (x_min - 1, y_min - 1, x_max, y_max), ignored))
     except (OSError, ValueError, xml.etree.ElementTree.ParseError) as error:
         raise DataError(f"Cannot read {path}: {error}") from error
-    _check_size(size if all(size) else None, image, path)
-    return [(name, checked_box(box, size_of_image(image), path), ignored) for name, box, ignored in objects]
+    shown = _check_size(size if all(size) else None, image, path)
+    return [(name, checked_box(box, shown, path), ignored) for name, box, ignored in objects]
 
 
 def _check_size(size, image, path):
-    """Checks that boxes are made for the image as it is read: upright, and not resized later."""
+    """Checks that boxes are made for the image as it is read: upright, and not resized later. Returns its size."""
     received = size_of_image(image)
     if size is not None and tuple(size) != received:
         raise DataError(
             f"Expected boxes for the image as it is shown, {received[0]}x{received[1]}; {path} has those for {image} with "
             f"{size[0]}x{size[1]} pixels. If the image has an EXIF orientation, save it upright"
         )
+    return received
 
 
 def _coordinate(entry, side):

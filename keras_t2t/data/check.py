@@ -1,15 +1,17 @@
 """Finding bad data: files that cannot be read or are not images, and labels that are out of range."""
 
 import contextlib
+import itertools
 import os
 import pathlib
 from collections.abc import Iterator
 
+import numpy as np
 import tensorflow as tf
 
 from keras_t2t.data.decoding import decode_file, without_autograph
 from keras_t2t.data.problems import describe_problem
-from keras_t2t.data.sources import LABEL_OUT_OF_RANGE, SUFFIXES, ImageSource, IndexedSource, is_visible
+from keras_t2t.data.sources import LABEL_OUT_OF_RANGE, SUFFIXES, IndexedSource, Source, is_visible
 from keras_t2t.errors import DataError, counted
 
 
@@ -29,19 +31,23 @@ def find_bad_files(source: IndexedSource) -> list[str]:
     Returns:
         Paths of the bad files, in the order of the source.
     """
-    paths = tf.constant(source.images)
+    return _bad_files(source.images)
+
+
+def _bad_files(files):
+    paths = tf.constant(files)
 
     @without_autograph
     def decoded_size(index):
         return index, tf.size(decode_file(tf.io.read_file(paths[index])))
 
-    decoded = tf.data.Dataset.range(len(source)).map(decoded_size, tf.data.AUTOTUNE, deterministic=False).ignore_errors()
+    decoded = tf.data.Dataset.range(len(files)).map(decoded_size, tf.data.AUTOTUNE, deterministic=False).ignore_errors()
     good = {index for index, _ in decoded.as_numpy_iterator()}
-    return [str(path) for index, path in enumerate(source.images) if index not in good]
+    return [str(path) for index, path in enumerate(files) if index not in good]
 
 
 @contextlib.contextmanager
-def explain_data_errors(*sources: ImageSource, can_skip: bool = False) -> Iterator[None]:
+def explain_data_errors(*sources: Source, can_skip: bool = False) -> Iterator[None]:
     """Turns TensorFlow errors about unreadable files or out-of-range labels into a `DataError` that explains them.
 
     Args:
@@ -56,14 +62,20 @@ def explain_data_errors(*sources: ImageSource, can_skip: bool = False) -> Iterat
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.PermissionDeniedError) as error:
         if LABEL_OUT_OF_RANGE in str(error):
             raise DataError(f"Expected labels from 0 to {len(sources[0].classes) - 1}; some are out of range") from error
-        in_files = (source for source in sources if isinstance(source, IndexedSource) and source.from_files)
-        bad = [path for source in in_files for path in find_bad_files(source)]
+        images = (np.asarray(getattr(source, "images", ())) for source in sources)
+        bad = [path for paths in images if paths.dtype.kind == "U" for path in _bad_files(paths)]
         if not bad:
             raise
         example = f"{bad[0]}: {describe_problem(bad[0])}"
         what, them = (example, "it") if len(bad) == 1 else (f"{counted(len(bad), 'file')}, such as {example}", "them")
         skip = ", or use skip_bad_files=True in the recipe" if can_skip else ""
         raise DataError(f"Cannot read {what}. Remove {them}{skip}") from error
+
+
+def next_batch(elements: Iterator, batch_size: int, source: Source) -> list:
+    """Returns the next elements, at most `batch_size`, that are read from a source; see `explain_data_errors`."""
+    with explain_data_errors(source):
+        return list(itertools.islice(elements, batch_size))
 
 
 def without_bad_files(source: IndexedSource) -> tuple[IndexedSource, list[str]]:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -137,7 +138,7 @@ def read_names(path: str | os.PathLike) -> list[str]:
 def find_images(folder: pathlib.Path, names: Iterable[str]) -> list[pathlib.Path]:
     """Returns the image files in a folder that have the given names, without their suffix.
 
-    A name that no file has may be followed by other words, as in the lists of Pascal VOC.
+    A name may be followed by a flag, which is 1, 0 or -1, as in the lists of Pascal VOC for each class.
 
     Raises:
         DataError: If there is no file for a name.
@@ -145,7 +146,8 @@ def find_images(folder: pathlib.Path, names: Iterable[str]) -> list[pathlib.Path
     by_name = {path.stem: path for path in reversed(_images_directly_in(folder))}
     paths = []
     for name in names:
-        path = by_name.get(name) or by_name.get(name.split()[0])
+        flagged = re.fullmatch(r"(\S+)\s+(-1|0|1)", name)
+        path = by_name.get(name) or (by_name.get(flagged[1]) if flagged else None)
         if path is None:
             raise DataError(f"There is no image {name} in {folder}")
         paths.append(path)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_t2t.configs import check_image_size, check_value, is_count
 from keras_t2t.data.augment import compiled, erase, flip, random_crop, to_uint8
 from keras_t2t.data.decoding import decode_file, without_autograph
 from keras_t2t.data.mixing import mix, smooth
@@ -67,7 +68,7 @@ def training_batches(
     >>> images.shape, targets.shape
     (TensorShape([4, 24, 24, 3]), TensorShape([4, 2]))
     """
-    steps = steps_per_epoch(source, batch_size, shard)
+    size, steps = check_image_size(size), steps_per_epoch(source, batch_size, shard)
 
     @without_autograph
     def augmented(image, label, image_seed):
@@ -124,6 +125,7 @@ def steps_per_epoch(source: Source, batch_size: int, shard: tuple[int, int] = (0
     Raises:
         DataError: If there is none.
     """
+    check_value(is_count(batch_size), "batch_size", "a positive integer", batch_size)
     steps = len(source) // (shard[1] * batch_size)
     if steps == 0:
         raise DataError(

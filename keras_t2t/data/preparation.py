@@ -172,5 +172,8 @@ def load_images(
     check_several(paths)
     spec = model.spec if isinstance(model, Runtime) else spec_of(model)
     dtype = model.input_dtype if isinstance(model, Runtime) else "float32"
-    views = np.stack([read_view(path, preprocessing or spec.preprocessing) for path in paths])
+    preprocessing = preprocessing or spec.preprocessing
+    views = np.zeros((len(paths), *preprocessing.image_size, 3), "uint8")
+    for view, path in zip(views, paths, strict=True):
+        view[:] = read_view(path, preprocessing)
     return as_input(views, spec, dtype)

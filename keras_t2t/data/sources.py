@@ -31,6 +31,11 @@ class Source(typing.Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        ...
+
     def elements(self, epoch_seed: tf.Tensor | None, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
         """Returns the images one by one.
 
@@ -51,11 +56,6 @@ class ImageSource(Source, typing.Protocol):
     `IndexedSource` and `StreamSource` implement it. Any other class with the same members also works. The elements are
     `(image, label)` pairs. A label is a class index.
     """
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes."""
-        ...
 
     @property
     def from_files(self) -> bool:
@@ -90,7 +90,9 @@ class IndexedSource:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        labels = self.labels
+        labels = np.asarray(self.labels)
+        object.__setattr__(self, "images", np.asarray(self.images))
+        object.__setattr__(self, "labels", labels)
         if len(self.images) != len(labels) or labels.ndim != 1 or labels.dtype.kind not in "iu":
             raise DataError(
                 f"Expected an integer label for every image; received: {len(self.images)} images and labels of shape "

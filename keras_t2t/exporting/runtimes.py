@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from keras_t2t.export_formats import is_exported, missing_package
+from keras_t2t.export_formats import check_saved_model_path, is_exported, missing_package
 from keras_t2t.exporting.metadata import read_from_onnx, read_from_openvino, read_from_saved_model, read_from_tflite
 from keras_t2t.runtime import Runtime, available_cores
 
@@ -44,8 +44,11 @@ def open_exported(path: str | os.PathLike, threads: int | None = None) -> Runtim
     if not is_exported(path):
         raise ValueError(f"Expected a .tflite, .onnx or .xml file, or the folder of a SavedModel; received: {path}")
     openers = {".tflite": _open_tflite, ".onnx": _open_onnx, ".xml": _open_openvino}
+    opener = openers.get(path.suffix.lower(), _open_saved_model)
+    if opener is _open_saved_model:
+        check_saved_model_path(path)
     try:
-        return openers.get(path.suffix.lower(), _open_saved_model)(path, threads)
+        return opener(path, threads)
     except (ImportError, OSError):
         raise
     except Exception as error:  # each of the runtimes has its own errors

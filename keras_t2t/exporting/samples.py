@@ -28,7 +28,11 @@ def images_for(model: keras.Model, source: Any = None) -> np.ndarray:
         source = assets.folder("images")
     if isinstance(source, (str, os.PathLike)):
         return _from_folder(pathlib.Path(source), model)
-    shape, images = model.input_shape[1:], np.asarray(source, "float32")
+    shape = model.input_shape[1:]
+    try:
+        images = np.asarray(source, "float32")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Expected an array of images, or a folder; received: {source!r}") from error
     if images.ndim != 4 or images.shape[1:] != shape or not len(images):
         raise ValueError(f"Expected images of shape (n, {', '.join(map(str, shape))}); received: shape={images.shape}")
     return images

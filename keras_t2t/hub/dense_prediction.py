@@ -5,6 +5,7 @@ import math
 import keras
 import keras_hub
 
+from keras_t2t.configs import check_image_size
 from keras_t2t.hub.classification import converter_arguments
 from keras_t2t.hub.pyramid_backbone import backbone
 from keras_t2t.models import preprocessing_of, pyramid_levels
@@ -93,6 +94,7 @@ def initialize_heads(model: keras.Model) -> None:
 
 
 def _check_sides(image_size, stride):
+    check_image_size(image_size)
     if any(side % stride for side in image_size):
         raise ValueError(f"Expected an image_size with sides divisible by {stride}; received: image_size={image_size}")
 

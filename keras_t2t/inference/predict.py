@@ -40,8 +40,7 @@ def probabilities(scores: np.ndarray, spec: ModelSpec) -> np.ndarray:
     Raises:
         ValueError: If the model is not a classifier.
     """
-    if spec.output == "features":
-        raise ValueError("Expected a classifier; this model returns features")
+    _check_scores(spec)
     if np.ndim(scores) != 2:
         raise ValueError("Expected a classifier; this model returns scores for every pixel")
     scores = np.asarray(scores, "float64")
@@ -51,6 +50,11 @@ def probabilities(scores: np.ndarray, spec: ModelSpec) -> np.ndarray:
         return np.exp(-np.logaddexp(0, -scores))
     scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return scores / scores.sum(axis=-1, keepdims=True)
+
+
+def _check_scores(spec):
+    if spec.output == "features":
+        raise ValueError("Expected a classifier; this model returns features")
 
 
 def display_labels(spec: ModelSpec, classes: int) -> tuple[str, ...]:
@@ -138,6 +142,7 @@ def stream_predictions(
     for name, value in (("top", top), ("batch_size", batch_size)):
         check_value(is_count(value), name, "a positive integer", value)
     runtime = model if isinstance(model, Runtime) else keras_runtime(model)
+    _check_scores(runtime.spec)
     remaining = iter(paths)
     while batch := list(itertools.islice(remaining, batch_size)):
         views = [_view_or_error(path, preprocessing or runtime.spec.preprocessing) for path in batch]

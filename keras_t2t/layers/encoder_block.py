@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_t2t.configs import mlp_width
 from keras_t2t.layers.attention import MultiHeadSelfAttention
 from keras_t2t.layers.common import check_rank, layer_path, sublayer_kwargs
 from keras_t2t.layers.drop_path import DropPath
@@ -95,7 +96,7 @@ class EncoderBlock(keras.Layer):
         self.norm1.build(input_shape)
         self.attention.build(input_shape)
         self.norm2.build(input_shape)
-        hidden_dim = int(input_shape[-1] * self.mlp_ratio)
+        hidden_dim = mlp_width(input_shape[-1], self.mlp_ratio)
         self.mlp = self.mlp_class(hidden_dim, self.drop_rate, name="mlp", **sublayer_kwargs(self))
         self.mlp.build(input_shape)
 

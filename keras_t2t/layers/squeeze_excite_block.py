@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_t2t.configs import SQUEEZE_REDUCTION
+from keras_t2t.configs import squeezed_width
 from keras_t2t.layers.attention import MultiHeadSelfAttention
 from keras_t2t.layers.common import sublayer_kwargs
 from keras_t2t.layers.encoder_block import EncoderBlock
@@ -24,11 +24,11 @@ class SqueezeExciteAttention(MultiHeadSelfAttention):
     def build_heads(self, input_shape: tuple) -> None:
         super().build_heads(input_shape)
         width = input_shape[-1]
-        squeezed_width = max(width // SQUEEZE_REDUCTION, 1)
-        self.squeeze = FastDense(squeezed_width, name="squeeze", use_bias=False, activation="relu", **sublayer_kwargs(self))
+        squeezed = squeezed_width(width)
+        self.squeeze = FastDense(squeezed, name="squeeze", use_bias=False, activation="relu", **sublayer_kwargs(self))
         self.squeeze.build((input_shape[0], width))
         self.excite = FastDense(width, name="excite", use_bias=False, activation="sigmoid", **sublayer_kwargs(self))
-        self.excite.build((input_shape[0], squeezed_width))
+        self.excite.build((input_shape[0], squeezed))
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         x = self.apply_attention(*self.compute_weights(x, x))  # (B, N, D)

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_t2t.configs import random_feature_count
 from keras_t2t.layers.common import precise_dtype, sublayer_kwargs
 from keras_t2t.layers.fast_dense import FastDense
 from keras_t2t.layers.token_attention import TokenAttention
@@ -109,7 +110,7 @@ class TokenPerformer(TokenAttention):
     def build_heads(self, input_shape: tuple) -> None:
         self.kqv = FastDense(3 * self.token_dim, name="kqv", **sublayer_kwargs(self))
         self.kqv.build(input_shape)
-        num_features = max(self.token_dim // 2, 1)
+        num_features = random_feature_count(self.token_dim)
         self.random_features = self.add_weight(
             name="random_features",
             shape=(num_features, self.token_dim),

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_t2t.keras_internals import StopGraph, is_graph, producer, run_graph
+from keras_t2t.keras_internals import StopGraph, call_for_inference, is_graph, producer, run_graph
 from keras_t2t.layers import EncoderBlock, FastLayerNorm, ResizeLike, TokensToToken
 
 ACTIVATION_OPERATIONS = {"LogSoftmax": "log_softmax", "Relu": "relu", "Sigmoid": "sigmoid", "Softmax": "softmax"}
@@ -74,6 +74,20 @@ def _activation(operation):
     return None if isinstance(operation, keras.Layer) else ACTIVATION_OPERATIONS.get(kind)
 
 
+def image_input(model: keras.Model) -> Any:
+    """Returns the symbolic input `(B, H, W, C)` of a model.
+
+    Raises:
+        ValueError: If the model does not have exactly one input, or if that is not for images.
+    """
+    if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
+        raise ValueError(
+            "Expected a model with one input, for images of shape (batch, height, width, channels); received: "
+            f"{model.name!r} with inputs of shape {', '.join(str(each.shape) for each in model.inputs)}"
+        )
+    return model.inputs[0]
+
+
 def layers_of(model: keras.Model) -> Iterator[keras.Layer]:
     """Yields the layers of a model in the order of its graph. A nested model is replaced by its layers."""
     for layer in model.layers:
@@ -101,20 +115,19 @@ def blocks_of(model: keras.Model) -> list[EncoderBlock]:
     return blocks
 
 
-def operations_before(model: keras.Model, layer: keras.Layer) -> list[Any]:
-    """Returns the operations that the inputs of a model pass through before they reach a layer."""
-    before: list[Any] = []
+def input_of(layer: keras.Layer, model: keras.Model, images: Any) -> Any:
+    """Returns what a layer of a model receives for `images` `(B, H, W, C)` in inference, or `None` if it is not reached."""
+    received: list[Any] = []
 
     def call(operation, *args, **kwargs):
-        passed = [value for value in keras.tree.flatten((args, kwargs)) if isinstance(value, frozenset)]
         if operation is layer:
-            before.extend(frozenset().union(*passed))
+            received.append(args[0])
             raise StopGraph
-        return frozenset([operation]).union(*passed)
+        return call_for_inference(operation, *args, **kwargs)
 
     with contextlib.suppress(StopGraph):
-        run_graph(model, [frozenset()] * len(model.inputs), call)
-    return before
+        run_graph(model, images, call)
+    return received[0] if received else None
 
 
 def tokens_to_token_of(model: keras.Model) -> TokensToToken:

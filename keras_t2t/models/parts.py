@@ -21,7 +21,7 @@ from keras_t2t.layers import (
     SqueezeExciteBlock,
     TokensToToken,
 )
-from keras_t2t.models.graph import find_head, is_graph, layers_of, operations_before, tokens_to_token_of
+from keras_t2t.models.graph import find_head, image_input, input_of, is_graph, layers_of, tokens_to_token_of
 from keras_t2t.preprocessing import ModelSpec, Preprocessing
 
 IMAGES = "images"
@@ -49,8 +49,7 @@ BLOCK_CLASSES = {
     "dense": DenseBlock,
 }
 """The block class for each value of `T2TConfig.block`."""
-ARITHMETIC = ("Add", "Divide", "Multiply", "Subtract", "TrueDivide")
-"""Class names of the `keras.ops` operations by which images can be scaled."""
+WHITE = 255
 NOT_DECAYED = r"(^|/)(bias|gamma|beta|token|table|scale\d?)$"
 """Regular expression for the paths of weights that are excluded from weight decay."""
 
@@ -101,10 +100,10 @@ def preprocessing_of(model: keras.Model) -> Preprocessing:
         The `Preprocessing`. Its `image_size` is the size of the model's inputs, if they have a fixed size.
 
     Raises:
-        ValueError: If the model was not built by this package.
+        ValueError: If the model was not built by this package, or does not take images only.
     """
     preprocessing = _normalization(model).preprocessing
-    _, *size, _ = model.inputs[0].shape
+    _, *size, _ = image_input(model).shape
     return preprocessing if None in size else dataclasses.replace(preprocessing, image_size=tuple(size))
 
 
@@ -118,19 +117,23 @@ def normalizes(model: keras.Model) -> bool:
         ValueError: If the model was not built by this package, or if it scales its images twice.
     """
     layer = _normalization(model)
-    scaling = [op for op in operations_before(model, layer) if _changes_values(op)] if is_graph(model) else []
-    if scaling and layer.enabled:
+    scaled = is_graph(model) and _scales_before(layer, model)
+    if scaled and layer.enabled:
         raise ValueError(
-            f"Expected a model that scales its images once. This one does it in {scaling[0]!r} and again in {layer!r}. Remove "
-            "the former, or build the model with `include_preprocessing=False`"
+            f"Expected a model that scales its images once. The images of {model.name!r} are scaled before they reach "
+            f"{layer!r}, which normalizes them. Leave out what scales them, such as keras.layers.Rescaling, or build the model "
+            "with `include_preprocessing=False`"
         )
-    return layer.enabled or bool(scaling)
+    return layer.enabled or scaled
 
 
-def _changes_values(operation):
-    """Returns whether an operation scales the images that pass through it."""
-    layers = (keras.layers.Rescaling, keras.layers.Normalization, keras.layers.Lambda)
-    return isinstance(operation, layers) or type(operation).__name__ in ARITHMETIC
+def _scales_before(layer, model):
+    """Returns whether a white image is not white anymore when it reaches a layer."""
+    image = image_input(model)
+    sides = (own or known for own, known in zip(image.shape[1:3], layer.preprocessing.image_size, strict=True))
+    white = keras.ops.full((1, *sides, image.shape[-1]), WHITE, image.dtype)
+    received = input_of(layer, model, white)
+    return received is not None and abs(float(keras.ops.max(received)) - WHITE) > 1
 
 
 def _normalization(model):

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_t2t.configs import SoftSplits, T2TConfig
+from keras_t2t.configs import SoftSplits, T2TConfig, check_image_size
 from keras_t2t.keras_internals import StopGraph, copy_weights, run_graph
 from keras_t2t.layers import (
     ClassToken,
@@ -21,7 +21,7 @@ from keras_t2t.layers import (
 )
 from keras_t2t.models import parts
 from keras_t2t.models.encoding import encode
-from keras_t2t.models.graph import blocks_of, layers_of, tokens_to_token_of
+from keras_t2t.models.graph import blocks_of, image_input, layers_of, tokens_to_token_of
 
 DETECTOR_LEVEL = 5
 """The detectors of KerasHub and keras-cv need feature maps up to P5."""
@@ -77,7 +77,8 @@ def feature_pyramid(
         A functional `keras.Model` that takes images `(B, H, W, C)` in the value range that `model` expects, and returns a
         dictionary of feature maps:
 
-        - The levels of the stages: `(B, h, w, token_dim)`, where h and w are H and W divided by the stride, rounded.
+        - The levels of the stages: `(B, h, w, token_dim)`, where h and w are about H and W divided by the stride. For the nth
+          stage, they are `keras_t2t.configs.token_grid(soft_splits[:n], H, W)`.
         - The last level that the model computes: `(B, h, w, D)`, the normalized output of the last block.
         - Levels above: `(B, h, w, D)`. Each one is the maximum over 2x2 positions of the level before, with a stride of 2.
         - The requested blocks: `(B, h, w, width)`, not normalized. The width of densely connected blocks differs from block to
@@ -86,7 +87,8 @@ def feature_pyramid(
         The model can be saved and loaded.
 
     Raises:
-        ValueError: If `model` was not built by `keras_t2t`, or does not have the requested blocks or levels.
+        ValueError: If `model` was not built by `keras_t2t`, or does not have the requested blocks or levels, or if `image_size`
+            is invalid.
 
     Example:
 
@@ -99,7 +101,9 @@ def feature_pyramid(
     computed = pyramid_levels(tokens_to_token_of(model).soft_splits)
     wanted = list(dict.fromkeys(computed if levels is None else levels))
     _check(model, names, blocks, computed, wanted)
-    images = keras.Input((*image_size, model.inputs[0].shape[-1]), dtype=model.inputs[0].dtype, name=parts.IMAGES)
+    image = image_input(model)
+    size = check_image_size(image_size, may_be_unknown=True)
+    images = keras.Input((*size, image.shape[-1]), dtype=image.dtype, name=parts.IMAGES)
     maps = _run(model, images, computed, set(names), blocks)
     maps |= pooled_levels(computed[-1], maps[computed[-1]], max((int(level[1:]) for level in wanted), default=0))
     return keras.Model(images, {key: maps[key] for key in [*wanted, *blocks]}, name=name)
@@ -163,7 +167,7 @@ def backbone_arguments(model: keras.Model, image_shape: tuple[int | None, int | 
     layers = backbone_layers(model)
     return {
         "config": dataclasses.asdict(parts.config_of(model)),
-        "image_shape": tuple(model.inputs[0].shape[1:]) if image_shape is None else image_shape,
+        "image_shape": tuple(image_input(model).shape[1:]) if image_shape is None else image_shape,
         "position_grid": next(layer.grid_size for layer in layers if isinstance(layer, PositionEmbedding)),
         "dtype": layers[0].dtype_policy.name,
         "name": f"{model.name}_backbone",

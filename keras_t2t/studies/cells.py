@@ -57,6 +57,8 @@ class Study:
     fractions: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.settings, Mapping):
+            raise ValueError(f"Expected a mapping of settings; received: settings={self.settings!r}")
         for name, kind in (("models", str), ("seeds", int), ("fractions", (int, float))):
             values = getattr(self, name)
             is_list = isinstance(values, Sequence) and not isinstance(values, str)

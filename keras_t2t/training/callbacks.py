@@ -66,12 +66,12 @@ class Evaluation(keras.callbacks.Callback):
 
 
 class State(keras.callbacks.Callback):
-    """Saves the training state and the logs after every epoch, and the best weights.
+    """Saves the training state and the logs after every epoch, and the best model.
 
     Args:
-        folder: Folder for `checkpoints/`, `log.csv`, `tensorboard/`, and `best.weights.h5`.
+        folder: Folder for `checkpoints/`, `log.csv`, `tensorboard/`, and `best.keras`.
         history: Logs of the epochs so far. The logs of each new epoch are appended.
-        inference_model: Model that is used to save the best weights.
+        inference_model: Model that is used to save the best weights, with their labels and preprocessing.
         writes: Whether this process writes files.
     """
 
@@ -92,7 +92,7 @@ class State(keras.callbacks.Callback):
                 self._save_best()
             write_log(self.folder / run_files.LOG, self.history)
             self._write_tensorboard(row)
-            save_state(self.folder / "checkpoints", self.model, epoch + 1, self.history)
+            save_state(self.folder / run_files.CHECKPOINTS, self.model, epoch + 1, self.history)
         except (OSError, RuntimeError) as error:  # HDF5 raises RuntimeError
             raise TrainingError(
                 f"Cannot write to {self.folder}: {error}. Free some disk space, then run the same command again. "
@@ -109,7 +109,7 @@ class State(keras.callbacks.Callback):
 
     def _write_tensorboard(self, row):
         """Replaces Keras' own callback. That one computes on the devices, so every process would have to run it."""
-        writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
+        writer = tf.summary.create_file_writer(str(self.folder / run_files.TENSORBOARD))
         with writer.as_default(step=row["epoch"]):
             for name, value in row.items():
                 tf.summary.scalar(name, value)
@@ -117,8 +117,8 @@ class State(keras.callbacks.Callback):
 
     def _save_best(self):
         self.inference_model.set_weights(averaged_values(self.model))
-        with run_files.replacing(self.folder / run_files.BEST_WEIGHTS) as temporary:
-            self.inference_model.save_weights(temporary)
+        with run_files.replacing(self.folder / run_files.BEST) as temporary:
+            self.inference_model.save(temporary)
 
 
 def accuracy_of(row: dict) -> float:

@@ -9,7 +9,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_t2t.run_files import replacing
+from keras_t2t.run_files import CHECKPOINTS, replacing
 
 MAX_TO_KEEP = 2
 
@@ -78,13 +78,13 @@ def _variables(model):
 
 def last_state(output: pathlib.Path) -> str:
     """Returns the path of the newest state of a training run, or `"none"`."""
-    states = _states(output / "checkpoints")
+    states = _states(output / CHECKPOINTS)
     return str(states[0]) if states else "none"
 
 
 def finished_epochs(output: pathlib.Path) -> int:
     """Returns the number of epochs that a training run has finished, according to its newest state."""
-    states = _states(output / "checkpoints")
+    states = _states(output / CHECKPOINTS)
     return int(states[0].stem.removeprefix("epoch-")) if states else 0
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import itertools
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_t2t.data import BoxSource
+from keras_t2t.data import BoxSource, IndexedSource
+from keras_t2t.data.check import next_batch
 from keras_t2t.data.decoding import decode_file, without_autograph
 from keras_t2t.data.preparation import check_several
 from keras_t2t.data.views import resized
@@ -157,6 +157,7 @@ def detect(
 
     Raises:
         ValueError: If `images` is a single path, or if `image_size` is missing for a model of any size.
+        DataError: If an image cannot be read.
     """
     check_several(images)
     size = image_size or model.input_shape[1:3]
@@ -168,11 +169,11 @@ def detect(
         pixels = decode_file(tf.io.read_file(path))
         return resized(pixels, size), tf.shape(pixels)[:2]
 
-    paths = images.images if isinstance(images, BoxSource) else [os.fspath(path) for path in images]
-    paths = tf.constant(paths, tf.string)  # also if there are none
+    source = images if isinstance(images, BoxSource) else _unlabeled(images)
+    paths = tf.constant(source.images, tf.string)  # also if there are none
     views = tf.data.Dataset.from_tensor_slices(paths).map(view, tf.data.AUTOTUNE, deterministic=True).as_numpy_iterator()
     detections = []
-    while batch := list(itertools.islice(views, batch_size)):
+    while batch := next_batch(views, batch_size, source):
         pixels, sides = zip(*batch, strict=True)
         outputs = _predict(model, np.stack(pixels))
         labels = outputs["labels"] if "labels" in outputs else outputs["classes"]
@@ -181,6 +182,11 @@ def detect(
             scale = np.array([width / size[1], height / size[0]] * 2)
             detections.append(Detections(boxes[:count] * scale, classes[:count].astype(int), scores[:count]))
     return detections
+
+
+def _unlabeled(paths):
+    """Returns a source for image files, all in one class."""
+    return IndexedSource(np.array([os.fspath(path) for path in paths], str), np.zeros(len(paths), int), ("image",))
 
 
 def _predict(model, images):

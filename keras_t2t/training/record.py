@@ -55,6 +55,17 @@ def record_training(
     return epochs_before
 
 
+def check_recipe(run: pathlib.Path, recipe: Recipe) -> None:
+    """Checks that a finished training run had a recipe, if its folder says which one it had.
+
+    Raises:
+        ValueError: If the recipe was different.
+    """
+    path = run / run_files.RECIPE
+    if path.is_file():
+        _check_same_run(run, path.name, path.read_text("utf-8").splitlines(), recipe.to_yaml().splitlines(), longer=False)
+
+
 def file_checksum(source: ImageSource) -> int | None:
     """Returns a checksum of the names of the image files and their folders, or `None` for images that are not files."""
     if not isinstance(source, IndexedSource) or not source.from_files:

@@ -68,7 +68,7 @@ def model_card(
         f"- `{run_files.MODEL}` contains the moving average of the weights."
         if recipe.ema_momentum
         else f"- `{run_files.MODEL}` contains the weights of the last step.",
-        f"- `best.weights.h5` contains the weights after epoch {best['epoch']:.0f}, which has the best validation accuracy.",
+        f"- `{run_files.BEST}` contains the weights after epoch {best['epoch']:.0f}, which has the best validation accuracy.",
         "",
         "| Metric | After the last epoch |",
         "|---|---|",

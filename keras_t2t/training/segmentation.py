@@ -1,7 +1,6 @@
 """The accuracy of a segmenter, overall and for each class."""
 
 import dataclasses
-import itertools
 from typing import Any
 
 import keras
@@ -9,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_t2t.data import MaskSource, as_input
+from keras_t2t.data.check import next_batch
 from keras_t2t.data.decoding import decode_file, without_autograph
 from keras_t2t.data.views import resized
 from keras_t2t.inference import keras_runtime
@@ -68,6 +68,7 @@ def evaluate_segmenter(
     Raises:
         ValueError: If `image_size` is `None` although the model takes images of any size, or if the number of classes of the
             model differs from that of the source.
+        DataError: If an image or a mask cannot be read.
     """
     runtime = _as_runtime(model)
     size = image_size or runtime.input_shape[1:3]
@@ -77,7 +78,7 @@ def evaluate_segmenter(
     confusion = np.zeros((count, count), "int64")
     order = class_order(runtime.spec.labels, source.classes)
     views = _views(source, size)
-    while batch := list(itertools.islice(views, batch_size)):
+    while batch := next_batch(views, batch_size, source):
         images, masks = zip(*batch, strict=True)
         scores = runtime.run(as_input(np.stack(images), runtime.spec, runtime.input_dtype))
         if scores.ndim != 4 or scores.shape[-1] != count:

@@ -19,6 +19,7 @@ from keras_t2t.studies.references import REFERENCES, convolution_macs
 from keras_t2t.studies.results import COSTS, RESULT
 from keras_t2t.timing import median_time
 from keras_t2t.training.building import compiled_model
+from keras_t2t.training.record import check_recipe
 from keras_t2t.training.trainer import train
 
 
@@ -44,24 +45,27 @@ def run_study(
 
     Raises:
         DataError: If the images are a stream, or too few for one batch.
+        ValueError: If a run in the folder was trained with a different recipe.
     """
     if not hasattr(sources["train"], "subset"):
         raise DataError("A study needs all images in advance. Use images from a folder or arrays instead of a stream")
     cells = study.cells(shard)
     for number, cell in enumerate(cells, 1):
         folder = pathlib.Path(output) / cell.folder
+        everything: Any = sources["train"]
+        images = everything.subset(stratified_indices(everything.labels, cell.fraction, cell.seed))
+        recipe = cell_recipe(study, cell, len(everything), len(images))
         state = "finished" if (folder / RESULT).exists() else "training"
         print(f"Run {number} of {len(cells)}: {cell.model}, {100 * cell.fraction:g}% of the images, seed {cell.seed}: {state}")
         if state == "training":
-            _run_cell(study, cell, sources, folder, command)
+            _run_cell(cell, recipe, {**sources, "train": images}, folder, command)
+        else:
+            check_recipe(folder, recipe)
 
 
-def _run_cell(study, cell, sources, folder, command):
-    everything: Any = sources["train"]
-    images = everything.subset(stratified_indices(everything.labels, cell.fraction, cell.seed))
-    recipe = cell_recipe(study, cell, len(everything), len(images))
-    _, history = train(recipe, {"train": images, "val": sources["val"]}, folder, command=command)
-    last = history[-1]
+def _run_cell(cell, recipe, sources, folder, command):
+    _, history = train(recipe, sources, folder, command=command)
+    last, images = history[-1], sources["train"]
     result = {
         "model": cell.model,
         "fraction": cell.fraction,

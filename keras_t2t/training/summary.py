@@ -94,12 +94,12 @@ def closing(recipe: Recipe, history: Sequence[dict], output: pathlib.Path) -> st
     is_best = " and the best" if best is last else ""
     files = {
         run_files.MODEL: f"model after epoch {last['epoch']}, the last{is_best}{average}",
-        run_files.BEST_WEIGHTS: f"weights after epoch {best['epoch']}, the best{average}",
-        "README.md": "model card",
+        run_files.BEST: f"model after epoch {best['epoch']}, the best{average}",
+        run_files.CARD: "model card",
         run_files.CURVES: "loss, accuracy, and learning rate of all epochs",
         run_files.LOG: "the same values as numbers",
-        "tensorboard": "the same for TensorBoard",
-        "checkpoints": "training state, for continuing with more epochs",
+        run_files.TENSORBOARD: "the same for TensorBoard",
+        run_files.CHECKPOINTS: "training state, for continuing with more epochs",
         run_files.RECIPE: "settings",
         run_files.DATA: "classes, numbers of images, and initial weights",
     }
@@ -107,7 +107,7 @@ def closing(recipe: Recipe, history: Sequence[dict], output: pathlib.Path) -> st
         f"Best epoch: {best['epoch']}, validation accuracy {accuracy_of(best):.4f}",
         f"Last epoch: {last['epoch']}, validation accuracy {accuracy_of(last):.4f}",
         f"Wrote {output}:",
-        *(f"  {name:17}{content}" for name, content in files.items()),
+        *(f"  {name:13}{content}" for name, content in files.items()),
     ]
     if stops_early(list(history), recipe.early_stopping_patience):
         patience = recipe.early_stopping_patience

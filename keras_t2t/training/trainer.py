@@ -70,9 +70,9 @@ def train(
     Args:
         recipe: How to train.
         sources: The `"train"` and `"val"` images, as returned by `keras_t2t.data.from_folder`.
-        output: Folder for `recipe.yaml`, `data.yaml`, `checkpoints/`, `log.csv`, `tensorboard/`, `best.weights.h5`, and, at the
+        output: Folder for `recipe.yaml`, `data.yaml`, `checkpoints/`, `log.csv`, `tensorboard/`, `best.keras`, and, at the
             end, `model.keras`, `curves.png`, and `README.md`, the model card in the form of the Hugging Face Hub. `model.keras`
-            is the model after the last epoch, where the schedule ends; `best.weights.h5` are the weights after the
+            is the model after the last epoch, where the schedule ends; `best.keras` is the model after the
             epoch with the best validation accuracy.
         weights: Initial weights of the backbone. See `keras_t2t.T2TViT`.
         strategy: Distribution strategy. See `make_strategy`. With several processes, the first one writes the files, and all
@@ -114,7 +114,7 @@ def train(
         model = compiled_model(recipe, classes, steps, weights)
     inference_model = build_model(recipe, classes, "softmax", training=False, preprocessing=preprocessing_of(model))
     with training_scope(strategy):
-        epochs, history = restore_state(output / "checkpoints", model)
+        epochs, history = restore_state(output / run_files.CHECKPOINTS, model)
         checksum = zlib.crc32(recipe.to_yaml().encode()) >> 1
         check_equal_everywhere(recipe=checksum, finished_epochs=epochs, steps=steps, validation_images=len(images["val"]))
         if process[0] == 0:
@@ -128,7 +128,7 @@ def train(
             inference_model.save(temporary)
         draw_curves(history, output / run_files.CURVES)
         card = model_card(inference_model, recipe, splits, history, command, dataset)
-        (output / "README.md").write_text(card, encoding="utf-8")
+        (output / run_files.CARD).write_text(card, encoding="utf-8")
     return inference_model, history
 
 

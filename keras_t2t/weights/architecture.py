@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from keras_t2t.configs import T2TConfig
+from keras_t2t.configs import T2TConfig, mlp_width
 from keras_t2t.errors import CheckpointError
 from keras_t2t.models.parts import HEAD
 from keras_t2t.variants import VARIANTS, variant_of
@@ -133,7 +133,7 @@ def _config_from_shapes(shapes, num_heads):
     hidden_dim = shape_of(r"(blocks|encoder)\.0\.(mlp\.fc1|ffn\.layers\.0\.0)\.weight")[0]
     # The model truncates `embed_dim * mlp_ratio`. Adding half a unit keeps rounding errors from giving less than `hidden_dim`.
     mlp_ratio = hidden_dim / embed_dim
-    if int(embed_dim * mlp_ratio) != hidden_dim:
+    if mlp_width(embed_dim, mlp_ratio) != hidden_dim:
         mlp_ratio = (hidden_dim + 0.5) / embed_dim
     return T2TConfig(
         token_attention="performer" if any(".kqv." in name for name in shapes) else "transformer",

@@ -6,14 +6,13 @@ import os
 
 import keras
 
-from keras_t2t import run_files
 from keras_t2t.configs import T2TConfig, token_grid
 from keras_t2t.errors import CheckpointError, did_you_mean, did_you_mean_file
 from keras_t2t.preprocessing import Preprocessing
 from keras_t2t.registry import PretrainedWeights, pretrained_weights_of
 from keras_t2t.variants import find_variant, variant_of
 from keras_t2t.weights.architecture import infer_architecture
-from keras_t2t.weights.loading import load_checkpoint
+from keras_t2t.weights.loading import assign
 from keras_t2t.weights.pretrained import load_pretrained
 from keras_t2t.weights.reading import Checkpoint, read_checkpoint
 
@@ -48,11 +47,16 @@ class InitialWeights:
         if self.pretrained:
             load_pretrained(model, self.pretrained)
         elif self._weights is not None:
-            load_checkpoint(model, self._weights)
+            assign(model, self._file or read_checkpoint(self._weights))
 
     @functools.cached_property
     def _file(self) -> Checkpoint | None:
-        return None if self._weights is None or self.pretrained else _read_or_none(self._weights)
+        if self._weights is None or self.pretrained:
+            return None
+        try:
+            return read_checkpoint(self._weights)
+        except CheckpointError:
+            return None  # `load` reports the error later
 
     @property
     def image_size(self) -> int:
@@ -66,9 +70,8 @@ class InitialWeights:
         """Default preprocessing of the images."""
         if self.pretrained:
             return self.pretrained.preprocessing
-        complete = None if self._weights is None else run_files.complete_model(self._weights)
-        if complete and (checkpoint := _read_or_none(complete)) and checkpoint.preprocessing:
-            return checkpoint.preprocessing
+        if self._file and self._file.preprocessing:
+            return self._file.preprocessing
         if self._variant:
             return Preprocessing(image_size=(self.image_size,) * 2, crop_fraction=self._variant.crop_fraction)
         return Preprocessing()
@@ -80,13 +83,6 @@ class InitialWeights:
                 return self._file.position_grid or infer_architecture(self._file.arrays, self._config).position_grid
         height, width = (side or self.image_size for side in size)
         return token_grid(self._config.soft_splits, height, width)
-
-
-def _read_or_none(path):
-    try:
-        return read_checkpoint(path)
-    except CheckpointError:
-        return None  # `load` reports the error later
 
 
 def _find_pretrained(weights: str | os.PathLike | None, variant: str | None) -> PretrainedWeights | None:

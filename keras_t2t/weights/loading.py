@@ -14,12 +14,13 @@ from keras_t2t.errors import CheckpointError
 from keras_t2t.layers import ClassToken, EncoderBlock, FastDense, FastLayerNorm, PositionEmbedding, TokensToToken
 from keras_t2t.layers.position_embedding import resize_positions
 from keras_t2t.models import parts
+from keras_t2t.models.graph import layers_of
 from keras_t2t.models.parts import config_of, head_of
 from keras_t2t.models.pyramid import backbone_layers
 from keras_t2t.weights.architecture import explain_mismatches
 from keras_t2t.weights.matching import match
 from keras_t2t.weights.names import POSITIONS
-from keras_t2t.weights.reading import read_checkpoint
+from keras_t2t.weights.reading import Checkpoint, read_checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +65,8 @@ def load_checkpoint(
 ) -> LoadReport:
     """Loads a checkpoint into a model.
 
-    All entries are checked before any weight changes. If the model has no head, the entries of the head are skipped. If the
-    position table is for a different grid, it is resized to the model's grid, as the reference implementation does for
+    All entries are checked before any weight changes. If the model has only a backbone, the entries of the head are skipped. If
+    the position table is for a different grid, it is resized to the model's grid, as the reference implementation does for
     fine-tuning at a different image size.
 
     Reading a file does not require PyTorch and does not execute any code in the file.
@@ -77,10 +78,11 @@ def load_checkpoint(
             plain ViT), of OpenMMLab or of Keras, and can have the prefixes `module.` and `backbone.`. The dtype can be any real
             numeric dtype. The weights can also be inside a training state, in the first of the entries `state_dict_ema`,
             `state_dict`, `model` and `net` that contains arrays.
-        skip_head: Whether to leave the head of the model unchanged, for a checkpoint with different classes.
-        position_grid: `(rows, columns)` of the position table in the checkpoint. With `None`, it is the grid stored in a
-            `.keras` file, or else the only grid that fits the length of the table: either the grid of the model or a square
-            one, as in the published files. If both fit, it is the grid of the model for other files saved by Keras.
+        skip_head: Whether to load only the backbone. This is needed if the checkpoint has different classes, or if the model
+            has a head of another kind, such as that of a segmenter.
+        position_grid: `(rows, columns)` of the position table in the checkpoint. With `None`, it is the grid stored in a file
+            with a whole Keras model, or else the only grid that fits the length of the table: either the grid of the model or a
+            square one, as in the published files. If both fit, it is the grid of the model for other files saved by Keras.
 
     Returns:
         A report of what was loaded.
@@ -92,10 +94,17 @@ def load_checkpoint(
         ValueError: If the model was not built by this package, or if `position_grid` is invalid.
         OSError: If the file cannot be opened.
     """
-    config = config_of(model)
     valid = position_grid is None or (len(position_grid) == 2 and all(map(is_count, position_grid)))
     check_value(valid, "position_grid", "(rows, columns), two positive integers", position_grid)
-    checkpoint = read_checkpoint(source)
+    config_of(model)  # raises unless built by keras_t2t
+    return assign(model, read_checkpoint(source), skip_head, position_grid)
+
+
+def assign(
+    model: keras.Model, checkpoint: Checkpoint, skip_head: bool = False, position_grid: tuple[int, int] | None = None
+) -> LoadReport:
+    """Loads a checkpoint that has been read; see `load_checkpoint`."""
+    config = config_of(model)
     position_grid = position_grid or checkpoint.position_grid
     values = json.loads(json.dumps(dataclasses.asdict(config)))  # tuples become lists, as in a file
     for name, value in checkpoint.settings.items():
@@ -117,6 +126,12 @@ def load_checkpoint(
             f"The checkpoint does not fit the model {model.name!r}. No weights were loaded from {checkpoint.source}. "
             f"{explain_mismatches(checkpoint.arrays, config, error)}"
         ) from None
+    others = [layer for layer in layers_of(model) if layer.weights and layer not in backbone_layers(model)]
+    if head is None and others and fit.skipped and not skip_head:
+        raise CheckpointError(
+            f"The checkpoint has a head, but it is unknown whether {others[0].name!r} is that of the model {model.name!r}. No "
+            f"weights were loaded from {checkpoint.source}. To load only the backbone, pass skip_head=True"
+        )
     weights = _weights_by_path({name: layers[name] for name in {row.target.split("/")[0] for row in fit.rows}})
     wrong = [row.target for row in fit.rows if row.target not in weights or weights[row.target].shape != row.weight_shape]
     if wrong:

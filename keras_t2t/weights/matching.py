@@ -56,12 +56,14 @@ def match(
             table is unknown. The message lists all problems.
     """
 
-    def name_map_of(layout, classes):
-        return name_map(config, 1 + math.prod(grid_size), channels, classes, layout)
-
     layout = layout_of(arrays, config)
-    rows = name_map_of(layout, classes)
-    head = {row.source for row in name_map_of(layout, 1)} - {row.source for row in name_map_of(layout, None)}
+
+    def rows_for(classes):
+        rows = name_map(config, 1 + math.prod(grid_size), channels, classes, layout)
+        return _with_own_head(rows, arrays) if layout in KERAS_LAYOUTS else rows
+
+    rows = rows_for(classes)
+    head = {row.source for row in rows_for(1) if row.target.startswith(f"{HEAD}/")}
     skipped = sorted(head.intersection(arrays)) if classes is None else []
     positions = next(row for row in rows if row.target == POSITIONS)
     has_own_shape = positions.shape == getattr(arrays.get(positions.source), "shape", None)
@@ -71,6 +73,20 @@ def match(
     if problems := _problems(rows, {name: array for name, array in arrays.items() if name not in skipped}, grid):
         raise CheckpointError("\n".join(problems))
     return Match(layout, rows, grid, skipped)
+
+
+def _with_own_head(rows, arrays):
+    """Returns the rows for a file saved by Keras, in which the layer of the head may have any name."""
+    backbone = {row.source.partition("/")[0] for row in rows if not row.target.startswith(f"{HEAD}/")}
+    others = {name.partition("/")[0] for name in arrays} - backbone
+    if len(others) != 1:
+        return rows
+    (own,) = others
+
+    def renamed(row):
+        return dataclasses.replace(row, source=f"{own}/{row.source.partition('/')[2]}")
+
+    return [renamed(row) if row.target.startswith(f"{HEAD}/") else row for row in rows]
 
 
 def layout_of(names: Container[str], config: T2TConfig) -> str:

@@ -15,7 +15,7 @@ import re
 
 import numpy as np
 
-from keras_t2t.configs import SQUEEZE_REDUCTION, T2TConfig
+from keras_t2t.configs import T2TConfig, mlp_width, random_feature_count, squeezed_width
 from keras_t2t.keras_internals import h5_group, h5_weight
 from keras_t2t.models import parts
 
@@ -184,7 +184,7 @@ def _token_attention(config, i, kernel, channels):
     ]
     if config.token_attention == "performer":
         fused, projection, fc1, fc2 = "kqv", "proj", "mlp.0", "mlp.2"
-        features = (max(dim // 2, 1), dim)
+        features = (random_feature_count(dim), dim)
         rows.append(Row(f"{source}.w", features, f"{target}/random_features", (0, 1)))
     else:
         fused, projection, fc1, fc2 = "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"
@@ -209,7 +209,7 @@ def _encoder(config):
 
 
 def _block(config, source, target, width):
-    hidden = int(width * config.mlp_ratio)
+    hidden = mlp_width(width, config.mlp_ratio)
     attention = {"squeeze_excite": _squeeze_excite_attention, "ghost": _ghost_attention}.get(config.block, _attention)
     mlp = _ghost_mlp if config.block == "ghost" else _mlp
     rows = [
@@ -229,7 +229,7 @@ def _attention(config, source, target, width):
 
 
 def _squeeze_excite_attention(config, source, target, width):
-    squeezed = max(width // SQUEEZE_REDUCTION, 1)
+    squeezed = squeezed_width(width)
     return [
         *_attention(config, source, target, width),
         _kernel(f"{source}.se_layer.fc.0", f"{target}/squeeze", width, squeezed),

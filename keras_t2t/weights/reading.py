@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_t2t.errors import CheckpointError
 from keras_t2t.keras_internals import H5_LAYERS
+from keras_t2t.models.parts import BLOCK_CLASSES
 from keras_t2t.preprocessing import Preprocessing
 from keras_t2t.weights.formats.arrays import read_npz, read_safetensors
 from keras_t2t.weights.formats.keras_file import layer_configs, read_h5, read_keras
@@ -24,7 +25,6 @@ READERS: dict[str, Callable[[pathlib.Path], dict[str, np.ndarray]]] = {
 # Where a training state stores its weights. The moving average is preferred over the weights themselves.
 ENTRIES = ("state_dict_ema", "state_dict", "model", "net")
 PREFIXES = ("module.", "backbone.")  # added by DistributedDataParallel and by OpenMMLab
-BLOCKS = ("EncoderBlock", "SqueezeExciteBlock", "GhostBlock", "DenseBlock")
 UNSEEN_SETTINGS = ("num_heads", "norm_epsilon", "soft_splits")
 """Settings of a `T2TConfig` that change what a model computes, but not the shapes of its weights."""
 
@@ -91,7 +91,7 @@ def read_checkpoint(source: str | os.PathLike | Mapping) -> Checkpoint:
                 f"{path} contains a model nested in another one. Save the inner model by itself, such as "
                 'model.get_layer("NAME").save("inner.keras"), and pass that file'
             )
-        return dataclasses.replace(checkpoint, **_saved_settings(path)) if suffix == ".keras" else checkpoint
+        return dataclasses.replace(checkpoint, **_saved_settings(path)) if suffix in (".keras", ".h5") else checkpoint
     except (ImportError, CheckpointError):
         raise
     except Exception as error:  # each library has its own exceptions
@@ -101,12 +101,13 @@ def read_checkpoint(source: str | os.PathLike | Mapping) -> Checkpoint:
 
 
 def _saved_settings(path):
-    """Returns the position grid, the preprocessing and the `UNSEEN_SETTINGS` in a `.keras` file.
+    """Returns the position grid, the preprocessing and the `UNSEEN_SETTINGS` in a `.keras` file, or an `.h5` file with a model.
 
     The first two are `None` if there is not exactly one of them.
     """
     grids = [tuple(layer["grid_size"]) for layer in layer_configs(path, "PositionEmbedding")]
-    configs = [config for kind in ("TokensToToken", *BLOCKS) for config in layer_configs(path, kind)]
+    kinds = ["TokensToToken", *(block.__name__ for block in BLOCK_CLASSES.values())]
+    configs = [config for kind in kinds for config in layer_configs(path, kind)]
     records = [Preprocessing(**layer["preprocessing"]) for layer in layer_configs(path, "ImageNormalization")]
     return {
         "position_grid": grids[0] if len(grids) == 1 else None,

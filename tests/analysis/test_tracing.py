@@ -11,8 +11,9 @@ import keras_t2t
 from keras_t2t import analysis
 from keras_t2t.analysis.evidence import attention_gradients
 from keras_t2t.analysis.tracing import run_with_attention
+from keras_t2t.configs import token_grid
 from tests.analysis.conftest import model_and_numpy
-from tests.conftest import PYRAMID_CONFIGS, relative_error
+from tests.conftest import PYRAMID_CONFIGS, SMALL_CONFIGS, relative_error
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -269,6 +270,30 @@ def test_models_that_resize_their_images(images):
     )
     received, expected = analysis.redundancy(resizing, larger), analysis.redundancy(model, images[:, :20, :24])
     np.testing.assert_allclose(received.distance, expected.distance, rtol=1e-3)
+
+
+def test_points_are_in_pixels_of_the_images_before_they_are_resized(images):
+    model, _ = model_and_numpy("performer", size=(20, 24))
+    inputs = keras.Input((40, 72, 3))
+    resizing = keras.Model(inputs, model(keras.layers.Resizing(20, 24)(inputs)))
+    larger = np.repeat(np.repeat(images[:, :20, :24], 2, 1), 3, 2)
+    received = analysis.attention_maps(resizing, larger, "stage1", points=[(30, 6), (9, 70)])["stage1"]
+    expected = analysis.attention_maps(model, larger[:, ::2, ::3], "stage1", points=[(15, 2), (4.5, 70 / 3)])["stage1"]
+    np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-6)
+    with pytest.raises(ValueError, match="inside the 40x72 image"):
+        analysis.attention_maps(resizing, larger, points=[(40, 6)])
+
+
+def test_models_of_any_size_behind_a_resizing(images):
+    """The input of the T2T module does not say what the size is."""
+    config = keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"])
+    inner = keras_t2t.T2TViT(config, include_top=False, pooling="token", input_shape=(None, None, 3))
+    inputs = keras.Input((40, 48, 3))
+    resizing = keras.Model(inputs, keras.layers.Dense(3)(inner(keras.layers.Resizing(20, 24)(inputs))))
+    larger = np.repeat(np.repeat(images[:, :20, :24], 2, 1), 2, 2)
+    evidence = analysis.class_evidence(resizing, larger, [0, 1, 2])
+    assert evidence.shape == (3, *token_grid(config.soft_splits, 20, 24))
+    assert analysis.redundancy(resizing, larger).distance.max() < 32  # the diagonal of 20x24 pixels is 31
 
 
 def test_evidence_of_pooled_maxima_does_not_depend_on_the_batch(images):

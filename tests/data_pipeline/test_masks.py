@@ -1,6 +1,7 @@
 """Masks: reading, views that move with the image, and errors."""
 
 import dataclasses
+import re
 import shutil
 import struct
 import zlib
@@ -83,9 +84,10 @@ def test_images_listed_in_a_file(folder):
     (folder / "train.txt").write_text("photo 2\n0 1\n", encoding="utf-8-sig")
     source = from_masks(images, masks, 3, 255, names=folder / "train.txt")
     assert source.images.tolist() == [str(images / "photo 2.png"), str(images / "0 1.png")]
-    (folder / "train.txt").write_text("2\n7\n")
-    with pytest.raises(keras_t2t.DataError, match=r"There is no image 7 in .*images"):
-        from_masks(images, masks, 3, 255, names=folder / "train.txt")
+    for name in ("7", "2 (2)", "2 3"):
+        (folder / "train.txt").write_text(f"2\n{name}\n")
+        with pytest.raises(keras_t2t.DataError, match=rf"There is no image {re.escape(name)} in .*images"):
+            from_masks(images, masks, 3, 255, names=folder / "train.txt")
     with pytest.raises(keras_t2t.DataError, match=r"Cannot read the names of the images: .*val\.txt"):
         from_masks(images, masks, 3, 255, names=folder / "val.txt")
 

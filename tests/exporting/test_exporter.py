@@ -329,12 +329,12 @@ print(json.dumps(outputs["scores"].numpy().tolist()))
         (
             {"path": "model.onnx", "batch_size": 3},
             ValueError,
-            "Expected batch_size to be given only for tflite; received: batch_size=3 and the format onnx",
+            "Expected batch_size to be given only for tflite; the format is onnx",
         ),
         (
             {"path": "model.onnx", "batch_size": None},
             ValueError,
-            "Expected batch_size to be given only for tflite; received: batch_size=None",
+            "Expected batch_size to be given only for tflite; the format is onnx",
         ),
         ({"path": "model.onnx", "opset": 12}, ValueError, "Expected opset to be at least 13; received: opset=12"),
         (
@@ -349,6 +349,8 @@ print(json.dumps(outputs["scores"].numpy().tolist()))
         ),
         ({"path": "nowhere/model.onnx"}, FileNotFoundError, "There is no folder"),
         ({"path": "empty/../taken.onnx"}, FileExistsError, "already exists; replace it with force=True"),
+        ({"path": "model [1]"}, ValueError, r"to have none of the characters \[ \] \* \?; received: .*model \[1\]"),
+        ({"path": "model.onnx", "samples": ["a.png"]}, ValueError, r"an array of images, or a folder; received: \['a\.png'\]"),
         ({"path": "model.onnx", "samples": "empty"}, ValueError, "Expected a folder with images"),
         (
             {"path": "model.onnx", "samples": np.zeros((2, 32, 31, 3))},
@@ -542,6 +544,13 @@ def test_inputs_and_outputs_in_lists(tmp_path):
 def test_force_replaces_exports_and_nothing_else(shipped, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "holiday.jpg").write_bytes(b"mine")
+    for name in ("photos.tflite", "photos.bin"):
+        shutil.copytree(tmp_path / "photos", tmp_path / name)
+        path = (tmp_path / name).with_suffix(".tflite" if name.endswith("tflite") else ".xml")
+        with pytest.raises(FileExistsError, match=f"{name} is not a SavedModel, so it will not be replaced"):
+            keras_t2t.export(shipped, path, force=True)
+        assert (tmp_path / name / "holiday.jpg").read_bytes() == b"mine"
+        shutil.rmtree(tmp_path / name)
     with pytest.raises(FileExistsError, match="photos is not a SavedModel, so it will not be replaced"):
         keras_t2t.export(shipped, tmp_path / "photos", force=True)
     assert (tmp_path / "photos" / "holiday.jpg").read_bytes() == b"mine"

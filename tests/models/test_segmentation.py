@@ -110,6 +110,9 @@ def test_segmenters_are_not_classifiers():
         keras_t2t.predict_images(model, ["examples/images/frog.jpg"])
     with pytest.raises(ValueError, match="Use evaluate_segmenter"):
         keras_t2t.training.evaluate(model, keras_t2t.data.from_arrays(X, [0, 4]))
+    for size in (64, (64, 0), (64, None, 3)):
+        with pytest.raises(ValueError, match=r"image_size: expected \(height, width\) in pixels; received: image_size="):
+            keras_t2t.segmenter(model, 3, image_size=size)
     with pytest.raises(ValueError, match="Expected a classifier, or a model that returns features"):
         keras_t2t.replace_head(model, 3)
 

@@ -101,6 +101,7 @@ def test_cells_and_shards():
             {"models": ["resnet_56"], "recipe": "finetune"},
             "Expected a recipe for training from scratch; received: recipe='finetune'",
         ),
+        ({"models": ["resnet_56"], "settings": ["epochs"]}, "Expected a mapping of settings; received: settings=['epochs']"),
         ({"models": "resnet_56"}, "Expected a list of models; received: models='resnet_56'"),
         ({"models": ["resnet_56"], "seeds": 3}, "Expected a list of seeds; received: seeds=3"),
         ({"models": ["resnet_56"], "fractions": ["1"]}, "Expected a list of fractions; received: fractions=['1']"),

@@ -122,6 +122,13 @@ def test_boxes_are_scaled_to_the_image_files(tmp_path):
     assert logs == {"val_average_precision": report.average_precision, "val_average_precision_at_50": pytest.approx(1)}
 
 
+def test_images_that_cannot_be_read(tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    for name, reason in (("bad.png", "not an image"), ("missing.png", "no such file")):
+        with pytest.raises(keras_t2t.DataError, match=rf"Cannot read .*{name}: {reason}"):
+            detect(keras.Sequential([keras.Input((64, 64, 3)), keras.layers.Identity()]), [tmp_path / name])
+
+
 @pytest.mark.slow
 def test_detects_with_kerashub(tmp_path):
     PIL.Image.fromarray(np.zeros((50, 80, 3), "uint8")).save(tmp_path / "0.png")

@@ -108,13 +108,13 @@ def test_resuming():
 
 def test_closing():
     files = [
-        "  README.md        model card",
-        "  curves.png       loss, accuracy, and learning rate of all epochs",
-        "  log.csv          the same values as numbers",
-        "  tensorboard      the same for TensorBoard",
-        "  checkpoints      training state, for continuing with more epochs",
-        "  recipe.yaml      settings",
-        "  data.yaml        classes, numbers of images, and initial weights",
+        "  README.md    model card",
+        "  curves.png   loss, accuracy, and learning rate of all epochs",
+        "  log.csv      the same values as numbers",
+        "  tensorboard  the same for TensorBoard",
+        "  checkpoints  training state, for continuing with more epochs",
+        "  recipe.yaml  settings",
+        "  data.yaml    classes, numbers of images, and initial weights",
     ]
     patient = RECIPE.replace(early_stopping_patience=2)
     assert closing(patient, rows(0.1, 0.5, 0.5, 0.25), pathlib.Path("run")).splitlines() == [
@@ -122,8 +122,8 @@ def test_closing():
         "Best epoch: 2, validation accuracy 0.5000",
         "Last epoch: 4, validation accuracy 0.2500",
         "Wrote run:",
-        "  model.keras      model after epoch 4, the last (moving average)",
-        "  best.weights.h5  weights after epoch 2, the best (moving average)",
+        "  model.keras  model after epoch 4, the last (moving average)",
+        "  best.keras   model after epoch 2, the best (moving average)",
         *files,
     ]
     plain = RECIPE.replace(ema_momentum=0)
@@ -131,7 +131,7 @@ def test_closing():
         "Best epoch: 2, validation accuracy 0.5000",
         "Last epoch: 2, validation accuracy 0.5000",
         "Wrote run:",
-        "  model.keras      model after epoch 2, the last and the best",
-        "  best.weights.h5  weights after epoch 2, the best",
+        "  model.keras  model after epoch 2, the last and the best",
+        "  best.keras   model after epoch 2, the best",
         *files,
     ]

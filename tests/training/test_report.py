@@ -28,5 +28,5 @@ def test_model_card_names_the_best_epoch():
     history = [{"epoch": epoch, "val_accuracy": accuracy} for epoch, accuracy in ((1, 0.25), (2, 0.75), (3, 0.5))]
     model = keras_t2t.T2TViTTiny32(weights=None, classes=2)
     card = model_card(model, Recipe(), {"train": images, "val": images}, history, "a test")
-    assert "\n- `best.weights.h5` contains the weights after epoch 2, which has the best validation accuracy.\n" in card
+    assert "\n- `best.keras` contains the weights after epoch 2, which has the best validation accuracy.\n" in card
     assert "\n| val_accuracy | 0.5000 |\n" in card

@@ -80,7 +80,7 @@ def assert_same_state(folder, other):
 def test_output_files(finished):
     folder, model, history = finished
     assert {path.name for path in folder.iterdir()} == {
-        *("README.md", "best.weights.h5", "checkpoints", "curves.png", "data.yaml", "log.csv", "model.keras", "recipe.yaml"),
+        *("README.md", "best.keras", "checkpoints", "curves.png", "data.yaml", "log.csv", "model.keras", "recipe.yaml"),
         "tensorboard",
     }
     assert [row["epoch"] for row in history] == [1, 2, 3]
@@ -144,8 +144,11 @@ def test_model_has_the_moving_average_and_the_log_has_its_accuracy(finished):
     assert not np.allclose(raw, model.get_layer("norm").gamma)
     results = trained.evaluate(SOURCES["val"].images, np.eye(3)[SOURCES["val"].labels], verbose=0, return_dict=True)
     assert results["accuracy"] == pytest.approx(history[-1]["val_accuracy"], abs=1e-6)
-    best = build_model(RECIPE, SOURCES["train"].classes, "softmax", training=False)
-    best.load_weights(folder / "best.weights.h5")
+    best = keras.models.load_model(folder / "best.keras")
+    assert keras_t2t.preprocessing_of(best) == keras_t2t.preprocessing_of(model)
+    assert keras_t2t.labels_of(best) == SOURCES["train"].classes
+    accuracy = (best.predict(SOURCES["val"].images, verbose=0).argmax(-1) == SOURCES["val"].labels).mean()
+    assert accuracy == pytest.approx(max(row["ema_val_accuracy"] for row in history), abs=1e-6)
 
 
 def test_resuming_matches_an_uninterrupted_run(finished, tmp_path, monkeypatch):

@@ -257,14 +257,60 @@ def test_the_layers_of_a_backbone_may_have_any_names(parameters):
 @pytest.mark.parametrize(
     "changes", [{"num_heads": 6}, {"norm_epsilon": 1e-3}, {"soft_splits": ((5, 3, 2), (3, 2, 1), (3, 1, 1))}]
 )
-def test_a_keras_file_of_a_model_that_computes_something_else_is_refused(changes, tmp_path):
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_a_keras_file_of_a_model_that_computes_something_else_is_refused(changes, suffix, tmp_path):
     """Its weights have the same shapes."""
     config = dataclasses.replace(keras_t2t.T2TConfig(**SMALL_CONFIGS["performer"]), **changes)
     other = keras_t2t.T2TViT(config, input_shape=(*SIZE, 3), classes=7)
-    other.save(tmp_path / "other.keras")
+    other.save(tmp_path / f"other.{suffix}")
     name = next(iter(changes))
     with pytest.raises(
         keras_t2t.errors.CheckpointError, match=f"It was saved from a model with {name}=.*; this model has {name}="
     ):
-        keras_t2t.load_checkpoint(build(), tmp_path / "other.keras")
-    keras_t2t.load_checkpoint(other, tmp_path / "other.keras")
+        keras_t2t.load_checkpoint(build(), tmp_path / f"other.{suffix}")
+    keras_t2t.load_checkpoint(other, tmp_path / f"other.{suffix}")
+
+
+@pytest.mark.parametrize("file", ["own.keras", "own.h5", "own.weights.h5"])
+@pytest.mark.parametrize("kind", ["performer", "dense"])
+def test_files_with_a_head_of_your_own(file, kind, tmp_path):
+    config = keras_t2t.T2TConfig(**SMALL_CONFIGS[kind])
+
+    def features():
+        return keras_t2t.T2TViT(config, include_top=False, pooling="token", input_shape=(*SIZE, 3))
+
+    def with_head(model):
+        return keras.Model(model.input, keras.layers.Dense(3, name="mine")(model.output))
+
+    saved, backbone, same = with_head(features()), features(), with_head(features())
+    for weight in saved.weights:
+        weight.assign_add(np.random.default_rng(3).normal(size=weight.shape))
+    (saved.save_weights if file.endswith(".weights.h5") else saved.save)(tmp_path / file)
+    assert len(keras_t2t.load_checkpoint(backbone, tmp_path / file).skipped) == 2
+    assert keras_t2t.load_checkpoint(same, tmp_path / file).skipped == ()
+    images = np.random.default_rng(4).uniform(0, 255, (2, *SIZE, 3))
+    expected = saved.predict(images, verbose=0)
+    np.testing.assert_allclose(same.predict(images, verbose=0), expected, rtol=1e-4, atol=1e-5)
+    kernel, bias = map(np.array, saved.get_layer("mine").weights)
+    np.testing.assert_allclose(backbone.predict(images, verbose=0) @ kernel + bias, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_head_that_is_not_found_is_not_left_out(parameters):
+    model = build()
+    several = keras.Model(model.input, [model.output, model.get_layer("norm").output], name="several")
+    before = several.get_weights()
+    with pytest.raises(
+        keras_t2t.CheckpointError, match=r"unknown whether 'head' is that of the model 'several'.* pass skip_head=True"
+    ):
+        keras_t2t.load_checkpoint(several, parameters)
+    for old, new in zip(before, several.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert len(keras_t2t.load_checkpoint(several, parameters, skip_head=True).skipped) == 2
+
+
+def test_numpy_numbers_in_a_configuration(tmp_path):
+    splits = tuple(tuple(map(np.int64, split)) for split in SMALL_CONFIGS["performer"]["soft_splits"])
+    config = keras_t2t.T2TConfig(**{**SMALL_CONFIGS["performer"], "soft_splits": splits, "mlp_ratio": np.float32(2)})
+    model = keras_t2t.T2TViT(config, input_shape=(*SIZE, 3), classes=7)
+    model.save(tmp_path / "model.keras")
+    assert keras_t2t.load_checkpoint(model, tmp_path / "model.keras").loaded

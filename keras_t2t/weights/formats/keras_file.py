@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from keras_t2t.keras_internals import CONFIG_IN_KERAS_FILE, H5_LAYERS, H5_MODEL, WEIGHTS_IN_KERAS_FILE
+from keras_t2t.keras_internals import CONFIG_IN_H5_FILE, CONFIG_IN_KERAS_FILE, H5_LAYERS, H5_MODEL, WEIGHTS_IN_KERAS_FILE
 from keras_t2t.weights.formats.limits import check_expansion
 
 
@@ -49,10 +49,24 @@ def read_keras(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def layer_configs(path: str | os.PathLike, class_name: str) -> list[dict[str, Any]]:
-    """Returns the configurations of all layers of one class in the model in a `.keras` file."""
-    with zipfile.ZipFile(path) as archive:
-        layers = json.loads(archive.read(CONFIG_IN_KERAS_FILE))["config"].get("layers", [])
-    return [layer["config"] for layer in layers if layer["class_name"] == class_name]
+    """Returns the configurations of all layers of one class in the model in a `.keras` file, or in an `.h5` file.
+
+    There are none in a `.weights.h5` file.
+    """
+    layers = json.loads(_model_config(path)).get("config", {}).get("layers", [])
+    # An `.h5` file has the name of the package before that of the class.
+    return [layer["config"] for layer in layers if layer["class_name"].rpartition(">")[2] == class_name]
+
+
+def _model_config(path):
+    """Returns the configuration of the model in a file as JSON."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(CONFIG_IN_KERAS_FILE)
+    import h5py
+
+    with h5py.File(path) as content:
+        return content.attrs.get(CONFIG_IN_H5_FILE, "{}")
 
 
 def _read_h5(file, size):
