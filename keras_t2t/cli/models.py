@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -111,7 +112,8 @@ def open_model(name: str, *, num_heads: int | None = None) -> "keras.Model":
     try:
         return keras.saving.load_model(path, compile=False)
     except TypeError as error:  # a layer that is not registered
-        reason = str(error).partition(". ")[0]
+        missing = re.search(r"Could not locate class '\w+'", str(error))
+        reason = missing[0] if missing else str(error).partition(". ")[0]
         raise ValueError(
             f"Cannot open {path}: {reason}. Models with layers of your own can only be opened in Python"
         ) from error
