@@ -15,7 +15,7 @@ from keras_t2t.models import spec_of
 from keras_t2t.preprocessing import ModelSpec, Preprocessing
 from keras_t2t.runtime import Runtime
 
-MAX_ELONGATION = 16
+MAX_ELONGATION = 64
 """Images of up to this aspect ratio, relative to that of the view, are resized as a whole."""
 
 

@@ -104,41 +104,21 @@ def assign(
     model: keras.Model, checkpoint: Checkpoint, skip_head: bool = False, position_grid: tuple[int, int] | None = None
 ) -> LoadReport:
     """Loads a checkpoint that has been read; see `load_checkpoint`."""
-    config = config_of(model)
-    position_grid = position_grid or checkpoint.position_grid
-    values = json.loads(json.dumps(dataclasses.asdict(config)))  # tuples become lists, as in a file
-    for name, value in checkpoint.settings.items():
-        if values[name] != value:
-            raise CheckpointError(
-                f"The checkpoint does not fit the model {model.name!r}. No weights were loaded from {checkpoint.source}. It "
-                f"was saved from a model with {name}={value}; this model has {name}={values[name]}"
-            )
-    layers, head = _layers_by_part(model), head_of(model)
-    positions = layers[parts.POSITION_EMBEDDING]
+    config, head, layers = config_of(model), head_of(model), _layers_by_part(model)
+    positions, channels = layers[parts.POSITION_EMBEDDING], layers[parts.TOKENS_TO_TOKEN].channels
     if head is not None:
         layers[parts.HEAD] = head  # regardless of its name
     classes = None if head is None or skip_head else head.units
-    channels = layers[parts.TOKENS_TO_TOKEN].channels
     try:
-        fit = match(checkpoint.arrays, config, positions.grid_size, channels, classes, position_grid)
+        _check_settings(checkpoint, config)
+        fit = _matched(checkpoint, config, positions.grid_size, channels, classes, position_grid or checkpoint.position_grid)
+        if head is None and fit.skipped and not skip_head:
+            _check_that_there_is_no_head(model)
+        weights = _weights_of_rows(fit.rows, layers)
     except CheckpointError as error:
         raise CheckpointError(
-            f"The checkpoint does not fit the model {model.name!r}. No weights were loaded from {checkpoint.source}. "
-            f"{explain_mismatches(checkpoint.arrays, config, error)}"
+            f"The checkpoint does not fit the model {model.name!r}. No weights were loaded from {checkpoint.source}. {error}"
         ) from None
-    others = [layer for layer in layers_of(model) if layer.weights and layer not in backbone_layers(model)]
-    if head is None and others and fit.skipped and not skip_head:
-        raise CheckpointError(
-            f"The checkpoint has a head, but it is unknown whether {others[0].name!r} is that of the model {model.name!r}. No "
-            f"weights were loaded from {checkpoint.source}. To load only the backbone, pass skip_head=True"
-        )
-    weights = _weights_by_path({name: layers[name] for name in {row.target.split("/")[0] for row in fit.rows}})
-    wrong = [row.target for row in fit.rows if row.target not in weights or weights[row.target].shape != row.weight_shape]
-    if wrong:
-        raise CheckpointError(
-            f"The checkpoint does not fit the model {model.name!r}. No weights were loaded from {checkpoint.source}. The model "
-            f"has no weights of the same shape for {', '.join(wrong)}. For another head, pass skip_head=True"
-        )
     arrays, resized = checkpoint.arrays, []
     if fit.position_grid != positions.grid_size:
         row = next(row for row in fit.rows if row.target == POSITIONS)
@@ -157,6 +137,42 @@ def assign(
         resized=tuple(resized),
         skipped=(*checkpoint.skipped, *fit.skipped),
     )
+
+
+def _check_settings(checkpoint, config):
+    """Checks the settings that do not change the shapes of the weights."""
+    values = json.loads(json.dumps(dataclasses.asdict(config)))  # tuples become lists, as in a file
+    for name, value in checkpoint.settings.items():
+        if values[name] != value:
+            raise CheckpointError(f"It was saved from a model with {name}={value}; this model has {name}={values[name]}")
+
+
+def _matched(checkpoint, config, *arguments):
+    try:
+        return match(checkpoint.arrays, config, *arguments)
+    except CheckpointError as error:
+        raise CheckpointError(explain_mismatches(checkpoint.arrays, config, error)) from None
+
+
+def _check_that_there_is_no_head(model):
+    backbone = backbone_layers(model)
+    other = next((layer for layer in layers_of(model) if layer.weights and layer not in backbone), None)
+    if other is not None:
+        raise CheckpointError(
+            f"It has a head, but it is unknown whether {other.name!r} is the head of the model. Pass skip_head=True to load "
+            "only the backbone"
+        )
+
+
+def _weights_of_rows(rows, layers):
+    """Returns the weights by their targets, after checking that they exist and have the expected shapes."""
+    weights = _weights_by_path({name: layers[name] for name in {row.target.split("/")[0] for row in rows}})
+    wrong = [row.target for row in rows if row.target not in weights or weights[row.target].shape != row.weight_shape]
+    if wrong:
+        raise CheckpointError(
+            f"The model has no weights of the same shape for {', '.join(wrong)}. For another head, pass skip_head=True"
+        )
+    return weights
 
 
 def _layers_by_part(model):

@@ -55,7 +55,6 @@ def match(
         CheckpointError: If entries are missing, unexpected, not numeric or of the wrong shape, or if the grid of the position
             table is unknown. The message lists all problems.
     """
-
     layout = layout_of(arrays, config)
 
     def rows_for(classes):
