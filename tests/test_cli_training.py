@@ -133,7 +133,7 @@ def test_interrupt_says_how_to_go_on(colors, tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     log, deadline = tmp_path / "a run" / "log.csv", time.monotonic() + 300
-    while not list(tmp_path.glob("a run/checkpoints/*.npz")) and process.poll() is None and time.monotonic() < deadline:
+    while not list(tmp_path.glob("a run/checkpoints/epoch-*.npz")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     for _ in range(5):  # an interrupt is lost if it arrives while a library in C calls Python, so people press Ctrl-C again
         process.send_signal(signal.SIGINT)
