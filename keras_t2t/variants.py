@@ -139,9 +139,10 @@ def find_variant(name: str) -> Variant:
     Raises:
         ValueError: If there is no such variant. The message lists all names.
     """
-    if name in _STUDY_VARIANTS:
+    is_name = isinstance(name, str)
+    if is_name and name in _STUDY_VARIANTS:
         return _STUDY_VARIANTS[name]
-    variant = variant_called(name)
+    variant = variant_called(name) if is_name else None
     if variant is None:
         names = ", ".join(VARIANTS)
         raise ValueError(f"Invalid variant: expected one of {names}; received: {name!r}{did_you_mean_variant(name)}")

@@ -212,6 +212,8 @@ def test_constructors_name_variants():
         ValueError, match=r"^Invalid variant: expected one of t2t_vit_7, .*; received: 'T2TVit14'. Did you mean T2TViT14\?$"
     ):
         keras_t2t.T2TViT("T2TVit14")
+    with pytest.raises(ValueError, match=r"^Invalid variant: expected one of .*; received: \{'depth': 2\}$"):
+        keras_t2t.T2TViT({"depth": 2})
 
 
 def test_weights_of_another_variant_are_recognized():
