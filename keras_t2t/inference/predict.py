@@ -40,7 +40,7 @@ def probabilities(scores: np.ndarray, spec: ModelSpec) -> np.ndarray:
     Raises:
         ValueError: If the model is not a classifier.
     """
-    _check_scores(spec)
+    _check_classifier(spec)
     if np.ndim(scores) != 2:
         raise ValueError("Expected a classifier; this model returns scores for every pixel")
     scores = np.asarray(scores, "float64")
@@ -52,7 +52,7 @@ def probabilities(scores: np.ndarray, spec: ModelSpec) -> np.ndarray:
     return scores / scores.sum(axis=-1, keepdims=True)
 
 
-def _check_scores(spec):
+def _check_classifier(spec):
     if spec.output == "features":
         raise ValueError("Expected a classifier; this model returns features")
 
@@ -142,7 +142,7 @@ def stream_predictions(
     for name, value in (("top", top), ("batch_size", batch_size)):
         check_value(is_count(value), name, "a positive integer", value)
     runtime = model if isinstance(model, Runtime) else keras_runtime(model)
-    _check_scores(runtime.spec)
+    _check_classifier(runtime.spec)
     remaining = iter(paths)
     while batch := list(itertools.islice(remaining, batch_size)):
         views = [_view_or_error(path, preprocessing or runtime.spec.preprocessing) for path in batch]

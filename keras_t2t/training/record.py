@@ -56,14 +56,14 @@ def record_training(
 
 
 def check_recipe(run: pathlib.Path, recipe: Recipe) -> None:
-    """Checks that a finished training run had a recipe, if its folder says which one it had.
+    """Checks that a finished training run had this recipe, if its folder says which one it had.
 
     Raises:
         ValueError: If the recipe was different.
     """
     path = run / run_files.RECIPE
-    if path.is_file():
-        _check_same_run(run, path.name, path.read_text("utf-8").splitlines(), recipe.to_yaml().splitlines(), longer=False)
+    if path.is_file() and path.read_text("utf-8") != recipe.to_yaml():
+        raise ValueError(f"{run} was trained with a different recipe. Use another folder, or the settings in {path.name}")
 
 
 def file_checksum(source: ImageSource) -> int | None:
