@@ -68,7 +68,7 @@ gc.set_threshold(100_000, 50, 50)  # TensorFlow creates so many objects that the
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
-    """Seeds the weights and data of every test, before its fixtures, so that it passes always or never."""
+    """Seeds every test before its fixtures are set up, so that random weights and data are the same in each run."""
     keras.utils.set_random_seed(0)
 
 

@@ -697,7 +697,7 @@ def test_a_single_logit_is_a_probability_after_a_sigmoid(tmp_path):
 
     model = keras_t2t.replace_head(small_model("performer", classes=7), ["rose"], None)
     head = model.get_layer("head").kernel
-    head.assign(np.linspace(-3, 4, head.shape[0])[:, None])  # initially it is so small that all images have nearly the same logit
+    head.assign(np.linspace(-3, 4, head.shape[0])[:, None])  # with small random weights, all logits are nearly equal
     paths = sorted(assets.folder("images").glob("*.jpg"))[:3]
     logits = outputs_of(model, np.concatenate([keras_t2t.load_image(path, model) for path in paths]))
     expected = 1 / (1 + np.exp(-logits))

@@ -13,11 +13,6 @@ DIGITS = keras_t2t.T2TConfig(
 )
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    keras.utils.set_random_seed(0)
-
-
 @pytest.fixture
 def digits():
     data = load_digits()
