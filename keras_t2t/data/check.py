@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_t2t.data.decoding import decode_file, without_autograph
+from keras_t2t.data.masks import MaskSource
 from keras_t2t.data.problems import describe_problem
 from keras_t2t.data.sources import LABEL_OUT_OF_RANGE, SUFFIXES, IndexedSource, Source, is_visible
 from keras_t2t.errors import DataError, counted
@@ -48,14 +49,14 @@ def _bad_files(files):
 
 @contextlib.contextmanager
 def explain_data_errors(*sources: Source, can_skip: bool = False) -> Iterator[None]:
-    """Turns TensorFlow errors about unreadable files or out-of-range labels into a `DataError` that explains them.
+    """Turns TensorFlow errors about unreadable files, bad masks or out-of-range labels into a `DataError` that explains them.
 
     Args:
         *sources: Sources of the images that are read inside the context.
         can_skip: Whether the images are read with a recipe, which could skip the unreadable ones.
 
     Raises:
-        DataError: If files cannot be read, or labels are out of range.
+        DataError: If files cannot be read, or labels are out of range, also those in masks.
     """
     try:
         yield
@@ -65,11 +66,19 @@ def explain_data_errors(*sources: Source, can_skip: bool = False) -> Iterator[No
         images = (np.asarray(getattr(source, "images", ())) for source in sources)
         bad = [path for paths in images if paths.dtype.kind == "U" for path in _bad_files(paths)]
         if not bad:
+            _check_masks(sources)
             raise
         example = f"{bad[0]}: {describe_problem(bad[0])}"
         what, them = (example, "it") if len(bad) == 1 else (f"{counted(len(bad), 'file')}, such as {example}", "them")
         skip = ", or use skip_bad_files=True in the recipe" if can_skip else ""
         raise DataError(f"Cannot read {what}. Remove {them}{skip}") from error
+
+
+def _check_masks(sources):
+    for source in sources:
+        if isinstance(source, MaskSource):
+            for index in range(len(source)):
+                source.read_mask(index)  # raises DataError
 
 
 def next_batch(elements: Iterator, batch_size: int, source: Source) -> list:

@@ -182,6 +182,9 @@ def test_bad_masks_are_named(folder):
         source.read_mask(1)
     with pytest.raises(tf.errors.OpError, match=message):
         next(segmentation_batches(source, (16, 24), 3).as_numpy_iterator())
+    model = keras_t2t.segmenter(keras_t2t.T2TViT(MICRO, input_shape=(32, 32, 3)), 3)
+    with pytest.raises(keras_t2t.DataError, match=f"^{message}$"):
+        evaluate_segmenter(model, source, image_size=(32, 32))
     PIL.Image.fromarray(np.full(SIZE, -2, "int32")).save(folder / "negative.tif")
     with pytest.raises(keras_t2t.DataError, match=r"negative\.tif has -2"):
         dataclasses.replace(source, masks=np.array([str(folder / "negative.tif")])).read_mask(0)
