@@ -1,6 +1,7 @@
 """What a study consists of, its reference networks, and the arithmetic of its tables."""
 
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -10,6 +11,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import yaml
 
 import keras_t2t
@@ -78,6 +80,17 @@ def test_references_have_the_published_structure():
     mobilenet = reference_backbone("mobilenet_v2", preprocessing)
     pooled = [layer for layer in keras_t2t.models.graph.layers_of(mobilenet) if layer.name == "out_relu"]
     assert pooled[0].output.shape == (None, 4, 4, 1280)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REFERENCES)
+def test_batch_normalization_of_references_adapts_within_a_short_run(name):
+    model = reference_backbone(name, keras_t2t.Preprocessing(image_size=(32, 32)))
+    images = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype("float32")
+    train = tf.function(functools.partial(model, training=True))
+    for _ in range(250):
+        trained = np.asarray(train(images))
+    np.testing.assert_allclose(model(images, training=False), trained, rtol=0.02, atol=0.02 * np.abs(trained).max())
 
 
 def test_cells_and_shards():
