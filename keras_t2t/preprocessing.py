@@ -47,8 +47,10 @@ class Preprocessing:
         check_value(is_fraction, "crop_fraction", "a number in (0, 1]", fraction)
         check_value(self.interpolation in INTERPOLATIONS, "interpolation", f"one of {INTERPOLATIONS}", self.interpolation)
         mean, std = _as_floats(self.mean), _as_floats(self.std)
-        check_value(bool(mean), "mean", "a number for each channel", self.mean)
-        check_value(len(std) == len(mean) and min(std) > 0, "std", "a positive number for each channel", self.std)
+        is_mean = bool(mean) and 0 <= min(mean) <= max(mean) <= 1
+        check_value(is_mean, "mean", "a number in [0, 1] for each channel, for pixels in [0, 1]", self.mean)
+        is_std = len(std) == len(mean) and 0 < min(std) <= max(std) <= 1
+        check_value(is_std, "std", "a number in (0, 1] for each channel, for pixels in [0, 1]", self.std)
         size = check_image_size(self.image_size)
         for name, value in (("image_size", size), ("crop_fraction", float(fraction)), ("mean", mean), ("std", std)):
             object.__setattr__(self, name, value)

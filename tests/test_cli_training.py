@@ -119,6 +119,13 @@ def test_contradictions(run, colors, tmp_path, arguments, message):
     assert not list(tmp_path.glob("run/checkpoints/*"))
 
 
+def test_output_among_the_classes_is_refused(run, colors, tmp_path):
+    status, output, error = run("train", "--data", "colors", "--output", "colors/run")
+    assert (status, output) == (1, "")
+    assert error == "Error: Expected --output outside of colors, whose subfolders are classes; received: --output colors/run\n"
+    assert not (tmp_path / "colors" / "run").exists()
+
+
 @pytest.mark.slow
 def test_interrupt_says_how_to_go_on(colors, tmp_path):
     settings = ["--set", "model=micro", "--set", "image_size=32", "--epochs", "5000", "--output", "a run"]

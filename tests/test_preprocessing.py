@@ -242,13 +242,13 @@ def shallow_encode(images, config, **kwargs):
 def test_trained_models(name, picture):
     recipe = RECIPES.get(name) or finetune(1000)
     if name == "changed":
-        recipe = recipe.replace(eval_crop_fraction=0.7, eval_interpolation="bilinear", mean="0.1,0.2,0.3", std="1,2,3")
+        recipe = recipe.replace(eval_crop_fraction=0.7, eval_interpolation="bilinear", mean="0.1,0.2,0.3", std="0.4,0.5,1")
     expected = Preprocessing(
         image_size=(recipe.image_size, recipe.image_size),
         crop_fraction={"imagenet_384": 1.0, "transfer": 1.0, "small_images": 1.0, "changed": 0.7}.get(name, 0.9),
         interpolation="bilinear" if name in ("transfer", "changed") else "bicubic",
         mean={"transfer": CIFAR_MEAN, "changed": (0.1, 0.2, 0.3)}.get(name, IMAGENET_MEAN),
-        std={"transfer": CIFAR_STD, "changed": (1, 2, 3)}.get(name, IMAGENET_STD),
+        std={"transfer": CIFAR_STD, "changed": (0.4, 0.5, 1)}.get(name, IMAGENET_STD),
     )
     check(build_model(recipe.replace(model="t2t_vit_tiny_32"), ["a", "b"], "softmax"), picture, expected)
 
@@ -311,12 +311,14 @@ def test_normalization_refuses_other_channels():
         ({"crop_fraction": 0}, r"crop_fraction: expected a number in \(0, 1\]; received: crop_fraction=0"),
         ({"crop_fraction": 1.1}, r"received: crop_fraction=1.1"),
         ({"interpolation": "cubic"}, r"interpolation: expected one of \('area', 'bicubic'.*received: interpolation='cubic'"),
-        ({"std": (1, 0, 1)}, r"std: expected a positive number for each channel; received: std=\(1, 0, 1\)"),
-        ({"mean": 0.5}, r"mean: expected a number for each channel; received: mean=0\.5"),
-        ({"mean": (0.5, "a", 0.5)}, r"mean: expected a number for each channel; received: mean=\(0\.5, 'a'"),
-        ({"std": (0.2, float("nan"), 0.2)}, "std: expected a positive number for each channel; received: std=.*nan"),
-        ({"std": (1, 1)}, "std: expected a positive number for each channel"),
-        ({"mean": ()}, r"mean: expected a number for each channel; received: mean=\(\)"),
+        ({"std": (1, 0, 1)}, r"std: expected a number in \(0, 1\] for each channel, .*; received: std=\(1, 0, 1\)"),
+        ({"std": (0.2, 58.4, 0.2)}, r"std: expected a number in \(0, 1\] for each channel, for pixels in \[0, 1\]; received"),
+        ({"mean": (0, 0.5, 1.5)}, r"mean: expected a number in \[0, 1\] for each channel, .*; received: mean=\(0, 0.5, 1.5\)"),
+        ({"mean": 0.5}, r"mean: expected a number in \[0, 1\] for each channel, .*; received: mean=0\.5"),
+        ({"mean": (0.5, "a", 0.5)}, r"mean: expected a number in \[0, 1\] for each channel, .*; received: mean=\(0\.5, 'a'"),
+        ({"std": (0.2, float("nan"), 0.2)}, r"std: expected a number in \(0, 1\] for each channel.*; received: std=.*nan"),
+        ({"std": (1, 1)}, r"std: expected a number in \(0, 1\] for each channel"),
+        ({"mean": ()}, r"mean: expected a number in \[0, 1\] for each channel, .*; received: mean=\(\)"),
     ],
 )
 def test_invalid_records(arguments, message):

@@ -47,7 +47,11 @@ def test_settings_are_converted_from_strings():
         ({"epochs": 1.5}, "Expected epochs to be of type int; received: epochs=1.5"),
         ({"epochs": 0}, "Expected epochs to be positive; received: epochs=0"),
         ({"cache": "perhaps"}, "Expected cache to be of type bool"),
-        ({"mean": "0.5,0.5"}, r"Expected mean to be three non-negative numbers; received: mean=\(0.5, 0.5\)"),
+        (
+            {"mean": "0.5,0.5"},
+            r"Expected mean to be three numbers in \[0, 1\], for pixels in \[0, 1\]; received: mean=\(0.5, 0.5\)",
+        ),
+        ({"std": (58.4, 57.1, 57.4)}, r"Expected std to be three numbers in \(0, 1\], .*; received: std=\(58.4, 57.1, 57.4\)"),
         ({"std": "a"}, "Expected std to be numbers; received: std='a'"),
         ({"crop_scale": "0.5"}, "Expected crop_scale to be two numbers; received: crop_scale='0.5'"),
         ({"optimizer": "adam"}, r"Expected optimizer to be one of \('adamw', 'sgd'\); received: optimizer='adam'"),
@@ -92,6 +96,16 @@ def test_another_model_changes_the_image_size():
     assert (recipe.image_size, recipe.eval_crop_fraction) == (32, 1.0)
     small, large = load_recipe("transfer", model="t2t_vit_tiny_32"), load_recipe("small_images", model="t2t_vit_7")
     assert (small.image_size, small.crop_padding, large.image_size, large.crop_padding) == (32, 4, 224, 28)
+
+
+def test_another_model_keeps_the_image_size_of_a_file_that_names_no_model(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("image_size: 64\nepochs: 20\n")
+    recipe = load_recipe(path, model="t2t_vit_tiny_32")
+    assert (recipe.model, recipe.image_size, recipe.epochs, recipe.eval_crop_fraction) == ("t2t_vit_tiny_32", 64, 20, 1.0)
+    assert load_recipe(path).model == "t2t_vit_14"
+    path.write_text("model: t2t_vit_7\nimage_size: 224\n")
+    assert load_recipe(path, model="t2t_vit_tiny_32").image_size == 32
 
 
 def test_another_model_of_the_same_image_size_keeps_the_recipe():

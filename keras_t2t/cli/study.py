@@ -9,7 +9,7 @@ import typer
 
 from keras_t2t.cli.app import DATA_AND_TRAINING, command, existing_path
 from keras_t2t.cli.libraries import load_libraries
-from keras_t2t.cli.training import DATA_HELP, DirOption, existing_data
+from keras_t2t.cli.training import DATA_HELP, DirOption, check_output_folder, existing_data
 from keras_t2t.recipes import load_recipe
 from keras_t2t.studies import load_study, read_results, write_tables
 
@@ -39,6 +39,7 @@ def study_command(
 
     Example: keras-t2t study study.yaml --data cifar10 --output runs/study
     """
+    check_output_folder(output, data)
     study, shard_and_count = load_study(description), _shard(shard)
     recipe = load_recipe(study.recipe).replace(**study.settings)
     load_libraries()
@@ -51,7 +52,9 @@ def study_command(
         run_study(study, sources, output, shard_and_count, f"keras-t2t {shlex.join(sys.argv[1:])}")
     if measure:
         measure_costs(study, output, len(sources["train"].classes) if sources else 10)
-    if not measure or read_results(output):
+    if sources and not read_results(output):
+        print("There are no results yet. This shard has no runs, or other processes have not finished theirs")
+    elif read_results(output) or not measure:
         print(write_tables(output), end="")
         print(f"Wrote results.md, results.json, and pictures to {output}")
 

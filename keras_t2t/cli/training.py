@@ -33,6 +33,16 @@ def existing_data(data: str | None) -> str | None:
     return data
 
 
+def check_output_folder(output: pathlib.Path | None, data: str | None) -> None:
+    """Checks that the output folder is not in the folder of the data, where its pictures would be those of a class.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if output and data and pathlib.Path(data).resolve() in (output.resolve(), *output.resolve().parents):
+        raise ValueError(f"Expected --output outside of {data}, whose subfolders are classes; received: --output {output}")
+
+
 @command("train", DATA_AND_TRAINING)
 def train_command(
     data: Annotated[str | None, typer.Option(help=DATA_HELP, callback=existing_data)] = None,
@@ -94,6 +104,7 @@ def train_command(
     from keras_t2t.training.summary import closing
     from keras_t2t.training.trainer import check_extras
 
+    check_output_folder(output, data)
     command_line = f"keras-t2t {shlex.join(sys.argv[1:])}"
     with _explain_interrupt(output, command_line), device_scope(None if show else device):
         # This must come first, because opening a model to find out its variant would initialize the backend.

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_t2t.data.masks import find_images, read_names, size_of_image
-from keras_t2t.data.sources import shuffled_indices
+from keras_t2t.data.sources import path_tensor, shuffled_indices
 from keras_t2t.errors import DataError
 
 NO_BOX = -1
@@ -47,7 +47,7 @@ class BoxSource:
     def elements(self, epoch_seed: tf.Tensor | None, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
         """Returns the bytes of each image file, its boxes `(M, 4)` and its labels `(M,)`; see `Source.elements`."""
         with tf.init_scope():
-            images, boxes, labels = tf.constant(self.images), tf.constant(self.boxes), tf.constant(self.labels)
+            images, boxes, labels = path_tensor(self.images), tf.constant(self.boxes), tf.constant(self.labels)
 
         def load(index):
             return tf.io.read_file(images[index]), boxes[index], labels[index]
@@ -76,8 +76,8 @@ def from_voc(
             and in evaluation.
 
     Raises:
-        DataError: If a file is missing or cannot be read, if it has an unknown class, or if a box is empty or outside of its
-            image, or made for an image of another size. An image may have no boxes.
+        DataError: If a file is missing or cannot be read, if it has an unknown class, or if a box is outside of its image or
+            made for an image of another size. An image may have no boxes.
         ImportError: If Pillow is not installed.
 
     Example:
@@ -110,12 +110,15 @@ def _read_voc(path, image, with_difficult):
         objects = []
         for entry in root.iter("object"):
             x_min, y_min, x_max, y_max = (_coordinate(entry, side) for side in ("xmin", "ymin", "xmax", "ymax"))
+            if x_min > x_max or y_min > y_max:
+                raise ValueError(f"an object has no area: its box is {(x_min, y_min, x_max, y_max)}")
             ignored = entry.findtext("difficult") == "1" and not with_difficult
             objects.append((entry.findtext("name") or "", (x_min - 1, y_min - 1, x_max, y_max), ignored))
     except (OSError, ValueError, xml.etree.ElementTree.ParseError) as error:
         raise DataError(f"Cannot read {path}: {error}") from error
     shown = _check_size(size if all(size) else None, image, path)
-    return [(name, checked_box(box, shown, path), ignored) for name, box, ignored in objects]
+    checked = ((name, checked_box(box, shown, path), ignored) for name, box, ignored in objects)
+    return [(name, box, ignored) for name, box, ignored in checked if box]
 
 
 def _check_size(size, image, path):
@@ -136,34 +139,33 @@ def _coordinate(entry, side):
     return float(text)
 
 
-def checked_box(box: Sequence[float], size: tuple[int, int], path: str | os.PathLike) -> tuple[float, ...]:
-    """Returns a box after clipping at most one pixel, which many datasets are off by.
+def checked_box(box: Sequence[float], size: tuple[int, int], origin: str | os.PathLike) -> tuple[float, ...] | None:
+    """Returns a box after clipping at most one pixel, which many datasets are off by, or `None` if it has no area then.
 
     Args:
         box: (x_min, y_min, x_max, y_max) in pixels.
         size: `(width, height)` of the image.
-        path: The file, for the error message.
+        origin: Where the box comes from, for the error message.
 
     Raises:
-        DataError: If the box is empty or more than one pixel outside of the image.
+        DataError: If the sides of the box are in the wrong order, or more than one pixel outside of the image.
     """
     x_min, y_min, x_max, y_max = box
     width, height = size
-    inside = x_min >= -1 and x_max <= width + 1 and y_min >= -1 and y_max <= height + 1
-    x_min, y_min, x_max, y_max = max(x_min, 0.0), max(y_min, 0.0), min(x_max, width), min(y_max, height)
-    if not (inside and x_min < x_max and y_min < y_max):
+    if not (-1 <= x_min <= x_max <= width + 1 and -1 <= y_min <= y_max <= height + 1):
         raise DataError(
-            "Expected a box (x_min, y_min, x_max, y_max) that is not empty, inside the image of "
-            f"{width}x{height} pixels; {path} has {tuple(box)}"
+            "Expected a box (x_min, y_min, x_max, y_max) with x_min <= x_max and y_min <= y_max, inside the image of "
+            f"{width}x{height} pixels; {origin} has {tuple(box)}"
         )
-    return x_min, y_min, x_max, y_max
+    x_min, y_min, x_max, y_max = max(x_min, 0.0), max(y_min, 0.0), min(x_max, width), min(y_max, height)
+    return (x_min, y_min, x_max, y_max) if x_min < x_max and y_min < y_max else None
 
 
 def from_coco(annotations: str | os.PathLike, images: str | os.PathLike) -> BoxSource:
     """Returns the images of a JSON file in the format of COCO.
 
     The classes are those of the file, in the order of their ids. Crowds are ignored in training and in evaluation. Boxes
-    without an area, of which COCO has two, are left out.
+    without an area in the image, of which COCO has two, are left out.
 
     Args:
         annotations: The JSON file, with `images`, `annotations` and `categories`.
@@ -187,11 +189,10 @@ def from_coco(annotations: str | os.PathLike, images: str | os.PathLike) -> BoxS
             for key, known in (("image_id", sizes), ("category_id", names)):
                 if entry[key] not in known:
                     raise ValueError(f"an annotation has an unknown {key}, {entry[key]!r}")
-            x, y, width, height = entry["bbox"]
-            if width == 0 or height == 0:
-                continue
-            box = checked_box((x, y, x + width, y + height), sizes[entry["image_id"]], annotations)
-            objects[entry["image_id"]].append((names[entry["category_id"]], box, bool(entry.get("iscrowd"))))
+            (x, y, width, height), image = entry["bbox"], entry["image_id"]
+            box = checked_box((x, y, x + width, y + height), sizes[image], f"an annotation of image {image} in {annotations}")
+            if box:
+                objects[image].append((names[entry["category_id"]], box, bool(entry.get("iscrowd"))))
         files = [(pathlib.Path(images) / entry["file_name"], objects[entry["id"]]) for entry in content["images"]]
     except DataError:
         raise

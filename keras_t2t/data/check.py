@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
+from keras_t2t.data.boxes import BoxSource
 from keras_t2t.data.decoding import decode_file, without_autograph
 from keras_t2t.data.masks import MaskSource
 from keras_t2t.data.problems import describe_problem
-from keras_t2t.data.sources import LABEL_OUT_OF_RANGE, SUFFIXES, IndexedSource, Source, is_visible
+from keras_t2t.data.sources import LABEL_OUT_OF_RANGE, SUFFIXES, IndexedSource, Source, is_visible, path_tensor
 from keras_t2t.errors import DataError, counted
 
 
@@ -23,7 +24,7 @@ def other_files(folder: str | os.PathLike) -> list[str]:
     return sorted(str(path) for path in files if all(map(is_visible, path.relative_to(folder).parts)))
 
 
-def find_bad_files(source: IndexedSource) -> list[str]:
+def find_bad_files(source: IndexedSource | MaskSource | BoxSource) -> list[str]:
     """Decodes all files to find those that cannot be decoded as images.
 
     Args:
@@ -36,7 +37,7 @@ def find_bad_files(source: IndexedSource) -> list[str]:
 
 
 def _bad_files(files):
-    paths = tf.constant(files)
+    paths = path_tensor(files)
 
     @without_autograph
     def decoded_size(index):

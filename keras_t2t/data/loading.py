@@ -12,7 +12,15 @@ from keras_t2t.data.sources import SUFFIXES, ImageSource, IndexedSource, StreamS
 from keras_t2t.errors import DataError
 from keras_t2t.extras import import_extra
 
-SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "validation": "val",
+    "valid": "val",
+    "test": "test",
+    "testing": "test",
+}
 
 
 def from_folder(folder: str | os.PathLike, validation_fraction: float = 0.2, seed: int = 0) -> dict[str, IndexedSource]:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_t2t.configs import check_value, is_count
-from keras_t2t.data.sources import SUFFIXES, is_visible, shuffled_indices
+from keras_t2t.data.sources import SUFFIXES, is_visible, path_tensor, shuffled_indices
 from keras_t2t.errors import DataError
 from keras_t2t.extras import import_extra
 
@@ -66,7 +66,7 @@ class MaskSource:
     def elements(self, epoch_seed: tf.Tensor | None, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
         """Returns pairs of the bytes of an image file and its mask `(H, W)`; see `Source.elements`."""
         with tf.init_scope():
-            images = tf.constant(self.images)
+            images = path_tensor(self.images)
 
         def load(index):
             mask = tf.numpy_function(self.read_mask, [index], "int32", stateful=False)
@@ -96,8 +96,8 @@ def from_masks(
             of Pascal VOC. Defaults to all images in the folder.
 
     Raises:
-        DataError: If there are no images, if an image has no mask or a mask of another size, if a mask has several channels, or
-            if an image in `names` is missing.
+        DataError: If there are no images, if an image has no mask or a mask of another size, if a mask has several channels or
+            is a JPEG file, or if an image in `names` is missing.
         ImportError: If Pillow is not installed.
 
     Example:
@@ -165,6 +165,8 @@ def _check_pair(image_path, mask_path):
             raise DataError(
                 f"Expected a mask the size of its image, {size[0]}x{size[1]}; {mask_path} is {mask.size[0]}x{mask.size[1]}"
             )
+        if mask.format in ("JPEG", "MPO"):
+            raise DataError(f"Expected a mask that was saved without loss, such as a PNG file; {mask_path} is a JPEG file")
         if len(mask.getbands()) > 1:
             raise DataError(f"Expected a mask with one channel of class indices; {mask_path} has the mode {mask.mode}")
 

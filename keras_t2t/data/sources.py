@@ -1,9 +1,10 @@
 """Sources of labeled images, either with random access or as a stream."""
 
 import dataclasses
+import os
 import pathlib
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -72,6 +73,22 @@ def shuffled_indices(size: int, epoch_seed: tf.Tensor | None, shard: tuple[int, 
     return tf.data.Dataset.from_tensor_slices(order[shard[0] :: shard[1]])
 
 
+def path_tensor(paths: Iterable[str]) -> tf.Tensor:
+    """Returns paths as a tensor, also those that are not valid UTF-8."""
+    return tf.constant([os.fsencode(path) for path in paths], "string")
+
+
+def _paths_or_pixels(images):
+    """Returns an array of strings for paths of any type, such as those in a column of pandas, and other arrays as they are."""
+    images = np.asarray(images)
+    if images.dtype.kind not in "OSU":
+        return images
+    try:
+        return np.array([os.fsdecode(path) for path in images], str)
+    except TypeError as error:
+        raise DataError(f"Expected paths of files, or an array of pixels; received: {error}") from error
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class IndexedSource:
     """Labeled images with random access.
@@ -82,7 +99,8 @@ class IndexedSource:
         classes: Names of the classes.
 
     Raises:
-        DataError: If there is not one integer label per image, or if labels are out of range.
+        DataError: If the images are neither paths nor pixels, if there is not one integer label per image, or if labels are out
+            of range.
     """
 
     images: np.ndarray
@@ -91,7 +109,7 @@ class IndexedSource:
 
     def __post_init__(self) -> None:
         labels = np.asarray(self.labels)
-        object.__setattr__(self, "images", np.asarray(self.images))
+        object.__setattr__(self, "images", _paths_or_pixels(self.images))
         object.__setattr__(self, "labels", labels)
         if len(self.images) != len(labels) or labels.ndim != 1 or labels.dtype.kind not in "iu":
             raise DataError(
@@ -116,7 +134,8 @@ class IndexedSource:
     def elements(self, epoch_seed: tf.Tensor | None, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
         """Returns the images one by one; see `Source.elements`."""
         with tf.init_scope():  # the graph captures these tensors instead of copying them
-            images, labels = tf.constant(self.images), tf.constant(self.labels, "int64")
+            images = path_tensor(self.images) if self.from_files else tf.constant(self.images)
+            labels = tf.constant(self.labels, "int64")
         dataset = shuffled_indices(len(self), epoch_seed, shard)
         if not self.from_files:
             return dataset.map(lambda i: (images[i], labels[i]))

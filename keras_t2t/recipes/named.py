@@ -115,7 +115,7 @@ def load_recipe(name: str | os.PathLike, images: int = 0, model: str | None = No
         name: A key of `RECIPES`, `"finetune"`, or the path of a YAML file.
         images: Number of training images. Only `"finetune"` needs it.
         model: Name of the variant to train instead of the one in the recipe. If the two variants have different image sizes,
-            the image size and the crops of the recipe are adapted.
+            the image size and the crops of the recipe are adapted. Those in a YAML file that has no model are kept.
 
     Raises:
         ValueError: If there is no such recipe or file, or if it has invalid settings.
@@ -131,7 +131,16 @@ def load_recipe(name: str | os.PathLike, images: int = 0, model: str | None = No
         if not images:
             raise ValueError("Expected the number of images for the recipe finetune; received: images=0")
         return finetune(images, model or "t2t_vit_14")
-    recipe = RECIPES.get(str(name)) or _from_yaml(name)
+    if str(name) in RECIPES:
+        return _for_model(RECIPES[str(name)], model)
+    values = _values_in_yaml(name)
+    if "model" in values:
+        return _for_model(Recipe().replace(**values), model)
+    return _for_model(Recipe(), model).replace(**values)
+
+
+def _for_model(recipe, model):
+    """Returns a recipe for another variant, with the image size and the crops of that variant if its size is different."""
     if model in (None, recipe.model):
         return recipe
     size = find_variant(model).image_size
@@ -144,7 +153,7 @@ def load_recipe(name: str | os.PathLike, images: int = 0, model: str | None = No
     )
 
 
-def _from_yaml(name):
+def _values_in_yaml(name):
     if not pathlib.Path(name).is_file():
         names = (*RECIPES, "finetune")
         raise ValueError(
@@ -154,4 +163,4 @@ def _from_yaml(name):
     values = read_yaml(name)
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ValueError(f"Expected a YAML mapping of setting names to values in {name}")
-    return Recipe().replace(**values)
+    return values

@@ -40,8 +40,8 @@ def _unmet_requirement(name, value):
     if name in _CHOICES:
         return None if value in _CHOICES[name] else f"one of {_CHOICES[name]}"
     if name in ("mean", "std"):
-        is_valid = len(value) in (0, 3) and all(0 < number < math.inf or (name, number) == ("mean", 0) for number in value)
-        return None if is_valid else f"three {'non-negative' if name == 'mean' else 'positive'} numbers"
+        is_valid = len(value) in (0, 3) and all(0 < number <= 1 or (name, number) == ("mean", 0) for number in value)
+        return None if is_valid else f"three numbers in {'[0, 1]' if name == 'mean' else '(0, 1]'}, for pixels in [0, 1]"
     if name == "crop_scale":
         return None if 0 < value[0] <= value[1] <= 1 else "two numbers (low, high) in (0, 1]"
     if isinstance(value, tuple):

@@ -57,8 +57,10 @@ class Study:
     fractions: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.settings, Mapping):
-            raise ValueError(f"Expected a mapping of settings; received: settings={self.settings!r}")
+        if not isinstance(self.settings, Mapping) or not all(isinstance(name, str) for name in self.settings):
+            raise ValueError(f"Expected a mapping of setting names to values; received: settings={self.settings!r}")
+        if not isinstance(self.recipe, str | os.PathLike):
+            raise ValueError(f"Expected the name of a recipe, or the path of a YAML file; received: recipe={self.recipe!r}")
         for name, kind in (("models", str), ("seeds", int), ("fractions", (int, float))):
             values = getattr(self, name)
             is_list = isinstance(values, Sequence) and not isinstance(values, str)
@@ -99,9 +101,9 @@ def load_study(path: str | os.PathLike) -> Study:
     """
     values = read_yaml(path)
     names = [field.name for field in dataclasses.fields(Study)]
-    if not isinstance(values, dict) or "models" not in values:
+    if not isinstance(values, dict) or values.get("models") is None:
         raise ValueError(f"Expected a YAML mapping with the key models, and possibly others of {', '.join(names)}, in {path}")
-    unknown = sorted(set(values) - set(names))
+    unknown = sorted(set(values) - set(names), key=str)
     if unknown:
         raise ValueError(
             f"Unknown keys {unknown} in {path}; expected some of: {', '.join(names)}{did_you_mean(unknown[0], names)}"

@@ -109,9 +109,10 @@ def write_tables(folder: str | os.PathLike) -> str:
     whole = [summary for summary in summaries if summary.fraction == summaries[0].fraction]
     text = _accuracy_table(whole, costs)
     _draw_accuracies(whole, folder / "accuracy.png")
-    if any(len(group) > 1 for group in _by_model(summaries).values()):
-        text += "\n" + _fraction_table(summaries)
-        _draw_fractions(summaries, folder / "fractions.png")
+    by_model = _with_fractions(summaries)
+    if by_model:
+        text += "\n" + _fraction_table(by_model)
+        _draw_fractions(by_model, folder / "fractions.png")
     (folder / "results.md").write_text(text, encoding="utf-8")
     rows = [{**dataclasses.asdict(summary), **costs.get(summary.model, {})} for summary in summaries]
     rows = [{name: None if value != value else value for name, value in row.items()} for row in rows]  # JSON has no NaN
@@ -152,21 +153,21 @@ def _accuracy_table(summaries, costs):
     return _markdown([*header, *(cost_columns if costs else ())], rows)
 
 
-def _fraction_table(summaries):
-    """Returns the accuracy of each model that was trained on several fractions."""
-    fractions = sorted({summary.fraction for summary in summaries})
-    cells = {(summary.model, summary.fraction): _percent(summary.accuracy, summary.interval) for summary in summaries}
-    models = [model for model, group in _by_model(summaries).items() if len(group) > 1]
-    rows = [[model, *(cells.get((model, fraction), "-") for fraction in fractions)] for model in models]
-    return _markdown(["model", *(f"{100 * fraction:g}% of the images" for fraction in fractions)], rows)
-
-
-def _by_model(summaries):
-    """Returns the summaries of each model, from small to large fractions."""
+def _with_fractions(summaries):
+    """Returns the summaries of each model that was trained on less than the largest fraction, from small to large fractions."""
     groups: dict[str, list[Summary]] = {}
     for summary in summaries:
         groups.setdefault(summary.model, []).insert(0, summary)
-    return groups
+    return {model: group for model, group in groups.items() if group[0].fraction < summaries[0].fraction}
+
+
+def _fraction_table(by_model):
+    fractions = sorted({summary.fraction for group in by_model.values() for summary in group})
+    rows = []
+    for model, group in by_model.items():
+        cells = {summary.fraction: _percent(summary.accuracy, summary.interval) for summary in group}
+        rows.append([model, *(cells.get(fraction, "-") for fraction in fractions)])
+    return _markdown(["model", *(f"{100 * fraction:g}% of the images" for fraction in fractions)], rows)
 
 
 def _draw_accuracies(summaries, path):
@@ -182,16 +183,15 @@ def _draw_accuracies(summaries, path):
     figure.savefig(path, dpi=110)
 
 
-def _draw_fractions(summaries, path):
+def _draw_fractions(by_model, path):
     """Draws the accuracy of each model over the fraction of the training images."""
     figure = new_figure(7, 4)
     axes = figure.subplots()
-    groups = {model: group for model, group in _by_model(summaries).items() if len(group) > 1}
-    for index, (model, group) in enumerate(groups.items()):
+    for index, (model, group) in enumerate(by_model.items()):
         style = {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)], "capsize": 3}
         fractions, accuracies = [100 * each.fraction for each in group], [100 * each.accuracy for each in group]
         axes.errorbar(fractions, accuracies, [100 * each.interval for each in group], label=model, **style)
-    ticks = sorted({100 * each.fraction for group in groups.values() for each in group})
+    ticks = sorted({100 * each.fraction for group in by_model.values() for each in group})
     axes.set_xscale("log")
     axes.set_xticks(ticks, [f"{tick:g}%" for tick in ticks])
     axes.minorticks_off()

@@ -116,13 +116,14 @@ def class_order(labels: Sequence[str] | None, classes: Sequence[str]) -> Sequenc
 def draw_confusion(report: EvaluationReport, path: pathlib.Path) -> None:
     """Saves the confusion matrix as a PNG, with each row as fractions of its class. Cells without images stay blank."""
     count = len(report.classes)
-    figure = new_figure(*(min(max(4, 0.45 * count + 2.5), 16),) * 2)
+    names = [name if len(name) <= 25 else f"{name[:24]}…" for name in report.classes] if count <= 30 else []
+    figure = new_figure(*(min(max(4, 0.45 * count + 2.5 + 0.06 * max(map(len, names), default=0)), 16),) * 2)
     axes = figure.subplots()
     fractions = report.confusion / np.maximum(report.confusion.sum(1, keepdims=True), 1)
     image = axes.imshow(np.ma.masked_equal(fractions, 0), cmap="cividis", vmin=0, vmax=1)
-    if count <= 30:
-        axes.set_xticks(range(count), report.classes, rotation=60, ha="right", parse_math=False)
-        axes.set_yticks(range(count), report.classes, parse_math=False)
+    if names:
+        axes.set_xticks(range(count), names, rotation=60, ha="right", parse_math=False)
+        axes.set_yticks(range(count), names, parse_math=False)
         for row, column in np.argwhere(fractions):
             percent = 100 * fractions[row, column]
             text, color = "<1" if percent < 1 else f"{percent:.0f}", "black" if percent > 50 else "white"

@@ -104,7 +104,7 @@ def cell_recipe(study: Study, cell: Cell, all_images: int, images: int) -> Recip
 
 
 def measure_costs(study: Study, output: str | os.PathLike, classes: int = 10, seconds: float = 2.0) -> None:
-    """Measures what the models of a study cost on this machine, and writes it to `costs.json` in the folder of the study.
+    """Measures what the models of a study cost on this machine, and adds it to `costs.json` in the folder of the study.
 
     The file has, for each model, `parameters`, `multiply_accumulates` for one image, `latency` in seconds for one image, and
     `training_images_per_second`. Other processes on the machine affect the last two.
@@ -115,7 +115,8 @@ def measure_costs(study: Study, output: str | os.PathLike, classes: int = 10, se
         classes: Number of classes.
         seconds: Minimum duration of each measurement.
     """
-    costs = {}
+    path = pathlib.Path(output) / COSTS
+    costs = json.loads(path.read_text("utf-8")) if path.exists() else {}
     for name in study.models:
         recipe = load_recipe(study.recipe).replace(**study.settings, model=name)
         model = compiled_model(recipe, [str(label) for label in range(classes)], steps=1)
@@ -130,5 +131,5 @@ def measure_costs(study: Study, output: str | os.PathLike, classes: int = 10, se
             "training_images_per_second": recipe.batch_size / median_time(step, seconds),
         }
         print(f"{name}: {json.dumps(costs[name])}")
-    pathlib.Path(output).mkdir(parents=True, exist_ok=True)
-    (pathlib.Path(output) / COSTS).write_text(json.dumps(costs, indent=2) + "\n", encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(costs, indent=2) + "\n", encoding="utf-8")

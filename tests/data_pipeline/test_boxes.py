@@ -1,6 +1,7 @@
 """Boxes: reading Pascal VOC and COCO, views that move with the image, and errors."""
 
 import json
+import re
 
 import keras
 import numpy as np
@@ -115,8 +116,8 @@ def test_bad_annotations_are_named(tmp_path):
         with pytest.raises(keras_t2t.DataError, match=match):
             from_voc(tmp_path)
 
-    message = r"a box \(x_min, y_min, x_max, y_max\) that is not empty, inside the image of 40x30 pixels; .*c\.xml has \({}\)"
-    error_of(message.format(r"4\.0, 4\.0, 4\.0, 20\.0"), "cat", 0, 5, 5, 4, 20)
+    message = r"and y_min <= y_max, inside the image of 40x30 pixels; .*c\.xml has \({}\)"
+    error_of(r"Cannot read .*c\.xml: an object has no area: its box is \(5\.0, 5\.0, 4\.0, 20\.0\)", "cat", 0, 5, 5, 4, 20)
     error_of(message.format(r"4\.0, 4\.0, 8\.0, 32\.0"), "cat", 0, 5, 5, 8, 32)
     error_of(message.format(r"-3\.0, 4\.0, 8\.0, 20\.0"), "cat", 0, -2, 5, 8, 20)
     error_of(r"Cannot read .*c\.xml: an object has no xmin", "cat", 0, "", 5, 8, 20)
@@ -150,7 +151,10 @@ def test_bad_coco_files_are_named(tmp_path):
         with pytest.raises(keras_t2t.DataError, match=match):
             from_coco(write_coco(tmp_path, annotations=[annotation]), tmp_path)
 
-    error_of(r"that is not empty, .*instances\.json has \(5, 5, 4, 9\)", bbox=[5, 5, -1, 4])
+    error_of(
+        r"with x_min <= x_max and y_min <= y_max, .*; an annotation of image 7 in .*instances\.json has \(5, 5, 4, 9\)",
+        bbox=[5, 5, -1, 4],
+    )
     error_of(r"Cannot read .* as COCO annotations: an annotation has an unknown category_id, 4$", category_id=4)
     error_of(r"Cannot read .* as COCO annotations: an annotation has an unknown image_id, '7'$", image_id="7")
     error_of(r"Cannot read .* as COCO annotations: not enough values", bbox=[5, 5, 1])
@@ -165,10 +169,15 @@ def test_bad_coco_files_are_named(tmp_path):
         from_coco(write_coco(tmp_path, images=[], annotations=[]), tmp_path)
 
 
-def test_a_box_beside_the_image_is_empty():
+def test_boxes_are_clipped_by_at_most_a_pixel():
     assert checked_box((-1, 0, 5, 5), (10, 10), "a.xml") == (0, 0, 5, 5)
-    with pytest.raises(keras_t2t.DataError, match=r"is not empty, inside the image of 10x10 pixels; a.xml has \(-1, 0, 0, 5\)"):
-        checked_box((-1, 0, 0, 5), (10, 10), "a.xml")
+    for nothing_left in ((-1, 0, 0, 5), (10, 2, 10.5, 9), (3, 3, 3, 9), (4, -0.5, 6, 0)):
+        assert checked_box(nothing_left, (10, 10), "a.xml") is None
+    for outside in ((-1.5, 0, 0, 5), (2, 2, 4, 11.5), (5, 3, 4, 9)):
+        with pytest.raises(
+            keras_t2t.DataError, match=rf"inside the image of 10x10 pixels; a.xml has {re.escape(str(outside))}"
+        ):
+            checked_box(outside, (10, 10), "a.xml")
 
 
 def test_boxes_for_an_image_of_another_size_are_refused(tmp_path):

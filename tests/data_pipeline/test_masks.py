@@ -196,6 +196,11 @@ def test_bad_masks_are_named(folder):
     PIL.Image.fromarray(np.zeros((*SIZE, 3), "uint8")).save(folder / "masks" / "1.png")
     with pytest.raises(keras_t2t.DataError, match=r"one channel of class indices; .*1\.png has the mode RGB"):
         source_of(folder)
+    (folder / "masks" / "1.png").unlink()
+    PIL.Image.fromarray(np.zeros(SIZE, "uint8")).save(folder / "masks" / "1.jpg")
+    with pytest.raises(keras_t2t.DataError, match=r"saved without loss, such as a PNG file; .*1\.jpg is a JPEG file"):
+        source_of(folder)
+    (folder / "masks" / "1.jpg").unlink()
     content = (folder / "masks" / "0.png").read_bytes()
     (folder / "truncated.png").write_bytes(content[: len(content) // 2])
     with pytest.raises(keras_t2t.DataError, match=r"Cannot read .*truncated\.png: image file is truncated"):

@@ -1,17 +1,20 @@
 """Folders, arrays, and TensorFlow Datasets: what is found, how it is split, and which errors are raised."""
 
 import os
+import pathlib
 
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
 
+import keras_t2t
 from keras_t2t.data import (
     DataError,
     IndexedSource,
     StreamSource,
     cached,
+    evaluation_batches,
     find_bad_files,
     from_arrays,
     from_folder,
@@ -52,7 +55,9 @@ def test_a_folder_without_splits_holds_out_a_fraction_of_every_class(tmp_path):
     assert files(again) == files(sources["val"]) != files(other)
 
 
-@pytest.mark.parametrize(("names", "expected"), [(("train", "val", "test"), (38, 20, 6)), (("train", "test"), (38, 6, 6))])
+@pytest.mark.parametrize(
+    ("names", "expected"), [(("train", "val", "test"), (38, 20, 6)), (("Training", "Testing"), (38, 6, 6))]
+)
 def test_a_folder_with_splits(names, expected, tmp_path):
     for name, scale in zip(names, (1, 0.5, 0.2) if len(names) == 3 else (1, 0.2), strict=True):
         write_images(tmp_path / name, {label: max(1, round(count * scale)) for label, count in COUNTS.items()})
@@ -325,6 +330,23 @@ def test_values_of_images_are_checked(change):
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype("uint8")
     with pytest.raises(DataError, match=r"Expected images with values in \[0, 255\]; received: values from .* of dtype"):
         from_arrays(change(images), [0, 1, 1])
+
+
+def test_paths_of_any_type(tmp_path):
+    names = [b"caf\xe9.png", "é.png".encode(), b"c.png"]  # the first one is not UTF-8
+    paths = [os.path.join(os.fsencode(tmp_path), name) for name in names]
+    for index, path in enumerate(paths):
+        with open(path, "wb") as file:
+            PIL.Image.fromarray(np.full((4, 5, 3), 40 * index, "uint8")).save(file, "PNG")
+    strings = [os.fsdecode(path) for path in paths]
+    for images in (paths, strings, [pathlib.Path(path) for path in strings], np.array(strings, object), np.array(paths)):
+        source = IndexedSource(images, np.array([1, 0, 1]), ("a", "b"))
+        assert source.from_files
+        batch, _ = next(iter(evaluation_batches(source, keras_t2t.Preprocessing(image_size=(4, 5)), 3)))
+        np.testing.assert_array_equal(batch[:, 1, 2, 0], [0, 40, 80])
+        assert find_bad_files(source) == []
+    with pytest.raises(keras_t2t.DataError, match=r"Expected paths of files, or an array of pixels; received: .*not int"):
+        IndexedSource(np.array([3, "a.png"], object), np.array([1, 0]), ("a", "b"))
 
 
 def test_names_of_classes_may_be_an_array():

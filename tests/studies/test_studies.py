@@ -23,6 +23,7 @@ from keras_t2t.studies.references import REFERENCES, convolution_macs, reference
 from keras_t2t.training.building import build_model
 from keras_t2t.variants import STUDY_CONFIGS
 from tests.micro import add_micro
+from tests.test_cli import write_colors
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 
@@ -114,7 +115,17 @@ def test_cells_and_shards():
             {"models": ["resnet_56"], "recipe": "finetune"},
             "Expected a recipe for training from scratch; received: recipe='finetune'",
         ),
-        ({"models": ["resnet_56"], "settings": ["epochs"]}, "Expected a mapping of settings; received: settings=['epochs']"),
+        ({"models": ["resnet_56"], "settings": ["epochs"]}, "Expected a mapping of setting names to values; received: "),
+        (
+            {"models": ["resnet_56"], "settings": {1: 2}},
+            "Expected a mapping of setting names to values; received: settings={1: 2}",
+        ),
+        (
+            {"models": ["resnet_56"], "recipe": {"epochs": 3}},
+            "Expected the name of a recipe, or the path of a YAML file; received",
+        ),
+        ({"models": ["resnet_56"], 1: 2, "foo": 3}, "Unknown keys [1, 'foo']"),
+        ({"models": None}, "Expected a YAML mapping with the key models"),
         ({"models": "resnet_56"}, "Expected a list of models; received: models='resnet_56'"),
         ({"models": ["resnet_56"], "seeds": 3}, "Expected a list of seeds; received: seeds=3"),
         ({"models": ["resnet_56"], "fractions": ["1"]}, "Expected a list of fractions; received: fractions=['1']"),
@@ -163,6 +174,7 @@ def test_tables(tmp_path):
         result("a", 1.0, 0, 0.60, ema_accuracy=0.74),
         result("b", 1.0, 0, 0.80),
         result("a", 0.125, 0, 0.31, ema_accuracy=0.3),
+        result("c", 0.5, 0, 0.49),
     ]
     for each in results:
         folder = tmp_path / Cell(each["model"], each["fraction"], each["seed"]).folder
@@ -180,6 +192,7 @@ def test_tables(tmp_path):
     assert [(s.model, s.fraction, s.seeds) for s in summarize(results)] == [
         ("b", 1.0, (0,)),
         ("a", 1.0, (0, 1)),
+        ("c", 0.5, (0,)),
         ("a", 0.125, (0,)),
     ]
     text = write_tables(tmp_path)
@@ -190,9 +203,10 @@ def test_tables(tmp_path):
         "| b | 80.0 | - | 1 | - | - | - | - |",
         "| a | 65.0 ± 63.5 | 73.0 ± 12.7 | 2 | 1.23 M | 46 M | 3.1 ms | 988 |",
         "",
-        "| model | 12.5% of the images | 100% of the images |",
-        "| --- | --- | --- |",
-        "| a | 31.0 | 65.0 ± 63.5 |",
+        "| model | 12.5% of the images | 50% of the images | 100% of the images |",
+        "| --- | --- | --- | --- |",
+        "| a | 31.0 | - | 65.0 ± 63.5 |",
+        "| c | - | 49.0 | - |",
     ]
     single, row = json.loads((tmp_path / "results.json").read_text())[:2]
     assert single["model"] == "b" and single["interval"] is None  # JSON has no NaN
@@ -236,3 +250,14 @@ def test_command_line_makes_tables_and_checks_shards(tmp_path, capsys, monkeypat
     with pytest.raises(SystemExit):
         main()
     assert "Expected --shard I/N with 1 <= I <= N; received: --shard 3/2" in capsys.readouterr().err
+
+
+def test_a_shard_may_have_no_runs(tmp_path, capsys, monkeypatch):
+    (tmp_path / "study.yaml").write_text("models: [micro]\nseeds: [0]\n")
+    write_colors(tmp_path / "colors")
+    options = ("--data", str(tmp_path / "colors"), "--output", str(tmp_path / "runs"), "--shard", "2/2")
+    monkeypatch.setattr("sys.argv", ["keras-t2t", "study", str(tmp_path / "study.yaml"), *options])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    assert exit.value.code == 0
+    assert "There are no results yet. This shard has no runs, or" in capsys.readouterr().out

@@ -73,6 +73,19 @@ def test_confusion_picture_leaves_zeros_blank(tmp_path, monkeypatch):
     np.testing.assert_array_equal(pixels[-int(y * scale), int(x * scale)], 255)
 
 
+def test_long_names_leave_room_for_the_confusion_matrix(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(
+        "keras_t2t.training.evaluation.new_figure", lambda *size: figures.append(new_figure(*size)) or figures[-1]
+    )
+    classes = ("Tomato___Spider_mites_Two_spotted_spider_mite", "Tomato___Tomato_Yellow_Leaf_Curl_Virus", "Tomato___healthy")
+    draw_confusion(EvaluationReport(classes, np.eye(3, dtype=int), None, 1.0), tmp_path / "confusion.png")
+    axes = figures[0].axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["Tomato___Spider_mites_Tw…", "Tomato___Tomato_Yellow_L…", "Tomato___healthy"]
+    assert axes.get_window_extent().width > 0.35 * figures[0].bbox.width
+
+
 def test_classes_are_matched_by_name_or_by_index():
     backbone = keras_t2t.T2TViTTiny32(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="token")
     model = keras_t2t.replace_head(backbone, ["b", "c", "a"])

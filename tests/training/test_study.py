@@ -102,8 +102,11 @@ def test_a_study_is_interrupted_resumed_shared_and_merged(tmp_path, capsys, monk
 
 def test_costs_are_measured(tmp_path):
     study = Study(models=["micro"], settings=SETTINGS)
+    (tmp_path / "costs.json").write_text('{"hard_patches": {"parameters": 5}, "micro": {"parameters": 6}}')
     measure_costs(study, tmp_path, classes=2, seconds=0.0)
-    costs = json.loads((tmp_path / "costs.json").read_text())["micro"]
+    others = json.loads((tmp_path / "costs.json").read_text())
+    costs = others.pop("micro")
+    assert others == {"hard_patches": {"parameters": 5}}
     model = keras_t2t.T2TViT(MICRO, weights=None, classes=2, input_shape=(8, 8, 3))
     expected = keras_t2t.analysis.cost(model)
     assert (costs["parameters"], costs["multiply_accumulates"]) == (expected.parameters, expected.multiply_accumulates)
