@@ -96,7 +96,8 @@ def _read_classes(folder):
             f"Expected two or more subfolders of {folder}, one for each class, with images in each; found {problem}"
         )
     labels = np.repeat(np.arange(len(classes)), [len(found) for found in files])
-    return IndexedSource(np.array([path for found in files for path in found]), labels, tuple(path.name for path in classes))
+    names = tuple(os.fsencode(path.name).decode("utf-8", "replace") for path in classes)  # saved models need valid UTF-8
+    return IndexedSource(np.array([path for found in files for path in found]), labels, names)
 
 
 def _hold_out(source, fraction, seed):

@@ -349,6 +349,13 @@ def test_paths_of_any_type(tmp_path):
         IndexedSource(np.array([3, "a.png"], object), np.array([1, 0]), ("a", "b"))
 
 
+def test_names_of_classes_are_valid_utf_8(tmp_path):
+    write_images(tmp_path, {os.fsdecode(b"caf\xe9"): 3, "thé": 2})
+    source = from_folder(tmp_path)["train"]
+    assert source.classes == ("caf\ufffd", "thé")
+    assert len(source) == 3 and find_bad_files(source) == []
+
+
 def test_names_of_classes_may_be_an_array():
     names, labels = np.unique(["b", "a", "b"], return_inverse=True)
     assert from_arrays(np.zeros((3, 8, 8, 3)), labels, names).classes == ("a", "b")
