@@ -227,9 +227,11 @@ def test_data_check_names_the_files_that_cannot_be_read(run, tmp_path):
     assert status == 1
     assert output.endswith("\ncolors/red/3.png: not an image (starts with b'no image')\n")
     (tmp_path / "colors" / "red" / "4.psd").touch()
+    shutil.copy(tmp_path / "colors" / "red" / "0.png", tmp_path / "colors" / "0.png")
     _, output, _ = run("data", "check", "colors")
     assert (
-        "\nIgnoring 1 file, such as colors/red/4.psd\nExpected one of the extensions "
+        "\nIgnoring 1 image outside of the classes, such as colors/0.png\n"
+        "Ignoring 1 file, such as colors/red/4.psd\nExpected one of the extensions "
         ".jpg, .jpeg, .jfif, .png, .bmp, .gif, .webp, .tif, .tiff, .heic, .heif, .avif\n" in output
     )
     assert run("data", "check", "none")[2] == "Error: There is no file or folder none\n"

@@ -175,15 +175,18 @@ def check_command(folder: Annotated[pathlib.Path, typer.Argument(help="A folder 
     from keras_t2t.data import find_bad_files, from_folder
     from keras_t2t.data.check import other_files
     from keras_t2t.data.problems import describe_problem
-    from keras_t2t.data.sources import SUFFIXES
+    from keras_t2t.data.sources import SUFFIXES, images_in_folder
 
-    bad = []
+    bad, unused = [], set(images_in_folder(folder))
     for split, source in from_folder(folder).items():
         found = find_bad_files(source)
         print(
             f"{split}: {counted(len(source), 'image')} in {counted(len(source.classes), 'class')}, {len(found)} cannot be read"
         )
         bad += found
+        unused -= set(source.images)
+    if unused:
+        print(f"Ignoring {counted(len(unused), 'image')} outside of the classes, such as {min(unused)}")
     others = other_files(folder)
     if others:
         print(f"Ignoring {counted(len(others), 'file')}, such as {others[0]}")

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import os
-import pathlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,15 +12,13 @@ from keras_t2t.data.boxes import BoxSource
 from keras_t2t.data.decoding import decode_file, without_autograph
 from keras_t2t.data.masks import MaskSource
 from keras_t2t.data.problems import describe_problem
-from keras_t2t.data.sources import LABEL_OUT_OF_RANGE, SUFFIXES, IndexedSource, Source, is_visible, path_tensor
+from keras_t2t.data.sources import LABEL_OUT_OF_RANGE, SUFFIXES, IndexedSource, Source, path_tensor, visible_files
 from keras_t2t.errors import DataError, counted
 
 
 def other_files(folder: str | os.PathLike) -> list[str]:
     """Returns the files in a folder whose suffix is not that of an image, sorted. Hidden files are ignored."""
-    folder = pathlib.Path(folder)
-    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() not in SUFFIXES)
-    return sorted(str(path) for path in files if all(map(is_visible, path.relative_to(folder).parts)))
+    return sorted(str(path) for path in visible_files(folder) if path.suffix.lower() not in SUFFIXES)
 
 
 def find_bad_files(source: IndexedSource | MaskSource | BoxSource) -> list[str]:

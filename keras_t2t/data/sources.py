@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -16,10 +16,20 @@ SHUFFLE_BUFFER = 5_000
 LABEL_OUT_OF_RANGE = "Label out of range"
 
 
-def images_in_folder(folder: pathlib.Path) -> list[str]:
-    """Returns the image files in a folder and its subfolders, sorted, without hidden ones. See `is_visible`."""
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return sorted(str(path) for path in files if all(map(is_visible, path.relative_to(folder).parts)))
+def images_in_folder(folder: str | os.PathLike) -> list[str]:
+    """Returns the image files among `visible_files`, sorted."""
+    return sorted(str(path) for path in visible_files(folder) if path.suffix.lower() in SUFFIXES)
+
+
+def visible_files(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields the files in a folder and its subfolders, linked ones as well, without hidden ones. See `is_visible`."""
+    seen = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        folders[:] = [] if real in seen else sorted(filter(is_visible, folders))
+        paths = [pathlib.Path(parent, name) for name in names if is_visible(name) and real not in seen]
+        yield from (path for path in paths if path.is_file())
+        seen.add(real)
 
 
 def is_visible(name: str) -> bool:

@@ -85,6 +85,19 @@ def test_hidden_files_are_left_out(tmp_path):
     assert sorted(len(source) for source in sources.values()) == [2, 3]
 
 
+def test_links_to_folders_are_followed_once(tmp_path):
+    write_images(tmp_path / "linked", {"more": 4})
+    write_images(tmp_path / "data", {"daisy": 3, "rose": 2})
+    (tmp_path / "data" / "daisy" / "link").symlink_to(tmp_path / "linked" / "more")
+    (tmp_path / "data" / "daisy" / "again").symlink_to(tmp_path / "linked" / "more")
+    (tmp_path / "data" / "rose" / "loop").symlink_to(tmp_path / "data" / "rose")
+    (tmp_path / "data" / "rose" / "broken.png").symlink_to(tmp_path / "nothing.png")
+    sources = from_folder(tmp_path / "data")
+    found = sorted(os.path.relpath(path, tmp_path / "data") for source in sources.values() for path in source.images)
+    daisies = [f"daisy/{index:03d}.png" for index in range(3)] + [f"daisy/again/{index:03d}.png" for index in range(4)]
+    assert found == sorted([*daisies, "rose/000.png", "rose/001.png"])
+
+
 def test_a_class_may_have_the_name_of_a_split(tmp_path):
     write_images(tmp_path, {"bus": 2, "car": 2, "train": 3})
     assert from_folder(tmp_path)["train"].classes == ("bus", "car", "train")
