@@ -24,7 +24,7 @@ def images_in_folder(folder: str | os.PathLike) -> list[str]:
 def visible_files(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields the files in a folder and its subfolders, linked ones as well, without hidden ones. See `is_visible`."""
     seen = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(os.fspath(folder), followlinks=True):
         real = os.path.realpath(parent)
         folders[:] = [] if real in seen else sorted(filter(is_visible, folders))
         paths = [pathlib.Path(parent, name) for name in names if is_visible(name) and real not in seen]
