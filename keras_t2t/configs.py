@@ -1,15 +1,10 @@
-"""Model configurations: plain frozen dataclasses that need no TensorFlow.
-
-Sources: Yuan et al., "Tokens-to-Token ViT", ICCV 2021 (https://arxiv.org/abs/2101.11986), table 1 (the models) and
-section 3.2 (the design studies), and `models/t2t_vit*.py` and `models/vit.py` in the reference implementation
-(https://github.com/yitu-opensource/T2T-ViT).
-"""
+"""The configuration of a model, and checks of arguments: plain Python that needs no TensorFlow."""
 
 import dataclasses
 import math
 import numbers
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any
 
 TOKEN_ATTENTIONS = ("performer", "transformer", "convolution")
 BLOCKS = ("standard", "squeeze_excite", "ghost", "dense")
@@ -83,7 +78,6 @@ class T2TConfig:
             object.__setattr__(self, name, int(getattr(self, name)))  # model files cannot store NumPy numbers
         if self.block == "dense":
             depths = _as_tuple(self.depth)
-            object.__setattr__(self, "depth", depths)
             expected = "a tuple of positive integers, the number of blocks in each group, with block='dense'"
             check_value(bool(depths) and all(map(is_count, depths)), "depth", expected, depths)
             check_value(is_count(self.growth), "growth", "a positive integer with block='dense'", self.growth)
@@ -161,15 +155,7 @@ def random_feature_count(token_dim: int) -> int:
     return max(token_dim // 2, 1)
 
 
-@overload
-def token_grid(soft_splits: SoftSplits, height: int, width: int) -> tuple[int, int]: ...
-
-
-@overload
-def token_grid(soft_splits: SoftSplits, height: int | None, width: int | None) -> tuple[int | None, int | None]: ...
-
-
-def token_grid(soft_splits: SoftSplits, height: int | None, width: int | None) -> tuple[int | None, int | None]:
+def token_grid(soft_splits: SoftSplits, height: int | None, width: int | None) -> tuple[Any, Any]:
     """Returns the number of rows and columns of tokens that soft splits make from an image.
 
     A split turns a side of n tokens into `(n + 2 * padding - kernel) // stride + 1`.

@@ -7,6 +7,7 @@ from typing import Any
 
 from keras_t2t.configs import is_count
 from keras_t2t.errors import did_you_mean
+from keras_t2t.extras import import_extra
 
 EXTENSIONS = {".tflite": "tflite", ".onnx": "onnx", ".xml": "openvino"}
 """The format of a file with this extension. A SavedModel is a folder."""
@@ -86,7 +87,7 @@ def check_settings(
         raise ValueError(f"Expected input_dtype to be one of {', '.join(INPUT_DTYPES)}; received: input_dtype={input_dtype!r}")
     for package in PACKAGES[format]:
         if importlib.util.find_spec(package) is None:
-            raise missing_package(package.replace("_", "-"))
+            import_package(package)  # raises
 
 
 def check_destination(path: str | os.PathLike, force: bool) -> None:
@@ -118,10 +119,10 @@ def check_saved_model_path(path: str | os.PathLike) -> None:
         raise ValueError(f"Expected the path of a SavedModel to have none of the characters [ ] * ?; received: {path}")
 
 
-def missing_package(package: str) -> ImportError:
-    """Returns the error to raise if a package of the extras for export is not installed."""
-    extra = "openvino" if package == "openvino" else "export"
-    return ImportError(f'Files of this format need {package}: pip install "keras-t2t[{extra}]"')
+def import_package(module: str) -> Any:
+    """Returns a module of a package of the extras for export; see `import_extra`."""
+    package = module.partition(".")[0].replace("_", "-")
+    return import_extra(module, f"Files of this format need {package}", "openvino" if package == "openvino" else "export")
 
 
 def is_exported(path: str | os.PathLike) -> bool:

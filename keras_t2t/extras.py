@@ -25,6 +25,11 @@ def import_extra(module: str, need: str, extra: str) -> Any:
         raise ImportError(f"{need}, which is installed but cannot be imported: {error}") from error
 
 
+def yaml_module() -> Any:
+    """Returns PyYAML; see `import_extra`."""
+    return import_extra("yaml", "Recipes need PyYAML", "train")
+
+
 def read_yaml(path: str | os.PathLike) -> Any:
     """Returns what a YAML file contains.
 
@@ -36,7 +41,7 @@ def read_yaml(path: str | os.PathLike) -> Any:
         OSError: If the file cannot be read.
         ValueError: If it is not a YAML file.
     """
-    yaml = import_extra("yaml", "Recipes need PyYAML", "train")
+    yaml = yaml_module()
     try:
         return yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
     except (UnicodeDecodeError, yaml.YAMLError) as error:

@@ -115,6 +115,8 @@ def test_convert_keeps_a_saved_model_as_it_is(run):
     assert keras_t2t.config_of(two) == keras_t2t.config_of(model)
     error = run("convert", "one.keras", "two.keras", "--num-heads", 2)[2]
     assert error == "Error: --num-heads applies only to checkpoints; one.keras already contains a complete model\n"
+    error = run("convert", "t2t_vit_7:one.keras", "two.keras", "--num-heads", 2)[2]
+    assert error == "Error: --num-heads applies only to checkpoints without a variant; received: t2t_vit_7:one.keras\n"
 
 
 def test_info(run):

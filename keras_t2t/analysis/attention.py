@@ -11,7 +11,7 @@ from keras import ops
 from keras_t2t.analysis.geometry import nearest_tokens, token_centers
 from keras_t2t.analysis.tracing import batches, check_output, run_with_attention, stage_names, to_numpy
 from keras_t2t.layers import TokensToToken
-from keras_t2t.models.graph import blocks_of, tokens_to_token_of
+from keras_t2t.models.graph import blocks_of, input_of, tokens_to_token_of
 
 
 def attention_maps(
@@ -55,25 +55,25 @@ def attention_maps(
     ((2, 4, 65, 65), (2, 1, 1, 256))
     """
     blocks = [block.name for block in blocks_of(model)]
-    stages = stage_names(tokens_to_token_of(model))
+    module = tokens_to_token_of(model)
+    stages = stage_names(module)
     available = [*stages, *blocks]
     layers = available if layers is None else [layers] if isinstance(layers, str) else list(layers)
     if not layers or not set(layers) <= set(available):
         raise ValueError(f"Expected one or more of the layers {available}; received: layers={layers}")
     maps = defaultdict(list)
 
-    def visit_module(module, pixels):
-        for name, weights in zip(stages, stage_weights(module, pixels, points, batch.shape[1:3]), strict=True):
-            if name in layers:
-                maps[name].append(to_numpy(weights))
-
     def visit_block(block, weights, _):
         if block.name in layers:
             maps[block.name].append(to_numpy(weights))
 
     for batch in batches(model, images, batch_size):
-        output = run_with_attention(model, batch, visit_block, visit_module if set(stages) & set(layers) else None)
-        check_output(model, batch, output)
+        if set(stages) & set(layers):
+            pixels = input_of(module, model, batch)
+            for name, weights in zip(stages, stage_weights(module, pixels, points, batch.shape[1:3]), strict=True):
+                if name in layers:
+                    maps[name].append(to_numpy(weights))
+        check_output(model, batch, run_with_attention(model, batch, visit_block))
     return {name: np.concatenate(maps[name]) for name in layers}
 
 

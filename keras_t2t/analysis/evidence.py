@@ -108,7 +108,7 @@ def attention_gradients(
 
     def score(offsets):
         seen = []
-        logits = run_with_attention(model, images, lambda block, weights, _: seen.append(weights), None, offsets, logits=True)
+        logits = run_with_attention(model, images, lambda block, weights, _: seen.append(weights), offsets, logits=True)
         indices = ops.argmax(logits, axis=-1) if classes is None else classes
         return ops.sum(logits * ops.one_hot(indices, logits.shape[-1], dtype=logits.dtype)), seen
 

@@ -12,6 +12,15 @@ from keras_t2t.analysis.similarity import attention_distance, centered_gram, cka
 from keras_t2t.analysis.tracing import batches, check_output, run_with_attention, size_of_tokenized_images, to_numpy
 from keras_t2t.models.graph import blocks_of, tokens_to_token_of
 
+TITLES = {
+    "cosine": "cosine similarity of heads",
+    "divergence": "Jensen-Shannon divergence of heads (bits)",
+    "entropy": "attention entropy (bits)",
+    "distance": "attention distance (pixels)",
+    "cka": "CKA of consecutive blocks",
+}
+"""Titles of the metrics of `Redundancy.by_block`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Redundancy:

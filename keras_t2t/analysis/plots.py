@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from keras_t2t.analysis.head_redundancy import Comparison
+from keras_t2t.analysis.head_redundancy import TITLES, Comparison
 from keras_t2t.figures import MARKERS, PALETTE, new_figure
 
 NEARLY_UNIFORM = 0.2
@@ -118,20 +118,14 @@ def draw_comparison(comparisons: Sequence[Comparison], path: str | os.PathLike) 
     """
     if len(comparisons) > len(PALETTE):
         raise ValueError(f"Expected at most {len(PALETTE)} models; received: {len(comparisons)} models")
-    panels = {
-        "cosine": "cosine similarity of heads",
-        "divergence": "Jensen-Shannon divergence\nof heads (bits)",
-        "entropy": "attention entropy (bits)",
-        "distance": "attention distance (pixels)",
-    }
     figure = new_figure(12.5, 6.8)
     top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.1))
-    for ax, (name, title) in zip(top.subplots(1, 4), panels.items(), strict=True):
+    for ax, name in zip(top.subplots(1, 4), ("cosine", "divergence", "entropy", "distance"), strict=True):
         for comparison, color, marker in zip(comparisons, PALETTE, MARKERS, strict=False):
             values = comparison.redundancy.by_block()[name]
             depth = np.linspace(0, 1, len(values)) if len(values) > 1 else [0.5]
             ax.plot(depth, values, color=color, marker=marker, markersize=4, label=comparison.name)
-        ax.set_title(title, fontsize=10)
+        ax.set_title(textwrap.fill(TITLES[name], 27), fontsize=10)
         ax.set_xlabel("first block to last block")
         ax.set_xticks([])
         ax.grid(alpha=0.3)

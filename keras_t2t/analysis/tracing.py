@@ -27,7 +27,6 @@ def run_with_attention(
     model: keras.Model,
     images: Any,
     visit_block: Callable[[EncoderBlock, Any, Any], None] | None = None,
-    visit_module: Callable[[TokensToToken, Any], None] | None = None,
     offsets: Sequence[Any] | None = None,
     logits: bool = False,
 ) -> Any:
@@ -37,7 +36,6 @@ def run_with_attention(
         model: A model in which `blocks_of` finds encoder blocks.
         images: Tensor of shape `(B, H, W, C)`.
         visit_block: Called with each block, its attention weights `(B, H, N, N)` and its output `(B, N, D)`.
-        visit_module: Called with the T2T module and its input `(B, H, W, C)`.
         offsets: Tensors to add: one `(B, H, N, N)` per block to its attention weights, then one `(B, N, D)` to the output of
             the last block. Gradients with respect to them are gradients with respect to what they are added to.
         logits: Whether to leave out the activation of the head.
@@ -67,8 +65,6 @@ def run_with_attention(
             if visit_block:
                 visit_block(operation, weights, output)
             return output[:, :1] if operation.class_token_only else output
-        if isinstance(operation, TokensToToken) and visit_module:
-            visit_module(operation, args[0])
         if id(operation) in skipped:
             return args[0]
         if head and operation is head.dense:

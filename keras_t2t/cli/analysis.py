@@ -10,7 +10,7 @@ from rich.table import Table
 
 from keras_t2t.cli.app import LOOK_INSIDE, CropOption, check_picture, command, existing_path, print_table
 from keras_t2t.cli.libraries import load_libraries
-from keras_t2t.cli.models import Model, Models, check_kind, head_units, open_model
+from keras_t2t.cli.models import Model, Models, check_kind, open_model
 from keras_t2t.cli.predict import image_files, with_crop_fraction
 from keras_t2t.errors import with_unit
 from keras_t2t.figures import PALETTE
@@ -18,17 +18,6 @@ from keras_t2t.variants import VARIANTS, find_variant, variant_of
 
 SIZES = (112, 160, 224, 320, 448, 640, 1024)
 """Image heights in pixels for plots of cost versus image size."""
-
-METRICS = {
-    "parameters": "parameters",
-    "multiply_accumulates": "multiply-accumulates",
-    "cosine": "cosine similarity of heads",
-    "divergence": "Jensen-Shannon divergence of heads (bits)",
-    "entropy": "attention entropy (bits)",
-    "distance": "attention distance (pixels)",
-    "cka": "CKA of consecutive blocks",
-}
-"""Row titles for `Comparison.summary`."""
 
 
 @command("attention", LOOK_INSIDE)
@@ -132,14 +121,15 @@ def _resized(model, shape):
     from keras_t2t.layers import PositionEmbedding
     from keras_t2t.models import config_of
     from keras_t2t.models.graph import layers_of, tokens_to_token_of
+    from keras_t2t.models.parts import head_of
 
     def parameters(model):
         return sum(layer.count_params() for layer in layers_of(model) if not isinstance(layer, PositionEmbedding))
 
     if all(size in (None, expected) for size, expected in zip(model.input_shape[1:], shape, strict=True)):
         return model
-    classes = head_units(model)
-    top = {"include_top": False} if classes is None else {"classes": classes}
+    head = head_of(model)
+    top = {"include_top": False} if head is None else {"classes": head.units}
     dtype = tokens_to_token_of(model).dtype_policy.name
     resized = T2TViT(config_of(model), input_shape=shape, dtype=dtype, **top)
     if parameters(resized) != parameters(model):
@@ -175,6 +165,7 @@ def compare_command(
     check_picture(output)
     load_libraries()
     from keras_t2t import analysis
+    from keras_t2t.analysis.head_redundancy import TITLES
     from keras_t2t.data import load_images
 
     paths = image_files(image)
@@ -187,8 +178,8 @@ def compare_command(
     title = f"Averages over blocks and images; number of images: {len(paths)}"
     table = Table("", *(result.name for result in results), title=title)
     summaries = [result.summary() for result in results]
-    for key, row_title in METRICS.items():
-        table.add_row(row_title, *(_format(summary[key]) for summary in summaries))
+    for key in summaries[0]:
+        table.add_row(TITLES.get(key, key.replace("_", "-")), *(_format(summary[key]) for summary in summaries))
     print_table(table)
     analysis.draw_comparison(results, output)
     print(f"Wrote {output}")

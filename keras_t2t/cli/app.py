@@ -121,13 +121,4 @@ def check_picture(path: pathlib.Path | None) -> None:
         if path.suffix.lower() != ".png":
             raise ValueError(f"Expected the path of a .png file; received: {path}")
         new_figure(1, 1)  # raises if matplotlib is not installed
-        make_folder_of(path)
-
-
-def make_folder_of(path: pathlib.Path) -> None:
-    """Creates the folder that a file is written to, before any work is done.
-
-    Raises:
-        OSError: If the folder cannot be created.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from keras_t2t.cli.app import EXPORT, check_picture, command, existing_path, make_folder_of, print_table
+from keras_t2t.cli.app import EXPORT, check_picture, command, existing_path, print_table
 from keras_t2t.cli.libraries import load_libraries, native_messages_hidden
 from keras_t2t.cli.models import Model, Models, check_kind, model_file, open_model
 from keras_t2t.export_formats import DEFAULT_OPSET, check_destination, check_settings, is_exported, resolve_format
@@ -66,7 +66,7 @@ def export_command(
     format = resolve_format(output, format)
     check_settings(format, quantize, batch_size or None, opset, input_dtype, calibration)
     check_kind(model, exported=False)
-    make_folder_of(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
     check_destination(output, force)
     load_libraries()
     from keras_t2t.exporting import export as export_model

@@ -95,7 +95,8 @@ def open_model(name: str, *, num_heads: int | None = None) -> "keras.Model":
         num_heads: Number of attention heads for a checkpoint of a model that is not a variant.
 
     Raises:
-        ValueError: If there is no such model, if it is an exported file, or if `num_heads` is given for a `.keras` file.
+        ValueError: If there is no such model, if it is an exported file, or if `num_heads` is given for anything else than a
+            checkpoint.
     """
     import keras
 
@@ -104,6 +105,8 @@ def open_model(name: str, *, num_heads: int | None = None) -> "keras.Model":
     check_kind(name, exported=False)
     path = model_file(name)
     if path is None:
+        if num_heads:
+            raise ValueError(f"--num-heads applies only to checkpoints without a variant; received: {name}")
         return _open_variant(name)
     if path.suffix != ".keras":
         return open_checkpoint(path, num_heads=num_heads)
@@ -225,11 +228,3 @@ def description(model: "keras.Model") -> str:
     _, height, width, _ = model.input_shape
     size = "any size" if None in (height, width) else f"{height}x{width}"
     return f"{model.name}, {with_unit(model.count_params())} parameters, images of {size}, outputs {model.output_shape[1:]}"
-
-
-def head_units(model: "keras.Model") -> int | None:
-    """Returns the number of classes of a classifier, or `None` if the model has no head."""
-    from keras_t2t.models import parts
-
-    head = parts.head_of(model)
-    return None if head is None else head.units

@@ -5,8 +5,6 @@ import json
 import pathlib
 from collections.abc import Iterable, Mapping
 
-from keras_t2t.cli.app import make_folder_of
-
 Record = Mapping[str, str | float]
 
 
@@ -20,7 +18,7 @@ def check_records_file(path: pathlib.Path | None) -> None:
     if path is not None:
         if path.suffix.lower() not in (".csv", ".json") or path.is_dir():
             raise ValueError(f"Expected the path of a .csv or .json file; received: {path}")
-        make_folder_of(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def write_records(path: pathlib.Path, records: Iterable[Record]) -> int:

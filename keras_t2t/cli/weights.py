@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from keras_t2t.cli.app import MODELS, command, make_folder_of, print_table
+from keras_t2t.cli.app import MODELS, command, print_table
 from keras_t2t.cli.libraries import load_libraries
 from keras_t2t.cli.models import (
     MODEL_HELP,
@@ -47,7 +47,7 @@ def convert_command(
     if not output.name.endswith((".keras", ".weights.h5")):
         raise ValueError(f"Expected an output that ends in .keras or .weights.h5; received: {output}")
     check_kind(model, trained=True, exported=False)
-    make_folder_of(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
     load_libraries()
     opened = open_model(model, num_heads=num_heads)
     (opened.save if output.suffix == ".keras" else opened.save_weights)(output)

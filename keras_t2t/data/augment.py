@@ -66,8 +66,7 @@ def _random_resized_crop(image, size, augmentation, seed):
 
     def crop_pixels(image):
         pixels = decode_file(image)
-        top, left, height, width = tf.unstack(window(tf.shape(pixels)))
-        return pixels[top : top + height, left : left + width]
+        return cut(pixels, window(tf.shape(pixels)))
 
     if image.dtype == tf.string:
         crop = tf.cond(tf.io.is_jpeg(image), crop_jpeg, lambda: as_one_operation(crop_pixels, image))
@@ -108,6 +107,12 @@ def _window(shape, scale, ratio, draws):
     margin = sides - extent
     begin = tf.where(any_fits, tf.floor(draws[:, 10] * (margin + 1)), tf.floor(margin / 2))
     return tf.cast(tf.concat([begin, extent], 0), "int32")
+
+
+def cut(pixels: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+    """Returns the window `(top, left, height, width)` of pixels `(H, W, C)`."""
+    top, left, height, width = tf.unstack(window)
+    return pixels[top : top + height, left : left + width]
 
 
 def resize_view(pixels: tf.Tensor, size: tuple[int, int], interpolation: str = "bilinear") -> tf.Tensor:

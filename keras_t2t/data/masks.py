@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_t2t.configs import check_value, is_count
+from keras_t2t.data.orientation import ORIENTATION_TAG
 from keras_t2t.data.sources import SUFFIXES, is_visible, path_tensor, shuffled_indices
 from keras_t2t.errors import DataError
 from keras_t2t.extras import import_extra
 
-EXIF_ORIENTATION = 0x0112
 PNG_BIT_DEPTH = 24
 """Position of the byte in a PNG file that has the number of bits of a value."""
 
@@ -179,7 +179,7 @@ def size_of_image(path: str | os.PathLike) -> tuple[int, int]:
         ImportError: If Pillow is not installed.
     """
     with _open(path) as image:
-        turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+        turned = image.getexif().get(ORIENTATION_TAG, 1) >= 5
         return image.size[::-1] if turned else image.size
 
 

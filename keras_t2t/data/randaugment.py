@@ -159,20 +159,14 @@ def _shear_y(image, level, signed):
     return _warp(image, y=y + 0.3 * signed * x)
 
 
-def _translate(axis, image, level, signed):
-    """Shifts the image by up to 45% of its side length. Unlike in `_warp`, all pixels have the same interpolation weights."""
-    side = image.shape[axis]
-    shift = 0.45 * signed * side
-    whole = tf.floor(shift)
-    margin = [math.ceil(0.45 * side) * (i == axis) for i in range(3)]
-    padded = tf.pad(image - tf.constant(GRAY, "uint8"), [[width, width] for width in margin])
-    # The pixels are rolled, because XLA would compile `tf.slice` again for every distance.
-    before, after = (
-        tf.roll(padded, -tf.cast(whole, "int32") - step, axis)[margin[0] :, margin[1] :][: image.shape[0], : image.shape[1]]
-        for step in (0, 1)
-    )
-    before, after = (tf.cast(pixels + tf.constant(GRAY, "uint8"), "float32") for pixels in (before, after))
-    return to_uint8(before + (shift - whole) * (after - before))
+def _translate_x(image, level, signed):
+    _, x = _coordinates(image)
+    return _warp(image, x=x + 0.45 * signed * image.shape[1])
+
+
+def _translate_y(image, level, signed):
+    y, _ = _coordinates(image)
+    return _warp(image, y=y + 0.45 * signed * image.shape[0])
 
 
 OPERATIONS: dict[str, Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]] = {
@@ -189,7 +183,7 @@ OPERATIONS: dict[str, Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]] = 
     "sharpness": _sharpness,
     "shear_x": _shear_x,
     "shear_y": _shear_y,
-    "translate_x": functools.partial(_translate, 1),
-    "translate_y": functools.partial(_translate, 0),
+    "translate_x": _translate_x,
+    "translate_y": _translate_y,
 }
 """Functions of an image, a level in [0, 1], and the level with a random sign. Images are uint8 of shape `(H, W, 3)`."""

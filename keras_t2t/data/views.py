@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_t2t.data.augment import random_window, resize_view, to_uint8
+from keras_t2t.data.augment import cut, random_window, resize_view, to_uint8
 from keras_t2t.data.boxes import NO_BOX, BoxSource
 from keras_t2t.data.decoding import decode_file, without_autograph
 from keras_t2t.data.masks import MaskSource
@@ -111,13 +111,8 @@ def _random_view(image, size, crop_scale, flip, seed):
     ratio = tuple(factor * size[1] / size[0] for factor in CROP_RATIO)
     window = random_window(tf.shape(pixels), crop_scale, ratio, window_seed)
     flipped = flip & (tf.random.stateless_uniform((), flip_seed) < 0.5)
-    view = resized(_cut(pixels, window), size)
+    view = resized(cut(pixels, window), size)
     return tf.where(flipped, tf.reverse(view, [1]), view), window, flipped
-
-
-def _cut(pixels, window):
-    top, left, height, width = tf.unstack(window)
-    return pixels[top : top + height, left : left + width]
 
 
 def mask_view(mask: tf.Tensor, window: tf.Tensor, flipped: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
@@ -132,7 +127,7 @@ def mask_view(mask: tf.Tensor, window: tf.Tensor, flipped: tf.Tensor, size: tupl
     Returns:
         Tensor `(*size)`, int32.
     """
-    view = tf.image.resize(_cut(mask[..., None], window), size, "nearest")[..., 0]
+    view = tf.image.resize(cut(mask[..., None], window), size, "nearest")[..., 0]
     return tf.ensure_shape(tf.where(flipped, tf.reverse(view, [1]), view), size)
 
 

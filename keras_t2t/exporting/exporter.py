@@ -1,6 +1,7 @@
 """Export of a model to a file, which is checked by running it in its own runtime."""
 
 import contextlib
+import functools
 import os
 import pathlib
 import tempfile
@@ -12,7 +13,7 @@ from keras_t2t.errors import ExportError
 from keras_t2t.export_formats import DEFAULT_OPSET, check_destination, check_settings, files_of, resolve_format
 from keras_t2t.exporting.onnx import to_onnx
 from keras_t2t.exporting.openvino import to_openvino
-from keras_t2t.exporting.report import IMAGES_AT_ONCE, OP_COUNTERS, ExportReport, examine, has_threshold
+from keras_t2t.exporting.report import OP_COUNTERS, ExportReport, examine, has_threshold, run_in_batches, size_of
 from keras_t2t.exporting.runtimes import first_line, open_exported
 from keras_t2t.exporting.samples import images_for
 from keras_t2t.exporting.saved_model import to_saved_model
@@ -105,7 +106,7 @@ def export(
     images = calibration if samples is None and calibration is not None else images_for(model, samples)
     if input_dtype == "uint8":
         images, calibration = np.round(images), None if calibration is None else np.round(calibration)
-    expected = _run_eagerly(model, images)
+    expected = run_in_batches(functools.partial(model, training=False), images)  # `predict` would trace graphs for seconds
     spec = spec_of(model)
     with _staging(path) as staged:
         try:
@@ -122,12 +123,6 @@ def export(
         except Exception as error:  # each of the converters has its own errors
             raise ExportError(f"The model cannot be converted to {format}: {first_line(error)}") from error
         return _checked_report(staged, path, format, quantize, spec, images, expected, tolerance)
-
-
-def _run_eagerly(model, images):
-    """Returns the outputs of a model. `predict` would trace a graph for each batch size, which takes seconds."""
-    starts = range(0, len(images), IMAGES_AT_ONCE)
-    return np.concatenate([np.asarray(model(images[i : i + IMAGES_AT_ONCE], training=False)) for i in starts])
 
 
 def _in_float32(model):
@@ -158,7 +153,8 @@ def _checked_report(staged, path, format, quantize, spec, images, expected, tole
         runtime = open_exported(staged)
     except ValueError as error:
         raise ExportError(f"The {format} file does not load: {error}") from error
-    report = examine(staged, path, format, quantize, ops, runtime, images, expected, spec.output)
+    results = examine(runtime, images, expected, spec.output)
+    report = ExportReport(path=path, format=format, quantize=quantize, size=size_of(staged), ops=ops, **results)
     if quantize in MAX_DIFFERENCE:
         limit = MAX_DIFFERENCE[quantize] if tolerance is None else tolerance
         if not report.difference <= limit:  # also if it is NaN

@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +37,7 @@ class ExportReport:
         agreement: Fraction of images with the same decision: the same top class, or for independent scores, such as those of a
             sigmoid, the same classes above 0.5. For a segmenter, the fraction of pixels.
         per_pixel: Whether the model is a segmenter.
-        output: What the model returns; see `keras_t2t.ModelSpec`.
+        output: What the model returns; see `keras_t2t.preprocessing.ModelSpec`.
         latency: Median time in seconds of one batch in the runtime of the file on this machine. The batch size is that of a
             TFLite file, and 1 for the other formats.
     """
@@ -68,51 +70,34 @@ class ExportReport:
         return "\n".join(f"{count:6} {op}" for op, count in ops)
 
 
-def examine(
-    path: pathlib.Path,
-    final_path: pathlib.Path,
-    format: str,
-    quantize: str | None,
-    ops: dict[str, int],
-    runtime: Runtime,
-    images: np.ndarray,
-    expected: np.ndarray,
-    kind: str,
-) -> ExportReport:
-    """Returns the report of an exported file.
+def examine(runtime: Runtime, images: np.ndarray, expected: np.ndarray, kind: str) -> dict[str, Any]:
+    """Returns the attributes of `ExportReport` that depend on what an exported file returns for images.
 
     Args:
-        path: The file, or the folder of a SavedModel.
-        final_path: Where it will be moved.
-        format: `"saved_model"`, `"tflite"`, `"onnx"` or `"openvino"`.
-        quantize: How the model was quantized, or `None`.
-        ops: Number of operations of each kind.
         runtime: The opened file.
         images: Images to run it on.
         expected: Outputs of the Keras model for `images`.
         kind: The `ModelSpec.output` of the model.
     """
-    starts = range(0, len(images), IMAGES_AT_ONCE)
-    parts = [runtime.run(images[i : i + IMAGES_AT_ONCE].astype(runtime.input_dtype)) for i in starts]
-    received = np.concatenate(parts)
+    received = run_in_batches(runtime.run, images.astype(runtime.input_dtype))
     per_pixel = expected.ndim == 4 and kind != "features"
     agreement = decisions(received, kind) == decisions(expected, kind)
     agreement = agreement.reshape(np.prod(expected.shape[: 3 if per_pixel else 1]), -1).all(1).mean()
     outputs, expected = comparable(received, kind), comparable(expected, kind)
     difference = np.abs(outputs - expected).max()
-    return ExportReport(
-        path=final_path,
-        format=format,
-        quantize=quantize,
-        size=size_of(path),
-        ops=ops,
-        images=len(images),
-        difference=float(difference and difference / np.abs(expected).max()),
-        agreement=float(agreement),
-        latency=measure_latency(runtime, images),
-        per_pixel=per_pixel,
-        output=kind,
-    )
+    return {
+        "images": len(images),
+        "difference": float(difference and difference / np.abs(expected).max()),
+        "agreement": float(agreement),
+        "latency": measure_latency(runtime, images),
+        "per_pixel": per_pixel,
+        "output": kind,
+    }
+
+
+def run_in_batches(run: Callable[[np.ndarray], Any], images: np.ndarray) -> np.ndarray:
+    """Returns the outputs of a model for images, a few of which are in memory at a time."""
+    return np.concatenate([np.asarray(run(images[i : i + IMAGES_AT_ONCE])) for i in range(0, len(images), IMAGES_AT_ONCE)])
 
 
 def size_of(path: str | os.PathLike) -> int:

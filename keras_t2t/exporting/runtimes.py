@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from keras_t2t.export_formats import check_saved_model_path, is_exported, missing_package
+from keras_t2t.export_formats import check_saved_model_path, import_package, is_exported
 from keras_t2t.exporting.metadata import read_from_onnx, read_from_openvino, read_from_saved_model, read_from_tflite
 from keras_t2t.runtime import Runtime, available_cores
 
@@ -61,11 +61,7 @@ def first_line(error: Exception) -> str:
 
 
 def _open_tflite(path, threads):
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise missing_package("ai-edge-litert") from error
-    interpreter = Interpreter(str(path), num_threads=threads)
+    interpreter = import_package("ai_edge_litert.interpreter").Interpreter(str(path), num_threads=threads)
     interpreter.allocate_tensors()
     (input_details,), (output_details,) = interpreter.get_input_details(), interpreter.get_output_details()
     shape = tuple(None if size == -1 else int(size) for size in input_details["shape_signature"])
@@ -89,10 +85,7 @@ def _open_tflite(path, threads):
 
 
 def _open_onnx(path, threads):
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise missing_package("onnxruntime") from error
+    onnxruntime = import_package("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -109,11 +102,7 @@ def _open_onnx(path, threads):
 
 
 def _open_openvino(path, threads):
-    try:
-        import openvino
-    except ImportError as error:
-        raise missing_package("openvino") from error
-    core = openvino.Core()
+    core = import_package("openvino").Core()
     model = core.read_model(path)
     spec, precision = read_from_openvino(model)
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}

@@ -97,7 +97,7 @@ def _quantize(content, batches, blocks):
 
     quantization = quantizer.Quantizer(content, recipe.dynamic_wi8_afp32())
     ranges = None
-    with _without_progress_bars():
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):  # hides progress bars
         if batches is not None:
             in_blocks = rf"(.*/)?({'|'.join(map(re.escape, blocks))})(_\d+)?/.*"
             quantization.add_static_config(in_blocks, TFLOperationName.FULLY_CONNECTED, 8, 8)
@@ -106,13 +106,6 @@ def _quantize(content, batches, blocks):
         if batches is not None:
             ranges = quantization.calibrate({"serving_default": batches})
         return bytes(quantization.quantize(ranges).quantized_model)
-
-
-@contextlib.contextmanager
-def _without_progress_bars():
-    """Hides the progress bars of the quantizer."""
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        yield
 
 
 def tflite_ops(path: str | os.PathLike) -> dict[str, int]:

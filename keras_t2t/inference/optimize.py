@@ -9,13 +9,11 @@ from keras_t2t.inference.block import InferenceBlock
 from keras_t2t.inference.folded import FoldedLayer
 from keras_t2t.inference.tokens import InferenceTokensToToken
 from keras_t2t.keras_internals import copy_weights, is_graph
-from keras_t2t.layers import DenseBlock, EncoderBlock, GhostBlock, SqueezeExciteBlock, TokensToToken
+from keras_t2t.layers import EncoderBlock, GhostBlock, SqueezeExciteBlock, TokensToToken
 from keras_t2t.layers.common import precise_dtype
 from keras_t2t.layers.fast_dense import exact_gelu
 from keras_t2t.models.graph import layers_of
-
-FOLDABLE_BLOCKS = (EncoderBlock, SqueezeExciteBlock, GhostBlock, DenseBlock)
-"""The blocks whose weights can be folded. Subclasses of them may compute something else, so they are copied."""
+from keras_t2t.models.parts import BLOCK_CLASSES
 
 
 def optimize_for_inference(model: keras.Model, dtype: str | None = None) -> keras.Model:
@@ -54,7 +52,7 @@ def optimize_for_inference(model: keras.Model, dtype: str | None = None) -> kera
     """
     if dtype not in (None, "bfloat16"):
         raise ValueError(f"Expected dtype to be None or 'bfloat16'; received: dtype={dtype!r}")
-    replaceable = (*FOLDABLE_BLOCKS, TokensToToken, FoldedLayer)
+    replaceable = (*BLOCK_CLASSES.values(), TokensToToken, FoldedLayer)
     if not is_graph(model) or not any(isinstance(layer, replaceable) for layer in layers_of(model)):
         raise ValueError(
             "Expected a model built by keras_t2t, functional or Sequential, with TokensToToken or EncoderBlock layers; "
@@ -87,7 +85,7 @@ def _replacement(layer, dtype):
             name=layer.name,
             dtype=dtype or precise_dtype(layer.variable_dtype),
         )
-    if type(layer) in FOLDABLE_BLOCKS:
+    if type(layer) in BLOCK_CLASSES.values():  # subclasses of them may compute something else, so they are copied
         return InferenceBlock.from_arrays(
             fold_block(layer),
             num_heads=layer.num_heads,

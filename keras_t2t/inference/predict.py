@@ -74,7 +74,7 @@ def predict_images(
 
     Args:
         model: A classifier built by this package, or an exported one opened by `keras_t2t.open_exported`.
-        paths: JPEG, PNG, BMP, GIF or WebP files.
+        paths: Image files of any kind that `keras_t2t.load_image` reads.
         top: Number of classes to return for each image.
         batch_size: Number of images to process at a time.
         preprocessing: How to resize and crop the images. Defaults to `keras_t2t.preprocessing_of(model)`.

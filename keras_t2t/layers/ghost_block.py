@@ -11,20 +11,16 @@ from keras_t2t.layers.encoder_block import EncoderBlock
 from keras_t2t.layers.fast_dense import FastDense, gelu
 
 
-class GhostLayer(keras.Layer):
-    """Base class of layers with cheap operations that scale each channel, like depthwise 1x1 convolutions without a bias.
+def add_channel_scale(layer: keras.Layer, name: str, width: int) -> Any:
+    """Adds the scale `(width,)` of a cheap operation (Han et al., "GhostNet", CVPR 2020), a depthwise 1x1 convolution.
 
-    See Han et al., "GhostNet", CVPR 2020.
+    It is initialized as in PyTorch.
     """
-
-    def add_channel_scale(self, name: str, width: int) -> Any:
-        """Returns a trainable scale `(width,)`, initialized like a depthwise 1x1 convolution in PyTorch."""
-        initializer = keras.initializers.RandomUniform(-1.0, 1.0)
-        return self.add_weight(name=name, shape=(width,), initializer=initializer)
+    return layer.add_weight(name=name, shape=(width,), initializer=keras.initializers.RandomUniform(-1.0, 1.0))
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
-class GhostDense(GhostLayer):
+class GhostDense(keras.Layer):
     """A dense layer that computes half of its channels and scales them to get the other half.
 
     Args:
@@ -51,7 +47,7 @@ class GhostDense(GhostLayer):
 
     def build(self, input_shape: tuple) -> None:
         self.primary.build(input_shape)
-        self.scale = self.add_channel_scale("scale", self.units // 2)
+        self.scale = add_channel_scale(self, "scale", self.units // 2)
 
     def call(self, x: Any) -> Any:
         x = self.primary(x)  # (..., units / 2)
@@ -86,7 +82,7 @@ class GhostAttention(MultiHeadSelfAttention):
 
 
 @keras.saving.register_keras_serializable("keras_t2t")
-class GhostMLP(GhostLayer):
+class GhostMLP(keras.Layer):
     """An MLP that computes a third of its hidden channels and scales them to get the other two thirds.
 
     Corresponds to `models/t2t_vit_ghost.py` in the reference implementation. GELU is applied both before and after scaling.
@@ -116,8 +112,8 @@ class GhostMLP(GhostLayer):
         third = self.hidden_dim // 3
         self.fc1 = FastDense(third, name="fc1", activation="gelu", **sublayer_kwargs(self))
         self.fc1.build(input_shape)
-        self.scale1 = self.add_channel_scale("scale1", third)
-        self.scale2 = self.add_channel_scale("scale2", third)
+        self.scale1 = add_channel_scale(self, "scale1", third)
+        self.scale2 = add_channel_scale(self, "scale2", third)
         self.fc2 = FastDense(input_shape[-1], name="fc2", **sublayer_kwargs(self))
         self.fc2.build((*input_shape[:-1], self.hidden_dim))
         self.dropout = keras.layers.Dropout(self.drop_rate, **sublayer_kwargs(self))

@@ -29,8 +29,9 @@ def interpolation_matrix(old_size: Any, new_size: Any, dtype: Any, kernel: Calla
     return matrix
 
 
-def cubic(distance: Any, a: float = -0.75) -> Any:
+def cubic(distance: Any) -> Any:
     """Returns the value of Keys' cubic convolution kernel, for distances from 0 to 2. Its taps are -1, 0, 1 and 2."""
+    a = -0.75
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = a * (((distance - 5) * distance + 8) * distance - 4)
     return ops.where(distance <= 1, near, far)

@@ -6,7 +6,7 @@ from typing import Any
 
 from keras_t2t.configs import token_grid
 from keras_t2t.errors import did_you_mean
-from keras_t2t.extras import import_extra
+from keras_t2t.extras import yaml_module
 from keras_t2t.recipes.augmentation import Augmentation
 from keras_t2t.variants import REFERENCE_NAMES, find_variant
 
@@ -151,12 +151,3 @@ class Recipe(Augmentation):
         """Returns the recipe as YAML, with one line for each setting."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()}
         return yaml_module().safe_dump(values, sort_keys=False, default_flow_style=None)
-
-
-def yaml_module() -> Any:
-    """Returns PyYAML, which reads and writes recipes.
-
-    Raises:
-        ImportError: If it is not installed.
-    """
-    return import_extra("yaml", "Recipes need PyYAML", "train")

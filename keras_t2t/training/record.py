@@ -8,8 +8,8 @@ from typing import Any
 
 from keras_t2t import run_files
 from keras_t2t.data import ImageSource, IndexedSource
-from keras_t2t.extras import read_yaml
-from keras_t2t.recipes.recipe import Recipe, yaml_module
+from keras_t2t.extras import read_yaml, yaml_module
+from keras_t2t.recipes import Recipe
 from keras_t2t.training.checkpoints import last_state
 
 CHANGEABLE = {"epochs", "early_stopping_patience", "rematerialize"}

@@ -21,9 +21,9 @@ from keras_t2t.data import (
 )
 from keras_t2t.data.check import explain_data_errors
 from keras_t2t.errors import DataError, TrainingError, counted
-from keras_t2t.extras import import_extra
+from keras_t2t.extras import import_extra, yaml_module
 from keras_t2t.models import preprocessing_of
-from keras_t2t.recipes.recipe import Recipe, yaml_module
+from keras_t2t.recipes import Recipe
 from keras_t2t.training.building import build_model, compiled_model
 from keras_t2t.training.callbacks import (
     Evaluation,

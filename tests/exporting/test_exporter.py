@@ -598,7 +598,7 @@ def test_single_class(tmp_path):
 @pytest.mark.parametrize("format", mostly_slow(FORMATS, "onnx"))
 def test_spec_is_in_the_file(format, tmp_path):
     """Logits that happen to lie in [0, 1] are not taken for probabilities."""
-    preprocessing = keras_t2t.Preprocessing(crop_fraction=0.7, interpolation="area", mean=(0.1, 0.2, 0.3), std=(1, 2, 3))
+    preprocessing = keras_t2t.Preprocessing(crop_fraction=0.7, interpolation="area", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 1))
     model = small_model(
         "performer", classes=3, classifier_activation=None, include_preprocessing=False, preprocessing=preprocessing
     )
@@ -664,9 +664,8 @@ def test_decisions_of_a_single_score_are_compared(shift, message, activation, tm
             keras_t2t.export(model, tmp_path / "bad.tflite", quantize="int8", tolerance=tolerance)
 
 
-def fake_report(outputs, expected, kind, tmp_path):
-    """Returns the report of a file that returns `outputs`."""
-    (tmp_path / "model.onnx").touch()
+def agreement(outputs, expected, kind):
+    """Returns the agreement in the report of a file that returns `outputs`."""
     spec = keras_t2t.preprocessing.ModelSpec(preprocessing=keras_t2t.Preprocessing(), normalizes=True, output=kind)
     runtime = Runtime(
         name="fake",
@@ -676,18 +675,18 @@ def fake_report(outputs, expected, kind, tmp_path):
         known_spec=spec,
     )
     images = np.zeros((len(expected), 2, 2, 3), "float32")
-    return examine(tmp_path / "model.onnx", tmp_path / "model.onnx", "onnx", "int8", {}, runtime, images, expected, kind)
+    return examine(runtime, images, expected, kind)["agreement"]
 
 
-def test_agreement_of_decisions(tmp_path, monkeypatch):
+def test_agreement_of_decisions(monkeypatch):
     """A single logit is positive or not; log-probabilities, which are logits, have a top class."""
     monkeypatch.setattr("keras_t2t.exporting.report.measure_latency", lambda runtime, images: 0.0)
     expected = np.array([[-0.2], [0.3], [0.4], [-3.0]])
-    assert fake_report(expected + 0.25, expected, "logits", tmp_path).agreement == 0.75
-    assert fake_report(-expected, expected, "logits", tmp_path).agreement == 0
+    assert agreement(expected + 0.25, expected, "logits") == 0.75
+    assert agreement(-expected, expected, "logits") == 0
     expected = np.log([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]])
-    assert fake_report(expected[:, ::-1], expected, "logits", tmp_path).agreement == 0
-    assert fake_report(np.exp(expected[:, ::-1]), np.exp(expected), "scores", tmp_path).agreement == 0.5
+    assert agreement(expected[:, ::-1], expected, "logits") == 0
+    assert agreement(np.exp(expected[:, ::-1]), np.exp(expected), "scores") == 0.5
 
 
 @pytest.mark.slow
