@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_t2t.configs import check_value, is_count
 from keras_t2t.models import spec_of
+from keras_t2t.models.graph import image_input
 from keras_t2t.preprocessing import ModelSpec, Preprocessing
 from keras_t2t.runtime import Runtime
 
@@ -21,12 +22,13 @@ def keras_runtime(model: keras.Model) -> Runtime:
     """
 
     def run(images):
-        return np.asarray(model.predict_on_batch(images), "float32")
+        (output,) = keras.tree.flatten(model.predict_on_batch(images))
+        return np.asarray(output, "float32")
 
     return Runtime(
         name=f"Keras, {keras.backend.backend()}",
         run=run,
-        input_shape=tuple(model.inputs[0].shape),
+        input_shape=tuple(image_input(model).shape),
         input_dtype="float32",
         known_spec=spec_of(model),
     )

@@ -49,3 +49,6 @@ class ClassToken(keras.Layer):
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         batch, *grid, width = input_shape
         return (batch, None if None in grid else 1 + math.prod(grid), width)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config()  # without this method, Keras would refuse a `dtype` that is a `keras.DTypePolicy`

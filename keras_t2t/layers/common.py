@@ -21,8 +21,9 @@ exponential after it would magnify rounding errors; and the resizing of feature 
 def precise_dtype(dtype: Any) -> str:
     """Returns the dtype for arithmetic that must not run in 16 bits: float64 if `dtype` is float64, otherwise float32.
 
-    Under mixed precision, this dtype is used for the performer's features and softmaxes, the softmax of the attention
-    weights, the statistics of layer normalization, the resizing of position tables, and the activation of the classifier.
+    Under mixed precision, this dtype is used for the normalization of images, the performer's features and softmaxes, the
+    softmax of the attention weights, the statistics of layer normalization, the resizing of position tables, and the activation
+    of the classifier.
     """
     return "float64" if keras.backend.standardize_dtype(dtype) == "float64" else "float32"
 

@@ -39,3 +39,6 @@ class FeatureMap(keras.Layer):
 
     def compute_output_shape(self, tokens_shape: tuple, like_shape: tuple) -> tuple:
         return (*like_shape[:3], tokens_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config()  # without this method, Keras would refuse a `dtype` that is a `keras.DTypePolicy`

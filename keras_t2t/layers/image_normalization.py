@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_t2t.layers.common import check_rank, layer_path
+from keras_t2t.layers.common import check_rank, layer_path, precise_dtype
 from keras_t2t.preprocessing import Preprocessing
 
 
@@ -23,7 +23,7 @@ class ImageNormalization(keras.Layer):
 
     Output shape:
         Same as the input shape. If `enabled` is `True`, the values are `(pixels / 255 - mean) / std` for each channel.
-        They have the layer's compute dtype.
+        They are computed in at least float32, and have the layer's compute dtype.
 
     Raises:
         ValueError: If the number of channels does not match `preprocessing`.
@@ -36,7 +36,7 @@ class ImageNormalization(keras.Layer):
     """
 
     def __init__(self, preprocessing: Preprocessing | dict[str, Any], enabled: bool = True, **kwargs: Any):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # autocasting would round pixels to 16 bits
         self.preprocessing = Preprocessing(**preprocessing) if isinstance(preprocessing, dict) else preprocessing
         self.enabled = enabled
 
@@ -49,11 +49,11 @@ class ImageNormalization(keras.Layer):
             )
 
     def call(self, images: Any) -> Any:
-        images = ops.cast(images, self.compute_dtype)
         if not self.enabled:
-            return images
+            return ops.cast(images, self.compute_dtype)
+        images = ops.cast(images, precise_dtype(self.compute_dtype))
         scale, offset = (ops.cast(values, images.dtype) for values in (self.preprocessing.scale, self.preprocessing.offset))
-        return images * scale + offset
+        return ops.cast(images * scale + offset, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape

@@ -19,7 +19,7 @@ def interpolation_matrix(old_size: Any, new_size: Any, dtype: Any, kernel: Calla
         taps: Offsets of the samples for which the kernel is not zero, from the sample to the left.
     """
     scale = (old_size if isinstance(old_size, int) else ops.cast(old_size, dtype)) / ops.cast(new_size, dtype)
-    position = (ops.cast(ops.arange(new_size), dtype) + 0.5) * scale - 0.5  # (new_size,)
+    position = (ops.cast(ops.arange(new_size, dtype="int32"), dtype) + 0.5) * scale - 0.5  # (new_size,)
     left = ops.floor(position)
     offset = position - left
     matrix = 0.0

@@ -51,3 +51,6 @@ class ResizeLike(keras.Layer):
 
     def compute_output_shape(self, x_shape: tuple, like_shape: tuple) -> tuple:
         return (x_shape[0], *like_shape[1:3], x_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config()  # without this method, Keras would refuse a `dtype` that is a `keras.DTypePolicy`

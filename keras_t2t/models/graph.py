@@ -80,12 +80,14 @@ def image_input(model: keras.Model) -> Any:
     Raises:
         ValueError: If the model does not have exactly one input, or if that is not for images.
     """
-    if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
+    inputs = getattr(model, "inputs", None) or []  # a `Sequential` that was never called has no such attribute
+    if len(inputs) != 1 or len(inputs[0].shape) != 4:
+        shapes = ", ".join(str(each.shape) for each in inputs)
         raise ValueError(
             "Expected a model with one input, for images of shape (batch, height, width, channels); received: "
-            f"{model.name!r} with inputs of shape {', '.join(str(each.shape) for each in model.inputs)}"
+            f"{model.name!r} {f'with inputs of shape {shapes}' if inputs else 'without inputs. Start it with keras.Input'}"
         )
-    return model.inputs[0]
+    return inputs[0]
 
 
 def layers_of(model: keras.Model) -> Iterator[keras.Layer]:

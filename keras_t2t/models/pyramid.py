@@ -248,9 +248,11 @@ def _run(model, images, computed, names, blocks):
             raise StopGraph  # what follows may need a fixed image size
         return output
 
-    with contextlib.suppress(StopGraph):
+    try:
         run_graph(model, images, call)
-    return maps
+    except StopGraph:
+        return maps
+    raise ValueError(f"Expected a model with encoder blocks and a FastLayerNorm after the last one; {model.name!r} ends early")
 
 
 def _clone(operation, taken):

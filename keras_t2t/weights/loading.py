@@ -94,7 +94,7 @@ def load_checkpoint(
         ValueError: If the model was not built by this package, or if `position_grid` is invalid.
         OSError: If the file cannot be opened.
     """
-    valid = position_grid is None or (len(position_grid) == 2 and all(map(is_count, position_grid)))
+    valid = position_grid is None or (np.shape(position_grid) == (2,) and all(map(is_count, position_grid)))
     check_value(valid, "position_grid", "(rows, columns), two positive integers", position_grid)
     config_of(model)  # raises unless built by keras_t2t
     return assign(model, read_checkpoint(source), skip_head, position_grid)

@@ -4,13 +4,34 @@ import keras
 import numpy as np
 import pytest
 
-from keras_t2t.layers import MLP, ClassToken, FastDense, FastLayerNorm, FeatureMap, ResizeLike, TokensToToken
+import keras_t2t
+from keras_t2t.layers import (
+    MLP,
+    ClassToken,
+    FastDense,
+    FastLayerNorm,
+    FeatureMap,
+    ImageNormalization,
+    ResizeLike,
+    TokensToToken,
+)
 from tests.conftest import relative_error
 from tests.numpy_t2t import gelu
 
 
 def normal(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float16"])
+def test_normalized_images_are_rounded_once(dtype):
+    preprocessing = keras_t2t.Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    images = np.repeat(np.arange(256.0)[:, None], 3, -1).reshape(1, 16, 16, 3).astype("float32")
+    normalized = ImageNormalization(preprocessing, dtype=dtype)(images)
+    assert normalized.dtype == dtype.removeprefix("mixed_")
+    exact = ((images.astype("float64") / 255 - preprocessing.mean) / preprocessing.std).astype("float32")
+    rounded = keras.ops.cast(exact, normalized.dtype)
+    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")) for x in (normalized, rounded)))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 5, 4), (2, 15, 4)])

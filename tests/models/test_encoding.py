@@ -10,6 +10,7 @@ import tensorflow as tf
 import keras_t2t
 from keras_t2t.configs import token_grid
 from tests.conftest import SMALL_CONFIGS
+from tests.micro import MICRO
 
 
 def test_config_of_a_cloned_model(small_config):
@@ -75,3 +76,12 @@ def test_all_layers_have_the_dtype_of_the_model(small_config, dtype):
         if layer.name not in ("images", "predictions"):
             assert layer.dtype_policy.name == dtype, layer.name
     assert model.get_layer("predictions").compute_dtype == ("float64" if dtype == "float64" else "float32")
+
+
+@pytest.mark.parametrize("dtype", [keras.DTypePolicy("mixed_bfloat16"), np.dtype("float32")])
+def test_a_dtype_may_be_a_policy_or_a_numpy_dtype(dtype, tmp_path):
+    model = keras_t2t.T2TViT(MICRO, input_shape=(31, 23, 3), classes=5, dtype=dtype)
+    model.save(tmp_path / "model.keras")
+    images = np.random.default_rng(0).uniform(0, 255, (2, 31, 23, 3)).astype("float32")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(images), model(images))
+    assert keras_t2t.segmenter(model, 3, image_size=(31, 23))(images).shape == (2, 31, 23, 3)

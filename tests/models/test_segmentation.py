@@ -127,6 +127,9 @@ def test_invalid_arguments_raise():
             keras_t2t.segmenter(model, 3, **arguments)
     with pytest.raises(ValueError, match="Expected a model built by keras_t2t"):
         keras_t2t.segmenter(keras.Sequential([keras.Input((31, 46, 3))]), 3)
+    without_norm = keras.Model(model.input, model.get_layer("block1").output)
+    with pytest.raises(ValueError, match=r"encoder blocks and a FastLayerNorm after the last one; 'functional.*' ends early"):
+        keras_t2t.segmenter(without_norm, 3)
 
 
 def test_a_segmenter_becomes_a_pyramid_or_another_segmenter():

@@ -78,7 +78,7 @@ def test_a_grid_that_is_not_square_must_be_given():
         keras_t2t.load_checkpoint(build(), parameters)
     model = build()
     before = [np.array(weight) for weight in model.weights]
-    for invalid in [(-6, -9), (6.0, 9.0), (6, 9, 1), "ab"]:
+    for invalid in [(-6, -9), (6.0, 9.0), (6, 9, 1), "ab", 14]:
         with pytest.raises(ValueError, match=r"position_grid: expected \(rows, columns\), .* received: position_grid="):
             keras_t2t.load_checkpoint(model, parameters, position_grid=invalid)
     for weight, old in zip(model.weights, before, strict=True):
