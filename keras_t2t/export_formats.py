@@ -87,7 +87,7 @@ def check_settings(
         raise ValueError(f"Expected input_dtype to be one of {', '.join(INPUT_DTYPES)}; received: input_dtype={input_dtype!r}")
     for package in PACKAGES[format]:
         if importlib.util.find_spec(package) is None:
-            import_package(package)  # raises
+            import_package(package)  # raises an error that says how to install it
 
 
 def check_destination(path: str | os.PathLike, force: bool) -> None:

@@ -299,6 +299,14 @@ def test_models_of_other_packages():
         keras_t2t.preprocessing_of(model)
 
 
+def test_models_with_named_outputs_and_models_without_inputs(picture):
+    model = keras_t2t.T2TViTTiny32()
+    named = keras.Model(model.input, {"scores": model.output})
+    assert keras_t2t.predict_images(named, [picture]) == keras_t2t.predict_images(model, [picture])
+    with pytest.raises(ValueError, match=r"received: 'sequential.*' without inputs\. Start it with keras\.Input"):
+        keras_t2t.predict_images(keras.Sequential([keras.layers.RandomFlip(), model]), [picture])
+
+
 def test_normalization_refuses_other_channels():
     with pytest.raises(ValueError, match=r"expected images with 3 channels, .* received: input_shape=\(1, 2, 2, 1\)"):
         keras_t2t.layers.ImageNormalization(ODD)(np.zeros((1, 2, 2, 1)))

@@ -52,9 +52,10 @@ def study_command(
         run_study(study, sources, output, shard_and_count, f"keras-t2t {shlex.join(sys.argv[1:])}")
     if measure:
         measure_costs(study, output, len(sources["train"].classes) if sources else 10)
-    if sources and not read_results(output):
+    has_results = bool(read_results(output))
+    if sources and not has_results:
         print("There are no results yet. This shard has no runs, or other processes have not finished theirs")
-    elif read_results(output) or not measure:
+    elif has_results or not measure:
         print(write_tables(output), end="")
         print(f"Wrote results.md, results.json, and pictures to {output}")
 

@@ -22,14 +22,17 @@ def images_in_folder(folder: str | os.PathLike) -> list[str]:
 
 
 def visible_files(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yields the files in a folder and its subfolders, linked ones as well, without hidden ones. See `is_visible`."""
+    """Yields the files in a folder and its subfolders, including linked ones but not hidden ones. See `is_visible`."""
     seen = set()
     for parent, folders, names in os.walk(os.fspath(folder), followlinks=True):
         real = os.path.realpath(parent)
-        folders[:] = [] if real in seen else sorted(filter(is_visible, folders))
-        paths = [pathlib.Path(parent, name) for name in names if is_visible(name) and real not in seen]
-        yield from (path for path in paths if path.is_file())
+        if real in seen:
+            folders.clear()
+            continue
         seen.add(real)
+        folders[:] = sorted(filter(is_visible, folders))
+        paths = (pathlib.Path(parent, name) for name in names if is_visible(name))
+        yield from (path for path in paths if path.is_file())
 
 
 def is_visible(name: str) -> bool:

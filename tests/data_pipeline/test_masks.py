@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 import keras_t2t
-from keras_t2t.data import from_masks, segmentation_batches
+from keras_t2t.data import find_bad_files, from_masks, segmentation_batches
 from keras_t2t.data.views import mask_view
 from keras_t2t.training import SegmentationEvaluation, evaluate_segmenter
 from tests.micro import MICRO
@@ -201,6 +201,8 @@ def test_bad_masks_are_named(folder):
     with pytest.raises(keras_t2t.DataError, match=r"saved without loss, such as a PNG file; .*1\.jpg is a JPEG file"):
         source_of(folder)
     (folder / "masks" / "1.jpg").unlink()
+    (folder / "images" / "2.png").write_bytes((folder / "images" / "2.png").read_bytes()[:-30])
+    assert find_bad_files(source) == [str(folder / "images" / "2.png")]
     content = (folder / "masks" / "0.png").read_bytes()
     (folder / "truncated.png").write_bytes(content[: len(content) // 2])
     with pytest.raises(keras_t2t.DataError, match=r"Cannot read .*truncated\.png: image file is truncated"):

@@ -131,3 +131,22 @@ def test_resize_like_interpolates_between_the_centers_of_pixels(size):
     assert layer.compute_output_shape(x.shape, (2, *size, 4)) == expected.shape
     with pytest.raises(ValueError, match=r"expected feature maps \(batch, height, width, channels\); received"):
         ResizeLike()(normal(2, 5, 8), normal(2, *size, 4))
+
+
+@pytest.fixture
+def floatx_of_16_bits():
+    keras.config.set_floatx("bfloat16")
+    yield
+    keras.config.set_floatx("float32")
+
+
+def test_interpolation_does_not_depend_on_floatx(floatx_of_16_bits):
+    """With a `floatx` of 16 bits, Keras would count in 16 bits, which TensorFlow's graphs do not support."""
+    x = normal(1, 3, 4, 2)
+    y = keras.Sequential([keras.Input((None, None, 2), dtype="float32"), Twice(dtype="float32")]).predict(x, verbose=0)
+    np.testing.assert_allclose(y[0, :, 0, 0], np.interp(np.arange(6) / 2 - 0.25, np.arange(3), x[0, :, 0, 0]), atol=0.01)
+
+
+class Twice(keras.layers.Layer):
+    def call(self, x):
+        return ResizeLike(dtype="float32")(x, keras.ops.repeat(keras.ops.repeat(x, 2, 1), 2, 2))

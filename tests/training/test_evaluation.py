@@ -56,11 +56,15 @@ def test_order_of_classes():
         assert list(class_order(labels, ("a", "b", "a"))) == [0, 1, 2]
 
 
-def test_confusion_picture_leaves_zeros_blank(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(
-        "keras_t2t.training.evaluation.new_figure", lambda *size: figures.append(new_figure(*size)) or figures[-1]
-    )
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that `draw_confusion` has drawn."""
+    drawn = []
+    monkeypatch.setattr("keras_t2t.training.evaluation.new_figure", lambda *size: drawn.append(new_figure(*size)) or drawn[-1])
+    return drawn
+
+
+def test_confusion_picture_leaves_zeros_blank(tmp_path, figures):
     confusion = np.array([[199, 1, 0], [0, 0, 0], [30, 10, 60]])
     draw_confusion(EvaluationReport(tuple("abc"), confusion, None, 1.0), tmp_path / "confusion.png")
     axes = figures[0].axes[0]
@@ -73,11 +77,7 @@ def test_confusion_picture_leaves_zeros_blank(tmp_path, monkeypatch):
     np.testing.assert_array_equal(pixels[-int(y * scale), int(x * scale)], 255)
 
 
-def test_long_names_leave_room_for_the_confusion_matrix(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(
-        "keras_t2t.training.evaluation.new_figure", lambda *size: figures.append(new_figure(*size)) or figures[-1]
-    )
+def test_long_names_leave_room_for_the_confusion_matrix(tmp_path, figures):
     classes = ("Tomato___Spider_mites_Two_spotted_spider_mite", "Tomato___Tomato_Yellow_Leaf_Curl_Virus", "Tomato___healthy")
     draw_confusion(EvaluationReport(classes, np.eye(3, dtype=int), None, 1.0), tmp_path / "confusion.png")
     axes = figures[0].axes[0]
