@@ -43,11 +43,11 @@ def warp(image, matrix):
 def equalize(image):
     """Equalizes the histogram of each channel, as Pillow does."""
     values = image.reshape(-1, 3).T.astype(int)  # (3, H * W)
-    counts = jnp.sum(values[:, :, None] == jnp.arange(256), 1)  # (3, 256)
-    brightest = jnp.max(values, 1, keepdims=True)
-    last = jnp.take_along_axis(counts, brightest, 1)
+    counts = jnp.zeros((3, 256), int).at[jnp.arange(3)[:, None], values].add(1)
+    darker = jnp.cumsum(counts, 1) - counts
+    last = jnp.take_along_axis(counts, jnp.max(values, 1, keepdims=True), 1)
     step = (values.shape[1] - last) // 255
-    table = (step // 2 + jnp.cumsum(counts, 1) - counts) // jnp.maximum(step, 1)
+    table = (step // 2 + darker) // jnp.maximum(step, 1)
     table = jnp.where(step > 0, jnp.minimum(table, 255), jnp.arange(256))
     return jnp.take_along_axis(table, values, 1).T.reshape(image.shape).astype(float)
 
@@ -120,6 +120,7 @@ def augment(key, image, settings):
     image = jax.lax.dynamic_slice(padded, (*offset, 0), image.shape)
     image = jnp.where(jax.random.bernoulli(keys[1]), image[:, ::-1], image)
     for operation_key in keys[3:]:
+        image = jax.lax.optimization_barrier(image)  # otherwise, XLA computes it again for every pixel that is read
         image = rand_augment_operation(operation_key, image, settings["rand_augment_magnitude"])
     return image
 

@@ -34,6 +34,7 @@ from keras_t2t.studies.results import RESULT
 from keras_t2t.variants import find_variant
 
 EVALUATION_BATCH = 1000
+WEIGHTS = "ema.weights.h5"
 SETTINGS = {
     "image_size": 32,
     "epochs": 60,
@@ -114,7 +115,15 @@ def values(variables):
     return [variable.value for variable in variables]
 
 
-def trained(name, settings, seeds, subsets, data, dtype, epoch_steps, epochs):
+def load_teacher(folder, settings, classes, dtype):
+    """Returns the function from images to the class probabilities of a model that this script has trained with `--save`."""
+    model = build(json.loads((folder / RESULT).read_text("utf-8"))["model"], settings, classes, 0, dtype)
+    model.load_weights(folder / WEIGHTS)
+    weights = values(model.trainable_variables), values(model.non_trainable_variables)
+    return lambda images: jax.nn.softmax(model.stateless_call(*weights, images, training=False)[0].astype("float32"))
+
+
+def trained(name, settings, seeds, subsets, data, dtype, epoch_steps, epochs, teacher=None):
     """Trains a model from several seeds at once.
 
     Args:
@@ -126,6 +135,7 @@ def trained(name, settings, seeds, subsets, data, dtype, epoch_steps, epochs):
         dtype: Dtype policy.
         epoch_steps: Number of steps in an epoch.
         epochs: Number of epochs.
+        teacher: Folder of a trained model. If given, the targets are averages of the labels and its probabilities.
 
     Returns:
         The losses and accuracies of all seeds in each epoch, the model, its trainable and its other weights of all seeds, and
@@ -142,6 +152,7 @@ def trained(name, settings, seeds, subsets, data, dtype, epoch_steps, epochs):
     )
     images, labels = jnp.asarray(data[0]), jnp.asarray(data[1])
     batch = settings["batch_size"]
+    teach = load_teacher(teacher, settings, classes, dtype) if teacher else None
 
     def loss_of(trainable, non_trainable, x, targets):
         logits, non_trainable = model.stateless_call(trainable, non_trainable, x, training=True)
@@ -156,6 +167,8 @@ def trained(name, settings, seeds, subsets, data, dtype, epoch_steps, epochs):
         targets = jax.nn.one_hot(labels[indices], classes) * (1 - smoothing) + smoothing / classes
         if settings["cutmix"]:
             x, targets = cutmix(keys[batch], x, targets, settings)
+        if teach:
+            targets = (targets + teach(x)) / 2
         (loss, (non_trainable, logits)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
             trainable, non_trainable, x, targets
         )
@@ -218,6 +231,7 @@ def main(arguments=None):
     parser.add_argument("--models", nargs="+", help="train only these models of the study")
     parser.add_argument("--dtype", default="mixed_bfloat16")
     parser.add_argument("--save", action="store_true", help="save the averaged weights of the runs on all images")
+    parser.add_argument("--teacher", type=pathlib.Path, help="folder of a run with saved weights, to learn from its predictions")
     options = parser.parse_args(arguments)
 
     study = load_study(options.description)
@@ -237,7 +251,7 @@ def train_model(name, settings, cells, data, options):
     settings = {**settings, "warmup_steps": settings["warmup_epochs"] * steps_per_epoch}
     subsets = [stratified_indices(data[1], cell.fraction, cell.seed) for cell in cells]
     rows, model, trainable, non_trainable, averages = trained(
-        name, settings, [cell.seed for cell in cells], subsets, data, options.dtype, steps_per_epoch, epochs
+        name, settings, [cell.seed for cell in cells], subsets, data, options.dtype, steps_per_epoch, epochs, options.teacher
     )
     accuracy = evaluate(name, model, trainable, non_trainable, data[2], data[3])
     ema_accuracy = evaluate(name, model, averages, non_trainable, data[2], data[3])
@@ -254,7 +268,7 @@ def train_model(name, settings, cells, data, options):
                 variable.assign(value[index])
             for variable, value in zip(model.non_trainable_variables, non_trainable, strict=True):
                 variable.assign(value[index])
-            model.save_weights(folder / "ema.weights.h5")
+            model.save_weights(folder / WEIGHTS)
         result = {
             **dataclasses.asdict(cell),
             "images": len(subsets[index]),

@@ -27,7 +27,7 @@ def optimize_for_inference(model: keras.Model, dtype: str | None = None) -> kera
 
     With `dtype="bfloat16"`, the encoder blocks and the T2T module compute in bfloat16 and take about half the space. The
     statistics of norms, the softmax, the performer's features and the first soft split are still computed in float32. Use it
-    on GPUs, TPUs, and processors with instructions for bfloat16 (AVX-512 BF16 or AMX). On others, it can be slower.
+    on GPUs, TPUs, and processors with fast instructions for bfloat16, such as AMX. On others, it can be slower.
 
     Args:
         model: A functional model with the layers of this package, such as `keras_t2t.T2TViT14()` or a model built on top of it,

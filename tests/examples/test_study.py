@@ -1,6 +1,7 @@
 """The study on an accelerator: its augmentation against Pillow, and a small study on a CPU."""
 
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -58,11 +59,11 @@ def test_settings_are_those_of_the_recipe(monkeypatch):
     assert {name: getattr(recipe, name) for name in study_on_accelerator.SETTINGS} == study_on_accelerator.SETTINGS
 
 
-def write_images(folder, size, **counts):
-    """Writes images of two classes that differ in brightness, `counts` of each for the splits."""
+def write_images(folder, size, classes=("dark", "light"), **counts):
+    """Writes images of two classes that differ in brightness, `counts` of each for the splits. The first class is darker."""
     rng = np.random.default_rng(0)
     for split, count in counts.items():
-        for label, name in enumerate(("dark", "light")):
+        for label, name in enumerate(classes):
             (folder / split / name).mkdir(parents=True)
             for index in range(count):
                 pixels = rng.integers(0, 100, (size, size, 3), "uint8") + 100 * np.uint8(label)
@@ -103,21 +104,32 @@ def test_the_commands_of_the_page(tmp_path, capsys, monkeypatch):
         redundancy.main(["data", "--data", "data", "--output", "out", "--images", "4"])
 
 
-@pytest.mark.slow
-def test_small_study(tmp_path):
-    """Two classes that differ in brightness, from half of the images."""
-    write_images(tmp_path / "data", 8, train=16, test=500)
-    (tmp_path / "study.yaml").write_text(
-        "{models: [hard_patches_wide], seeds: [0, 1], fractions: [0.5], settings: {image_size: 8, batch_size: 8, epochs: 2, "
-        "warmup_epochs: 0, crop_padding: 1}}"
+def run_on_accelerator(folder, data, output, *options):
+    """Runs a small study on all and on half of the images, and returns the results of a run on all and the lines of its log."""
+    (folder / "study.yaml").write_text(
+        "{models: [hard_patches_wide], seeds: [0, 1], fractions: [0.5, 1.0], settings: {image_size: 8, batch_size: 8, "
+        "epochs: 4, warmup_epochs: 0, crop_padding: 1, label_smoothing: 0.0}}"
     )
-    command = [sys.executable, FOLDER / "study_on_accelerator.py", tmp_path / "study.yaml", "--data", tmp_path / "data"]
+    command = [sys.executable, FOLDER / "study_on_accelerator.py", folder / "study.yaml", "--data", data, "--output", output]
     fast_to_compile = {"KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     environment = {**os.environ, **fast_to_compile, "PYTHONPATH": str(FOLDER.parents[1])}
-    subprocess.run([*command, "--output", tmp_path / "out", "--dtype", "float32"], env=environment, check=True)
-    folder = tmp_path / "out" / "hard_patches_wide" / "fraction-0.5" / "seed-1"
-    results = json.loads((folder / "result.json").read_text())
-    assert (results["images"], results["steps"], results["dtype"]) == (16, 8, "float32")
+    subprocess.run([*command, "--dtype", "float32", *options], env=environment, check=True)
+    run = output / "hard_patches_wide" / "fraction-1" / "seed-1"
+    return json.loads((run / "result.json").read_text()), (run / "log.csv").read_text().splitlines()
+
+
+@pytest.mark.slow
+def test_small_study_with_a_teacher(tmp_path):
+    """Two classes that differ in brightness. A teacher that has learned them the wrong way round makes every target 1/2."""
+    write_images(tmp_path / "data", 8, train=16, test=500)
+    write_images(tmp_path / "swapped", 8, ("light", "dark"), train=16, test=500)
+    results, log = run_on_accelerator(tmp_path, tmp_path / "swapped", tmp_path / "teacher", "--save")
+    assert (results["images"], results["steps"], results["dtype"]) == (32, 16, "float32")
     assert results["accuracy"] > 0.9
-    assert len((folder / "log.csv").read_text().splitlines()) == 3
-    assert "| hard_patches_wide |" in write_tables(tmp_path / "out")
+    assert len(log) == 5 and float(log[-1].split(",")[1]) < 0.3
+    assert "| hard_patches_wide | " in write_tables(tmp_path / "teacher")
+    half = json.loads((tmp_path / "teacher" / "hard_patches_wide" / "fraction-0.5" / "seed-1" / "result.json").read_text())
+    assert (half["images"], half["steps"]) == (16, 16) and half["accuracy"] > 0.9
+    teacher = tmp_path / "teacher" / "hard_patches_wide" / "fraction-1" / "seed-0"
+    _, log = run_on_accelerator(tmp_path, tmp_path / "data", tmp_path / "student", "--teacher", teacher)
+    assert float(log[-1].split(",")[1]) == pytest.approx(math.log(2), abs=0.1)
