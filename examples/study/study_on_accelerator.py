@@ -231,7 +231,9 @@ def main(arguments=None):
     parser.add_argument("--models", nargs="+", help="train only these models of the study")
     parser.add_argument("--dtype", default="mixed_bfloat16")
     parser.add_argument("--save", action="store_true", help="save the averaged weights of the runs on all images")
-    parser.add_argument("--teacher", type=pathlib.Path, help="folder of a run with saved weights, to learn from its predictions")
+    parser.add_argument(
+        "--teacher", type=pathlib.Path, help="folder of a run with saved weights, to learn from its predictions"
+    )
     options = parser.parse_args(arguments)
 
     study = load_study(options.description)
