@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_t2t.configs import is_count
-from keras_t2t.keras_internals import run_graph
+from keras_t2t.keras_internals import producer, run_graph
 from keras_t2t.layers import FastDense, Predictions
 from keras_t2t.layers.common import precise_dtype
 from keras_t2t.models.graph import find_head, layers_of
@@ -52,7 +52,8 @@ def replace_head(model: keras.Model, classes: int | Sequence[str], classifier_ac
 
     Raises:
         ValueError: If `classes` is neither a positive integer nor a list of distinct names, if `model` was not built by this
-            package, or if it returns neither scores nor features `(B, D)`.
+            package, if it returns neither scores nor features `(B, D)`, or if layers other than activations follow its
+            classifier.
     """
     preprocessing_of(model)  # raises unless built by keras_t2t
     count, labels = class_count_and_labels(classes)
@@ -73,6 +74,11 @@ def _features(model):
             raise ValueError(
                 "Expected a classifier, or a model that returns features (batch, channels), such as one built with "
                 f"`include_top=False, pooling='token'`; received a model with the output shape {model.output_shape}"
+            )
+        if any(isinstance(layer, Predictions) for layer in layers_of(model)):
+            raise ValueError(
+                "Expected a model that ends with its classifier or with an activation; received one that ends with "
+                f"{producer(model.outputs[0])[0].name!r}. Replace the head before you add other layers"
             )
         return model.outputs[0]
     if any(layer is head.dense for layer in model.layers):

@@ -80,6 +80,20 @@ def test_other_models_are_refused():
         keras_t2t.replace_head(keras.Sequential([keras.layers.Dense(3)]), 3)
 
 
+def test_layers_after_the_classifier_are_refused():
+    """A new head on the old scores would train, but it would be wrong."""
+    classifier, images = build(), keras.Input((31, 23, 3))
+    scaled = keras.layers.Rescaling(2.0, name="calibration")
+    average = keras.layers.Average(name="ensemble")([classifier(images), build(name="other")(images)])
+    for model, last in (
+        (keras.Model(classifier.input, scaled(classifier.output)), "calibration"),
+        (keras.Sequential([images, classifier, scaled]), "calibration"),
+        (keras.Model(images, average), "ensemble"),
+    ):
+        with pytest.raises(ValueError, match=f"ends with its classifier or with an activation; received one .* '{last}'"):
+            keras_t2t.replace_head(model, 3)
+
+
 def own_heads():
     backbone = build(include_top=False, pooling="token")
     images = keras.Input((31, 23, 3))
