@@ -36,7 +36,7 @@ def push_to_hub(
     Args:
         model: A model built by this package, such as a classifier or a segmenter.
         repo_id: `"USER/NAME"`.
-        metrics: Results to state in the model card, by name, such as `{"accuracy": 0.857}`.
+        metrics: Results to state in the model card, by name, such as `{"accuracy": 0.903}`.
         dataset: Name of the dataset that the metrics were measured on.
         license: Identifier of the license of the weights.
         private: Whether to make a new repository private.

@@ -1,6 +1,6 @@
 """The registry is consistent with itself, the constructors and the model cards."""
 
-import csv
+import json
 import pathlib
 import re
 
@@ -40,12 +40,9 @@ def test_shipped_weights_need_no_network_and_state_their_accuracy(monkeypatch, t
     monkeypatch.setattr(pretrained, "fetch", lambda weights: pytest.fail("the network was used"))
     (source,) = SHIPPED_WEIGHTS
     assert source.path.stat().st_size < 12e6
-    with (source.path.parent / "log.csv").open() as file:
-        *_, last = csv.DictReader(file)
-    # The log was written in training, in bfloat16. The model card gives the accuracy of the float32 model for each class, on
+    # The result was measured after training, in bfloat16. The page gives the accuracy of the float32 model for each class, on
     # 1,000 images.
-    assert abs(source.top1 - 100 * float(last["ema_val_accuracy"])) < 0.05
-    assert abs(source.top5 - 100 * float(last["ema_val_top5"])) < 0.05
+    assert abs(source.top1 - 100 * json.loads((source.path.parent / "result.json").read_text())["ema_accuracy"]) < 0.05
     model_cards = (source.path.parents[1] / "README.md").read_text()
     (classes,) = (line for line in model_cards.splitlines() if line.endswith(f"| {source.top1}% |"))
     *accuracies, _ = (float(cell.strip(" %")) for cell in classes.strip("|").split("|"))
@@ -56,8 +53,7 @@ def test_shipped_weights_need_no_network_and_state_their_accuracy(monkeypatch, t
     images = keras_t2t.data.load_images(paths, model)
     probabilities = model.predict(images, verbose=0)
     predicted = [keras_t2t.labels_of(model)[index] for index in probabilities.argmax(1)]
-    errors = {path.stem: name for name, path in zip(predicted, paths, strict=True) if name != path.stem}
-    assert len(paths) == 10 and errors == {"bird": "dog", "cat": "dog"}  # the first test image of each class
+    assert len(paths) == 10 and predicted == [path.stem for path in paths]  # the first test image of each class
     saved = keras.models.load_model(source.path)
     assert keras_t2t.labels_of(saved) == keras_t2t.labels_of(model)
     np.testing.assert_allclose(saved.predict(images, verbose=0), probabilities, atol=1e-6)

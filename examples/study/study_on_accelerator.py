@@ -5,6 +5,7 @@
 The images stay in the memory of the accelerator and are augmented there, and each epoch is a single compiled call, so that
 small models keep a large accelerator busy. The recipe is that of `keras-t2t study`, with other random numbers. The results have
 the same form, so `keras-t2t study` makes the tables. Of the settings of a recipe, only those in `SETTINGS` are supported.
+With `--teacher`, models also learn from the predictions of a model that was trained before, as the shipped checkpoint did.
 """
 
 import argparse

@@ -17,7 +17,7 @@ import pytest
 
 import keras_t2t
 from keras_t2t.cli import main
-from keras_t2t.studies import confidence_interval, write_tables
+from keras_t2t.studies import confidence_interval, load_study, write_tables
 from keras_t2t.training import load_recipe
 from tests.micro import MICRO, add_micro
 
@@ -57,6 +57,10 @@ def test_settings_are_those_of_the_recipe(monkeypatch):
 
     recipe = load_recipe("small_images")
     assert {name: getattr(recipe, name) for name in study_on_accelerator.SETTINGS} == study_on_accelerator.SETTINGS
+    studies = [load_study(path) for path in FOLDER.glob("*.yaml")]
+    assert len(studies) == 4
+    for study in studies:
+        assert study.recipe == "small_images" and study.settings.keys() <= study_on_accelerator.SETTINGS.keys()
 
 
 def write_images(folder, size, classes=("dark", "light"), **counts):
