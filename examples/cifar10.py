@@ -4,8 +4,7 @@
     python examples/cifar10.py --data cifar10      uses a folder with train/CLASS/ and test/CLASS/
 
 An epoch at 24x24 has half as many tokens and takes half the time. For the second part, the position embedding is resized. The
-checkpoint in `saved_models/` started out this way and was then trained for more epochs with more augmentation. Its README lists
-the commands and the accuracy after each part.
+weights that ship with the package were trained for much longer, on a GPU: see `saved_models/README.md`.
 """
 
 import argparse

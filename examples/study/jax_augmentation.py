@@ -120,7 +120,7 @@ def augment(key, image, settings):
     image = jax.lax.dynamic_slice(padded, (*offset, 0), image.shape)
     image = jnp.where(jax.random.bernoulli(keys[1]), image[:, ::-1], image)
     for operation_key in keys[3:]:
-        image = jax.lax.optimization_barrier(image)  # otherwise, XLA computes it again for every pixel that is read
+        image = jax.lax.optimization_barrier(image)  # without it, XLA computes the image again for every pixel it reads
         image = rand_augment_operation(operation_key, image, settings["rand_augment_magnitude"])
     return image
 

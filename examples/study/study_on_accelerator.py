@@ -117,7 +117,7 @@ def values(variables):
 
 
 def load_teacher(folder, settings, classes, dtype):
-    """Returns the function from images to the class probabilities of a model that this script has trained with `--save`."""
+    """Loads a model that this script has trained with `--save`. Returns a function from images to its class probabilities."""
     model = build(json.loads((folder / RESULT).read_text("utf-8"))["model"], settings, classes, 0, dtype)
     model.load_weights(folder / WEIGHTS)
     weights = values(model.trainable_variables), values(model.non_trainable_variables)
@@ -136,7 +136,7 @@ def trained(name, settings, seeds, subsets, data, dtype, epoch_steps, epochs, te
         dtype: Dtype policy.
         epoch_steps: Number of steps in an epoch.
         epochs: Number of epochs.
-        teacher: Folder of a trained model. If given, the targets are averages of the labels and its probabilities.
+        teacher: Folder of a trained model. If given, each target is the mean of the label and its probabilities.
 
     Returns:
         The losses and accuracies of all seeds in each epoch, the model, its trainable and its other weights of all seeds, and
@@ -280,6 +280,7 @@ def train_model(name, settings, cells, data, options):
             "ema_accuracy": float(ema_accuracy[index]),
             "device": str(jax.devices()[0].device_kind),
             "dtype": options.dtype,
+            **({"teacher": str(options.teacher)} if options.teacher else {}),
         }
         (folder / RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

@@ -52,8 +52,8 @@ def replace_head(model: keras.Model, classes: int | Sequence[str], classifier_ac
 
     Raises:
         ValueError: If `classes` is neither a positive integer nor a list of distinct names, if `model` was not built by this
-            package, if it returns neither scores nor features `(B, D)`, or if layers other than activations follow its
-            classifier.
+            package, if it returns neither scores nor features `(B, D)`, or if it changes the scores of a classifier of this
+            package, such as the average of two classifiers.
     """
     preprocessing_of(model)  # raises unless built by keras_t2t
     count, labels = class_count_and_labels(classes)
@@ -77,7 +77,7 @@ def _features(model):
             )
         if any(isinstance(layer, Predictions) for layer in layers_of(model)):
             raise ValueError(
-                "Expected a model that ends with its classifier or with an activation; received one that ends with "
+                "Expected a model with only activations after its classifier; received one that ends with "
                 f"{producer(model.outputs[0])[0].name!r}. Replace the head before you add other layers"
             )
         return model.outputs[0]

@@ -124,7 +124,7 @@ def run_on_accelerator(folder, data, output, *options):
 
 @pytest.mark.slow
 def test_small_study_with_a_teacher(tmp_path):
-    """Two classes that differ in brightness. A teacher that has learned them the wrong way round makes every target 1/2."""
+    """Two classes that differ in brightness. A teacher trained with swapped classes makes every target 1/2."""
     write_images(tmp_path / "data", 8, train=16, test=500)
     write_images(tmp_path / "swapped", 8, ("light", "dark"), train=16, test=500)
     results, log = run_on_accelerator(tmp_path, tmp_path / "swapped", tmp_path / "teacher", "--save")
@@ -135,5 +135,6 @@ def test_small_study_with_a_teacher(tmp_path):
     half = json.loads((tmp_path / "teacher" / "hard_patches_wide" / "fraction-0.5" / "seed-1" / "result.json").read_text())
     assert (half["images"], half["steps"]) == (16, 16) and half["accuracy"] > 0.9
     teacher = tmp_path / "teacher" / "hard_patches_wide" / "fraction-1" / "seed-0"
-    _, log = run_on_accelerator(tmp_path, tmp_path / "data", tmp_path / "student", "--teacher", teacher)
+    results, log = run_on_accelerator(tmp_path, tmp_path / "data", tmp_path / "student", "--teacher", teacher)
+    assert results["teacher"] == str(teacher)
     assert float(log[-1].split(",")[1]) == pytest.approx(math.log(2), abs=0.1)
