@@ -280,8 +280,9 @@ def train_model(name, settings, cells, data, options):
             "ema_accuracy": float(ema_accuracy[index]),
             "device": str(jax.devices()[0].device_kind),
             "dtype": options.dtype,
-            **({"teacher": str(options.teacher)} if options.teacher else {}),
         }
+        if options.teacher:
+            result["teacher"] = str(options.teacher)
         (folder / RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
