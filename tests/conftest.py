@@ -4,6 +4,7 @@ import functools
 import gc
 import json
 import pathlib
+from unittest import mock
 
 import keras
 import numpy as np
@@ -64,17 +65,21 @@ PYRAMID_CONFIGS = {
 
 
 gc.set_threshold(100_000, 50, 50)  # TensorFlow creates so many objects that the default would collect garbage all the time
+gc.freeze()  # leaves out what the imports above created, which takes most of the time of a collection
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
     """Seeds every test before its fixtures are set up, so that random weights and data are the same in each run."""
-    keras.utils.set_random_seed(0)
+    # Setting TensorFlow's own seed clears its caches, so it is only set once per file.
+    with mock.patch("tensorflow.random.set_seed"):
+        keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def memory():
-    """Frees what the models of a test file leave behind."""
+def file_scope():
+    """Seeds TensorFlow at the start of a test file, and frees the models of the file at its end."""
+    keras.utils.set_random_seed(0)
     yield
     keras.backend.clear_session()
     gc.collect()

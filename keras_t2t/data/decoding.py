@@ -48,11 +48,18 @@ def decode_file(image: tf.Tensor) -> tf.Tensor:
     """
     if not pillow_is_installed():
         return decode(image)
+    if image.dtype != tf.string or tf.executing_eagerly():
+        return _decode(image, _decode_with_tensorflow_or_pillow)
+    return _decode_in_graphs(image)
 
-    def decode_other(image):
-        return tf.cond(_suits_tensorflow(image), lambda: _decode_with_tensorflow(image), lambda: decode_with_pillow(image))
 
-    return _decode(image, decode_other)
+def _decode_with_tensorflow_or_pillow(image):
+    return tf.cond(_suits_tensorflow(image), lambda: _decode_with_tensorflow(image), lambda: decode_with_pillow(image))
+
+
+@tf.function(input_signature=[tf.TensorSpec((), "string")], autograph=False)  # traced once for all datasets
+def _decode_in_graphs(image):
+    return _decode(image, _decode_with_tensorflow_or_pillow)
 
 
 def _decode(image, decode_other):
