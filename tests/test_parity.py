@@ -7,10 +7,9 @@ import pytest
 import keras_t2t
 from tests.conftest import (
     CONSTRUCTORS,
-    REFERENCES,
     SMALL_CONFIGS,
     initialize_with_zeros,
-    mostly_slow,
+    outputs_of,
     relative_error,
     seeded_parameters,
 )
@@ -18,8 +17,6 @@ from tests.numpy_t2t import NumpyT2T
 from tests.reference_parameters import reference_images
 
 TOLERANCE = 1e-5
-ON_JAX = keras.backend.backend() == "jax"
-SLOW_ON_JAX = "JAX compiles each of the published variants for up to two minutes; the small ones have the same operations"
 
 
 @pytest.fixture(autouse=True)
@@ -28,14 +25,11 @@ def zero_initialization(monkeypatch):
     initialize_with_zeros(monkeypatch)
 
 
-@pytest.mark.parametrize("reference", mostly_slow(REFERENCES, "t2t_vit_7", "t2t_vit_14", "t2t_vit_t_14"), indirect=True)
 def test_outputs_match_the_reference(reference):
-    if ON_JAX and reference["variant"] != "t2t_vit_7":
-        pytest.skip(SLOW_ON_JAX)
     model = CONSTRUCTORS[reference["variant"]](weights=None, include_preprocessing=False, classifier_activation=None)
     keras_t2t.load_checkpoint(model, reference["parameters"])
     head = model.get_layer("head")
-    outputs = keras.Model(model.inputs, [model.output, head.input]).predict(reference["images"], verbose=0)
+    outputs = outputs_of(keras.Model(model.inputs, [model.output, head.input]), reference["images"])
     assert relative_error(outputs[0], reference["logits"]) < TOLERANCE
     assert relative_error(outputs[1], reference["features"]) < TOLERANCE
     assert model.count_params() == reference["parameter_count"]
@@ -51,7 +45,7 @@ def stages(model, images):
     first = t2t.attentions[0](as_sequence(t2t.splits[0](images)))
     second = t2t.attentions[1](as_sequence(t2t.splits[1](keras.ops.reshape(first, (1, 56, 56, 64)))))
     outputs = [model.get_layer(name).output for name in ("tokens_to_token", "block0")]
-    tokens, block0 = keras.Model(model.inputs, outputs).predict(images, verbose=0)
+    tokens, block0 = outputs_of(keras.Model(model.inputs, outputs), images)
     return {
         "attention1": keras.ops.convert_to_numpy(first)[:, ::7],
         "attention2": keras.ops.convert_to_numpy(second)[:, ::7],
@@ -75,7 +69,7 @@ def test_small_configurations_match_numpy(small_config):
     model = keras_t2t.T2TViT(small_config, classes=classes, classifier_activation=None, **common)
     keras_t2t.load_checkpoint(model, parameters)
     logits = np.stack([expected.logits(image) for image in images])
-    assert relative_error(model.predict(images, verbose=0), logits) < TOLERANCE
+    assert relative_error(outputs_of(model, images), logits) < TOLERANCE
 
     features = keras_t2t.T2TViT(small_config, include_top=False, **common)
     keras_t2t.load_checkpoint(features, parameters)
@@ -96,7 +90,6 @@ def test_float64_matches_numpy(small_config):
     assert relative_error(logits, NumpyT2T(small_config, parameters).logits(image[0])) < 1e-12
 
 
-@pytest.mark.skipif(ON_JAX, reason=SLOW_ON_JAX)
 @pytest.mark.parametrize("variant", ["t2t_vit_t_19", "t2t_vit_24"])
 @pytest.mark.slow
 def test_variants_without_reference_data_match_numpy(variant):
@@ -105,4 +98,4 @@ def test_variants_without_reference_data_match_numpy(variant):
     keras_t2t.load_checkpoint(model, parameters)
     images = reference_images(1, 224, 224, seed=23)
     expected = NumpyT2T(keras_t2t.config_of(model), parameters).logits(images[0])
-    assert relative_error(model.predict(images, verbose=0)[0], expected) < TOLERANCE
+    assert relative_error(outputs_of(model, images)[0], expected) < TOLERANCE
