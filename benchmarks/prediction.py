@@ -1,10 +1,13 @@
 """Overhead of each way to call a model on one image, compared with the model's compiled graph.
 
     python -m benchmarks.prediction
+    python -m benchmarks.prediction --model t2t_vit_14
 
-The model is T2TViTTiny32. The calls take turns, and the figures are medians.
+The weights are random. The calls take turns, and the figures are medians. `model.predict` of an empty model, which returns its
+input, is the overhead of Keras alone.
 """
 
+import argparse
 import statistics
 
 import keras
@@ -17,7 +20,11 @@ from keras_t2t import assets
 
 def main(turns: int = 30) -> None:
     """Prints the median time of each way, and the difference from the compiled graph."""
-    model = keras_t2t.T2TViTTiny32(weights="cifar10")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=keras_t2t.VARIANTS, default="t2t_vit_tiny_32")
+    constructor = keras_t2t.VARIANTS[parser.parse_args().model].constructor
+    model = getattr(keras_t2t, constructor)(weights=None)
+    empty = keras.Sequential([keras.Input(model.input_shape[1:]), keras.layers.Identity()])
     photo = assets.folder("images") / "frog.jpg"
     images = keras_t2t.load_image(photo, model)
     graph = tf.function(lambda images: model(images, training=False), autograph=False)
@@ -25,6 +32,7 @@ def main(turns: int = 30) -> None:
         "compiled graph": lambda: graph(images).numpy(),
         "model.predict_on_batch": lambda: model.predict_on_batch(images),
         "model.predict": lambda: model.predict(images, verbose=0),
+        "... of an empty model": lambda: empty.predict(images, verbose=0),
         "model(images), eager": lambda: keras.ops.convert_to_numpy(model(images, training=False)),
         "keras_t2t.load_image": lambda: keras_t2t.load_image(photo, model),
         "keras_t2t.predict_images": lambda: keras_t2t.predict_images(model, [photo]),

@@ -16,6 +16,7 @@ The rows differ in the layers: "Keras" uses `tf.image.extract_patches` and the d
 import argparse
 import contextlib
 import itertools
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -42,32 +43,37 @@ def layers_of_row(row: str) -> contextlib.ExitStack:
     return stack
 
 
+def training_step(name: str, **settings: Any) -> Callable[[], Any]:
+    """Returns a function that trains a model on one batch, with these settings of the recipe."""
+    import numpy as np
+    import tensorflow as tf
+
+    from keras_t2t.training import load_recipe
+    from keras_t2t.training.building import compiled_model
+
+    batch = BATCHES[name]
+    recipe = load_recipe("imagenet", model=name).replace(batch_size=batch, **settings)
+    model = compiled_model(recipe, [str(index) for index in range(1000)], steps=100)
+    rng = np.random.default_rng(0)
+    images = tf.constant(rng.uniform(0, 255, (batch, recipe.image_size, recipe.image_size, 3)), "float32")
+    targets = tf.one_hot(rng.integers(0, 1000, batch), 1000)
+    return lambda: model.train_on_batch(images, targets)
+
+
 def measure(name: str, row: str, mode: str, dtype: str, seconds: float) -> dict[str, float]:
     """Measures one setting in this process.
 
     Returns:
         The figures of `matrix_rate`, `"images_per_second"`, and `"peak_mib"` of memory.
     """
-    import numpy as np
-    import tensorflow as tf
-
     import keras_t2t
     from keras_t2t.analysis import multiply_accumulates
-    from keras_t2t.training import load_recipe
-    from keras_t2t.training.building import compiled_model
 
-    batch = BATCHES[name]
-    recipe = load_recipe("imagenet", model=name).replace(
-        batch_size=batch, dtype=dtype, jit_compile=mode == "xla", rematerialize=row == "rematerialized"
-    )
+    batch, variant = BATCHES[name], keras_t2t.VARIANTS[name]
+    operations = 3 * 2 * batch * sum(multiply_accumulates(variant.config, (variant.image_size,) * 2).values())
     with layers_of_row(row):
-        model = compiled_model(recipe, [str(index) for index in range(1000)], steps=100)
-        rng = np.random.default_rng(0)
-        images = tf.constant(rng.uniform(0, 255, (batch, recipe.image_size, recipe.image_size, 3)), "float32")
-        targets = tf.one_hot(rng.integers(0, 1000, batch), 1000)
-        macs = multiply_accumulates(keras_t2t.VARIANTS[name].config, images.shape[1:3])
-        operations = 3 * 2 * batch * sum(macs.values())
-        figures = matrix_rate(lambda: model.train_on_batch(images, targets), operations, seconds)
+        step = training_step(name, dtype=dtype, jit_compile=mode == "xla", rematerialize=row == "rematerialized")
+        figures = matrix_rate(step, operations, seconds)
     return {**figures, "images_per_second": batch / figures["seconds"], "peak_mib": process_memory() / 2**20}
 
 

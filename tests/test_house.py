@@ -10,6 +10,7 @@ import pytest
 
 import keras_t2t
 from keras_t2t.models import parts
+from tests.mutations import MUTATIONS
 
 PACKAGE = pathlib.Path(keras_t2t.__file__).parent
 FILES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
@@ -99,6 +100,10 @@ def test_public_functions_are_annotated(file):
         if unknown or (node.returns is None and not name.endswith("__init__")):
             missing.append(f"{name}({', '.join(unknown)}){'' if node.returns else ' without a return type'}")
     assert not missing
+
+
+def test_mutations_apply():
+    assert [mutation for mutation in MUTATIONS if (PACKAGE / mutation.file).read_text().count(mutation.old) != 1] == []
 
 
 def test_the_package_leaks_nothing():

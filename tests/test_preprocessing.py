@@ -307,6 +307,20 @@ def test_models_with_named_outputs_and_models_without_inputs(picture):
         keras_t2t.predict_images(keras.Sequential([keras.layers.RandomFlip(), model]), [picture])
 
 
+@pytest.mark.parametrize(
+    ("mean", "std", "gray_levels_of_0", "gray_levels_of_1"),
+    [
+        (IMAGENET_MEAN, IMAGENET_STD, (123.675, 116.28, 103.53), (182.07, 173.4, 160.905)),
+        (CIFAR_MEAN, CIFAR_STD, (125.307, 122.961, 113.8575), (176.8935, 173.808, 165.1125)),
+    ],
+)
+def test_constants_of_the_datasets(mean, std, gray_levels_of_0, gray_levels_of_1):
+    """ImageNet's in gray levels, as OpenMMLab's configurations have them, and those of the authors for CIFAR."""
+    images = np.array([[[gray_levels_of_0, gray_levels_of_1]]])
+    normalized = keras_t2t.normalize_images(images, Preprocessing(mean=mean, std=std))
+    np.testing.assert_allclose(normalized, [[[[0.0] * 3, [1.0] * 3]]], atol=1e-5)
+
+
 def test_normalization_refuses_other_channels():
     with pytest.raises(ValueError, match=r"expected images with 3 channels, .* received: input_shape=\(1, 2, 2, 1\)"):
         keras_t2t.layers.ImageNormalization(ODD)(np.zeros((1, 2, 2, 1)))
