@@ -50,10 +50,10 @@ def layer_norm_with_lean_gradient(x: Any, gamma: Any, beta: Any, epsilon: float)
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class FastLayerNorm(keras.layers.LayerNormalization):
-    """A `keras.layers.LayerNormalization` over the last axis that is faster when operations are not fused.
+    """A `keras.layers.LayerNormalization` over the last axis that makes fewer passes over the tokens.
 
     Keras broadcasts the scale and shift to the shape of the tokens before applying them. The order of operations here makes
-    fewer passes over the tokens. `benchmarks/layers.py` measures the speedup. The layer has the same weights as
+    fewer passes over the tokens. `benchmarks/layers.py` compares the speed. The layer has the same weights as
     `keras.layers.LayerNormalization`. Everything is computed in at least float32, and the result is cast to the compute dtype.
     In training on TensorFlow, only the input is kept for the backward pass, instead of several tensors of its size.
 

@@ -12,8 +12,8 @@ from keras_t2t.layers.common import check_rank
 def extract_patches(x: Any, kernel_size: int, strides: int) -> Any:
     """Returns the windows that lie entirely inside `x`, each flattened in (row, column, channel) order.
 
-    The result equals that of `tf.image.extract_patches`. On TensorFlow, it is computed by a single gather, which is faster
-    (`benchmarks/layers.py` compares them) and also exists in TFLite and ONNX.
+    The result equals that of `tf.image.extract_patches`. On TensorFlow, it is computed by a single gather, which is about as
+    fast (`benchmarks/layers.py` compares them) and also exists in TFLite and ONNX.
 
     Args:
         x: Tensor `(B, H, W, C)`.
