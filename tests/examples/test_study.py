@@ -58,7 +58,7 @@ def test_settings_are_those_of_the_recipe(monkeypatch):
     recipe = load_recipe("small_images")
     assert {name: getattr(recipe, name) for name in study_on_accelerator.SETTINGS} == study_on_accelerator.SETTINGS
     studies = [load_study(path) for path in FOLDER.glob("*.yaml")]
-    assert len(studies) == 4
+    assert len(studies) == 5
     for study in studies:
         assert study.recipe == "small_images" and study.settings.keys() <= study_on_accelerator.SETTINGS.keys()
 
