@@ -22,6 +22,7 @@ from keras_t2t.studies import Cell, Study, confidence_interval, load_study, summ
 from keras_t2t.studies.references import REFERENCES, convolution_macs, reference_backbone
 from keras_t2t.training.building import build_model
 from keras_t2t.variants import STUDY_CONFIGS
+from tests.conftest import initialize_with_zeros
 from tests.micro import add_micro
 from tests.test_cli import write_colors
 
@@ -33,8 +34,9 @@ def micro_variant(monkeypatch):
     add_micro(monkeypatch)
 
 
-def test_every_model_has_the_same_number_of_parameters():
+def test_every_model_has_the_same_number_of_parameters(monkeypatch):
     """As far as the number of channels allows, with ten classes. Each T2T-ViT has 64 tokens besides the class token."""
+    initialize_with_zeros(monkeypatch)
     counts = {}
     for name, config in STUDY_CONFIGS.items():
         model = keras_t2t.T2TViT(config, weights=None, classes=10, input_shape=(32, 32, 3))
@@ -49,7 +51,8 @@ def test_every_model_has_the_same_number_of_parameters():
         assert abs(count / expected - 1) < (0.05 if name == "resnet_56" else 0.02), name
 
 
-def test_models_take_images_of_32_pixels_by_default():
+def test_models_take_images_of_32_pixels_by_default(monkeypatch):
+    initialize_with_zeros(monkeypatch)
     for name, config in STUDY_CONFIGS.items():
         for model in (
             keras_t2t.T2TViT(name, classes=10),
