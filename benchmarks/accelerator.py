@@ -3,8 +3,8 @@
     KERAS_BACKEND=jax python -m benchmarks.accelerator
 
 Needs JAX and PyTorch with support for the accelerator, and timm. TensorFlow is not needed. Everything is computed in bfloat16.
-Weights are in float32, except those of the optimized model. The last column is the rate of the model's floating-point
-operations, relative to that of a product of two 8192 x 8192 matrices in bfloat16.
+Weights are in float32, except those of the optimized model, which are in bfloat16. The last column is the rate of the model's
+floating-point operations, relative to that of a product of two 8192 x 8192 matrices in bfloat16.
 """
 
 import argparse

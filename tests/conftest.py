@@ -1,5 +1,6 @@
 """Shared by several tests: constructors by variant, seeded parameters, reference outputs and small configurations."""
 
+import contextlib
 import functools
 import gc
 import json
@@ -9,6 +10,7 @@ from unittest import mock
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_t2t
 from keras_t2t.configs import token_grid
@@ -71,15 +73,15 @@ gc.freeze()  # leaves out what the imports above created, which takes most of th
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
     """Seeds every test before its fixtures are set up, so that random weights and data are the same in each run."""
-    # Setting TensorFlow's own seed clears its caches, so it is only set once per file.
-    with mock.patch("tensorflow.random.set_seed"):
+    # Setting TensorFlow's own seed clears its caches, so it is only done where a test has changed it.
+    is_seeded = tf.compat.v1.random.get_seed(1) == (0, 1)
+    with mock.patch("tensorflow.random.set_seed") if is_seeded else contextlib.nullcontext():
         keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def file_scope():
-    """Seeds TensorFlow at the start of a test file, and frees the models of the file at its end."""
-    keras.utils.set_random_seed(0)
+def memory():
+    """Frees what the models of a test file leave behind."""
     yield
     keras.backend.clear_session()
     gc.collect()

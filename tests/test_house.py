@@ -103,7 +103,9 @@ def test_public_functions_are_annotated(file):
 
 
 def test_mutations_apply():
-    assert [mutation for mutation in MUTATIONS if (PACKAGE / mutation.file).read_text().count(mutation.old) != 1] == []
+    for mutation in MUTATIONS:
+        assert (PACKAGE / mutation.file).read_text().count(mutation.old) == 1 and mutation.old != mutation.new, mutation
+        assert (PACKAGE.parent / "tests" / mutation.tests).exists(), mutation
 
 
 def test_the_package_leaks_nothing():

@@ -11,7 +11,7 @@ from keras_t2t.layers.common import layer_path
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class FastDense(keras.layers.Dense):
-    """A `keras.layers.Dense` that TensorFlow can fuse, with the initialization of the reference implementation.
+    """A `keras.layers.Dense` whose operations TensorFlow can fuse, initialized like the reference implementation.
 
     By default, the kernel is initialized from a truncated normal distribution with a standard deviation of 0.02. With oneDNN,
     TensorFlow fuses a matrix product, the addition of a bias and an activation (including exact GELU) into one operation, but

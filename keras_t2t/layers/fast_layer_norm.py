@@ -50,7 +50,7 @@ def layer_norm_with_lean_gradient(x: Any, gamma: Any, beta: Any, epsilon: float)
 
 @keras.saving.register_keras_serializable("keras_t2t")
 class FastLayerNorm(keras.layers.LayerNormalization):
-    """A `keras.layers.LayerNormalization` over the last axis that makes fewer passes over the tokens.
+    """A `keras.layers.LayerNormalization` over the last axis, with a gradient that takes less memory.
 
     Keras broadcasts the scale and shift to the shape of the tokens before applying them. The order of operations here makes
     fewer passes over the tokens. `benchmarks/layers.py` compares the speed. The layer has the same weights as

@@ -51,6 +51,17 @@ def pillow_view(data):
     return np.asarray(PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image).convert("RGB"))
 
 
+def test_the_decoder_is_traced_once_for_all_datasets():
+    def decoded(*kinds):
+        files = tf.data.Dataset.from_tensor_slices([encoded(PHOTO, kind) for kind in kinds])
+        return list(files.map(decode_file, tf.data.AUTOTUNE).as_numpy_iterator())
+
+    np.testing.assert_array_equal(decoded("PNG"), [PHOTO])
+    traces = decoding._decode_in_graphs.experimental_get_tracing_count()
+    np.testing.assert_array_equal(decoded("PNG", "TIFF", "WEBP"), 3 * [PHOTO])
+    assert decoding._decode_in_graphs.experimental_get_tracing_count() == traces > 0
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("big_endian", [False, True])
 @pytest.mark.parametrize(("kind", "decoders"), [("JPEG", 2), ("PNG", 2), ("WEBP", 1), ("TIFF", 1)])

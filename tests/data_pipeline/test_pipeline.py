@@ -65,7 +65,7 @@ def test_all_augmentations_combined():
 
 
 def test_shards_split_an_epoch_and_augment_images_like_one_process():
-    unmixed = dataclasses.replace(PLAIN, crop_mode="resized")
+    unmixed = dataclasses.replace(PLAIN, crop_mode="resized", flip=True, random_erase_prob=0.5)
     whole = {image.tobytes() for images, _ in batches(4, unmixed) for image in images}
     shards = [batches(2, unmixed, shard=(i, 2)) for i in range(2)]
     seen = [{image.tobytes() for images, _ in shard for image in images} for shard in shards]

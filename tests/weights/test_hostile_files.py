@@ -49,7 +49,6 @@ def read(data, path):
     start = time.thread_time()
     weights = _read(path)
     assert time.thread_time() - start < 1
-    gc.unfreeze()
     tracemalloc.start()  # not in the first run: it makes reading several times slower
     _read(path)
     assert tracemalloc.get_traced_memory()[1] < 4 * len(data) + 2**26
