@@ -241,14 +241,32 @@ def main(arguments=None):
     unsupported = sorted(set(study.settings) - set(SETTINGS))
     if study.recipe != "small_images" or unsupported:
         raise ValueError(f"Expected the recipe small_images and some of the settings {list(SETTINGS)}; received: {unsupported}")
+    settings = {**SETTINGS, **study.settings}
     data = (*read_images(options.data / "train"), *read_images(options.data / "test"))
+    run = {
+        "steps": len(data[0]) // settings["batch_size"] * settings["epochs"],
+        "dtype": options.dtype,
+        **({"teacher": str(options.teacher)} if options.teacher else {}),
+    }
     for name in options.models or study.models:
         cells = [Cell(name, fraction, seed) for fraction in study.fractions for seed in study.seeds]
-        if not all((options.output / cell.folder / RESULT).exists() for cell in cells):
-            train_model(name, {**SETTINGS, **study.settings}, cells, data, options)
+        finished = [is_finished(options.output / cell.folder / RESULT, run) for cell in cells]
+        if not all(finished):
+            train_model(name, settings, cells, data, options, run)
 
 
-def train_model(name, settings, cells, data, options):
+def is_finished(path, run):
+    """Returns whether there is a result, after checking that it is one of the same kind of run."""
+    if not path.exists():
+        return False
+    result = json.loads(path.read_text("utf-8"))
+    found = {key: result[key] for key in ("steps", "dtype", "teacher") if key in result}
+    if found != run:
+        raise ValueError(f"Expected a result of a run with {run}; {path} has {found}. Pass another folder as --output")
+    return True
+
+
+def train_model(name, settings, cells, data, options, run):
     """Trains all runs of a model at once, and writes their logs and results."""
     steps_per_epoch, epochs = len(data[0]) // settings["batch_size"], settings["epochs"]
     settings = {**settings, "warmup_steps": settings["warmup_epochs"] * steps_per_epoch}
@@ -275,14 +293,11 @@ def train_model(name, settings, cells, data, options):
         result = {
             **dataclasses.asdict(cell),
             "images": len(subsets[index]),
-            "steps": steps_per_epoch * epochs,
             "accuracy": float(accuracy[index]),
             "ema_accuracy": float(ema_accuracy[index]),
             "device": str(jax.devices()[0].device_kind),
-            "dtype": options.dtype,
+            **run,
         }
-        if options.teacher:
-            result["teacher"] = str(options.teacher)
         (folder / RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -117,7 +118,7 @@ def run_on_accelerator(folder, data, output, *options):
     command = [sys.executable, FOLDER / "study_on_accelerator.py", folder / "study.yaml", "--data", data, "--output", output]
     fast_to_compile = {"KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     environment = {**os.environ, **fast_to_compile, "PYTHONPATH": str(FOLDER.parents[1])}
-    subprocess.run([*command, "--dtype", "float32", *options], env=environment, check=True)
+    subprocess.run([*command, "--dtype", "float32", *options], env=environment, check=True, stderr=subprocess.PIPE, text=True)
     run = output / "hard_patches_wide" / "fraction-1" / "seed-1"
     return json.loads((run / "result.json").read_text()), (run / "log.csv").read_text().splitlines()
 
@@ -138,3 +139,6 @@ def test_small_study_with_a_teacher(tmp_path):
     results, log = run_on_accelerator(tmp_path, tmp_path / "data", tmp_path / "student", "--teacher", teacher)
     assert results["teacher"] == str(teacher)
     assert float(log[-1].split(",")[1]) == pytest.approx(math.log(2), abs=0.1)
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        run_on_accelerator(tmp_path, tmp_path / "data", tmp_path / "teacher", "--teacher", teacher)
+    assert re.search("Expected a result of a run with .*'teacher': .*has .*'float32'}. Pass another", failed.value.stderr)
