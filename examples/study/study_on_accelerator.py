@@ -246,7 +246,7 @@ def main(arguments=None):
     run = {
         "steps": len(data[0]) // settings["batch_size"] * settings["epochs"],
         "dtype": options.dtype,
-        **({"teacher": str(options.teacher)} if options.teacher else {}),
+        "teacher": str(options.teacher) if options.teacher else None,
     }
     for name in options.models or study.models:
         cells = [Cell(name, fraction, seed) for fraction in study.fractions for seed in study.seeds]
@@ -260,7 +260,7 @@ def is_finished(path, run):
     if not path.exists():
         return False
     result = json.loads(path.read_text("utf-8"))
-    found = {key: result[key] for key in ("steps", "dtype", "teacher") if key in result}
+    found = {key: result.get(key) for key in run}
     if found != run:
         raise ValueError(f"Expected a result of a run with {run}; {path} has {found}. Pass another folder as --output")
     return True

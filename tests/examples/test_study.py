@@ -141,4 +141,4 @@ def test_small_study_with_a_teacher(tmp_path):
     assert float(log[-1].split(",")[1]) == pytest.approx(math.log(2), abs=0.1)
     with pytest.raises(subprocess.CalledProcessError) as failed:
         run_on_accelerator(tmp_path, tmp_path / "data", tmp_path / "teacher", "--teacher", teacher)
-    assert re.search("Expected a result of a run with .*'teacher': .*has .*'float32'}. Pass another", failed.value.stderr)
+    assert re.search("Expected a result of a run with .*'teacher': .*has .*'teacher': None}. Pass another", failed.value.stderr)
